@@ -1,0 +1,165 @@
+"""Random deformations and colours of clips, as MONAI transforms that a config can list.
+
+A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image and label share a draw
+by construction: one sampling grid serves both.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from monai.transforms import RandomizableTransform
+from scipy.interpolate import RBFInterpolator
+from torch import Tensor
+from torchvision.transforms.v2 import functional as colour
+
+
+class RandDeformClipd(RandomizableTransform):
+    """Cut a square window out of a clip, moved alike in all frames and a little differently in each.
+
+    Once per clip: position, zoom, rotation, flip. Per frame: rotation, zoom, shear, shift and a smooth
+    thin-plate-spline warp, each times the strength of the clip's kind: static pictures need made-up
+    motion, videos have their own. The window is redrawn until the first frame shows an object.
+
+    Args:
+        size: Side of the square that comes out, pixels.
+        zoom: Range of the window's zoom; at 1 its side is the frame's shorter side.
+        rotate: Most degrees of the clip's rotation, either way.
+        flip: Probability of a left-right flip.
+        strength: Of the per-frame motion, for each kind of clip.
+        frame_rotate: Most degrees per frame.
+        frame_scale: Most relative change of scale per frame.
+        frame_shear: Most degrees of shear per frame.
+        frame_shift: Most shift per frame, in window sides.
+        spline: Probability of the spline warp per frame.
+        spline_sigma: Standard deviation of its control points' shifts, in window sides.
+
+    Source:
+        Values: STCN, arXiv:2106.05210, appendix.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        strength: Mapping[str, float],
+        zoom: tuple[float, float] = (0.8, 1.5),
+        rotate: float = 15.0,
+        flip: float = 0.5,
+        frame_rotate: float = 20.0,
+        frame_scale: float = 0.1,
+        frame_shear: float = 10.0,
+        frame_shift: float = 0.1,
+        spline: float = 0.33,
+        spline_sigma: float = 0.02,
+    ) -> None:
+        super().__init__()
+        self.size, self.strength, self.zoom = size, dict(strength), zoom
+        self.rotate, self.flip = rotate, flip
+        self.frame_rotate, self.frame_scale = frame_rotate, frame_scale
+        self.frame_shear, self.frame_shift = frame_shear, frame_shift
+        self.spline, self.spline_sigma = spline, spline_sigma
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        image, label = data["image"], data["label"]
+        strength = self.strength[data["kind"]]
+        for _ in range(10):
+            window = self._draw_window(label[0, ..., 0])
+            grids = [self._frame_grid(window, label.shape[1:3], strength) for _ in range(image.shape[-1])]
+            moved = self._sample(label.float(), grids, "nearest").long()
+            if (moved[..., 0] > 0).sum() >= 16:
+                break
+        return {**data, "image": self._sample(image, grids, "bilinear"), "label": moved}
+
+    def _draw_window(self, label: Tensor) -> Tensor:
+        """(2, 3) affine from the unit square [-1, 1] to pixels (x, y), around a pixel of the object."""
+        height, width = label.shape
+        half = min(height, width) / self.R.uniform(*self.zoom) / 2
+        where = label.nonzero()
+        target = where[self.R.randint(len(where))].flip(0).numpy() + 0.5
+        # As central as the frame allows, or off centre by up to half a window.
+        low, high = np.array([half, half]), np.array([width - half, height - half])
+        middle = np.clip(target + self.R.uniform(-0.7, 0.7, 2) * half, np.minimum(low, high),
+                         np.maximum(low, high))
+        affine = rotation(self.R.uniform(-self.rotate, self.rotate)) * half
+        if self.R.rand() < self.flip:
+            affine[:, 0] *= -1
+        return torch.tensor(np.column_stack([affine, middle]), dtype=torch.float32)
+
+    def _frame_grid(self, window: Tensor, shape: tuple[int, int], strength: float) -> Tensor:
+        """(S, S, 2) sampling grid in ``grid_sample``'s coordinates."""
+        ticks = (torch.arange(self.size) + 0.5) / self.size * 2 - 1
+        unit = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
+        turn = rotation(strength * self.R.uniform(-self.frame_rotate, self.frame_rotate))
+        shear = np.tan(np.radians(strength * self.R.uniform(-self.frame_shear, self.frame_shear)))
+        scale = 1 + strength * self.R.uniform(-self.frame_scale, self.frame_scale)
+        matrix = torch.tensor(scale * turn @ np.array([[1, shear], [0, 1]]), dtype=torch.float32)
+        shift = 2 * strength * self.R.uniform(-self.frame_shift, self.frame_shift, 2)
+        unit = unit @ matrix.T + torch.tensor(shift, dtype=torch.float32)
+        if self.R.rand() < self.spline:
+            unit = unit + self._spline_offsets(2 * strength * self.spline_sigma)
+        pixels = unit @ window[:, :2].T + window[:, 2]
+        return pixels / torch.tensor([shape[1], shape[0]]) * 2 - 1
+
+    def _spline_offsets(self, sigma: float) -> Tensor:
+        """(S, S, 2) smooth offsets through 12 random control points."""
+        points = self.R.uniform(-1, 1, (12, 2))
+        warp = RBFInterpolator(points, self.R.normal(0, sigma, (12, 2)), kernel="thin_plate_spline")
+        # The warp is smooth, so a coarse evaluation, enlarged, is as good and far cheaper.
+        ticks = np.linspace(-1, 1, 17)
+        coarse = warp(np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)).reshape(1, 17, 17, 2)
+        offsets = torch.tensor(coarse, dtype=torch.float32).movedim(-1, 1)
+        return F.interpolate(offsets, self.size, mode="bilinear", align_corners=True)[0].movedim(0, -1)
+
+    @staticmethod
+    def _sample(clip: Tensor, grids: list[Tensor], mode: str) -> Tensor:
+        frames = F.grid_sample(clip.movedim(-1, 0), torch.stack(grids), mode, align_corners=False)
+        return frames.movedim(0, -1)
+
+
+def rotation(degrees: float) -> np.ndarray:
+    """(2, 2) rotation matrix."""
+    angle = np.radians(degrees)
+    return np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+
+
+class RandColourClipd(RandomizableTransform):
+    """Jitter brightness, contrast, saturation and hue, once per clip and once more per frame.
+
+    Args:
+        brightness: Most relative change per clip, and likewise the following.
+        contrast: As ``brightness``.
+        saturation: As ``brightness``.
+        hue: Most shift per clip, in turns of the colour circle.
+        grey: Probability that the whole clip loses its colour.
+        frame_jitter: Most relative change of brightness, contrast and saturation per frame.
+    """
+
+    def __init__(
+        self,
+        brightness: float = 0.2,
+        contrast: float = 0.2,
+        saturation: float = 0.2,
+        hue: float = 0.02,
+        grey: float = 0.05,
+        frame_jitter: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.ranges = (brightness, contrast, saturation)
+        self.hue, self.grey, self.frame_jitter = hue, grey, frame_jitter
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        frames: Tensor = data["image"].movedim(-1, 0)
+        frames = self._jitter(frames, self.ranges)
+        frames = colour.adjust_hue(frames, self.R.uniform(-self.hue, self.hue))
+        if self.R.rand() < self.grey:
+            frames = colour.rgb_to_grayscale(frames, num_output_channels=3)
+        jittered = [self._jitter(frame, (self.frame_jitter,) * 3) for frame in frames]
+        return {**data, "image": torch.stack(jittered, dim=-1)}
+
+    def _jitter(self, x: Tensor, ranges: tuple[float, ...]) -> Tensor:
+        brightness, contrast, saturation = (1 + self.R.uniform(-r, r) for r in ranges)
+        x = colour.adjust_brightness(x, brightness)
+        x = colour.adjust_contrast(x, contrast)
+        return colour.adjust_saturation(x, saturation)

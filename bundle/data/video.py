@@ -1,0 +1,335 @@
+"""Opening a whole video, whatever holds it, and the masks that annotate some of its frames.
+
+Frames are (H, W, 3) uint8 RGB, masks (H, W) uint8 label maps. The record that is returned and the
+array files are in ``bundle.data.volumes``; single pictures in ``bundle.data.decode``.
+"""
+
+import importlib
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pydicom
+from pydicom.misc import is_dicom
+
+from bundle.data.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    STILL_SUFFIXES,
+    explained,
+    has_suffix,
+    natural_key,
+    read_labels,
+    read_pixels,
+    snap_labels,
+)
+from bundle.data.volumes import (
+    Geometry,
+    VideoSource,
+    is_single_image,
+    open_volume,
+    source_name,
+)
+from bundle.types import LabelMap
+
+__all__ = ["Geometry", "VideoSource", "open_video", "read_annotations"]
+
+logger = logging.getLogger(__name__)
+
+KINDS = (
+    "a video file (avi, mp4, mov, wmv, mkv, gif), a folder of frames (png, jpg, tif, bmp), "
+    "a 2D+t NIfTI (.nii, .nii.gz) or MetaImage (.mhd, .mha), or a multi-frame DICOM"
+)
+ULTRASOUND_CM = 3  # the unit code of SequenceOfUltrasoundRegions for cm per pixel
+
+# pydicom 3 has both colour conversions and a lazy reader in one module, 2.4 only the conversions.
+dicom_pixels: Any = importlib.import_module(
+    "pydicom.pixels" if find_spec("pydicom.pixels") else "pydicom.pixel_data_handlers"
+)
+
+
+def open_video(path: str | Path) -> VideoSource:
+    """Open a video without decoding more of it than its size and length need.
+
+    Args:
+        path: A video file, a folder of frames (sorted naturally: 2 before 10), a 2D+t NIfTI or
+            MetaImage, or a multi-frame DICOM whatever its suffix.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: It is no video, holds no frames, or is truncated.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such file or folder: {path}; expected {KINDS}")
+    if path.is_dir():
+        return _open_folder(path)
+    if is_dicom(path):
+        return _open_dicom(path)
+    if has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
+        raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
+    if has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+        return open_volume(path)
+    return _open_video_file(path)
+
+
+def read_annotations(path: str | Path, video: VideoSource) -> dict[int, LabelMap]:
+    """Read the masks of a video.
+
+    Args:
+        path: One mask for the first frame (a picture, or a 2D NIfTI or MetaImage); or a volume of
+            the video's size, (x, y, t) or (x, y, 1, t), or a folder with one picture per frame,
+            whose empty frames count as not annotated.
+        video: What the masks belong to.
+
+    Returns:
+        Frame index -> (H, W) uint8 labels; see ``bundle.data.decode.snap_labels``.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: The masks are empty, hold no labels, or differ from the video in size or number.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such mask: {path}")
+    annotations = {}
+    for index, (source, labels) in enumerate(_read_masks(path, video)):
+        height, width = labels.shape
+        if (height, width) != (video.height, video.width):
+            raise ValueError(
+                f"{source} is {width}x{height} but {video.path} is {video.width}x{video.height}: "
+                "export the mask at the video's size"
+            )
+        if labels.any():
+            annotations[index] = labels
+    if not annotations:
+        raise ValueError(f"{path} is empty: expected the object painted on at least one frame")
+    return annotations
+
+
+def _read_masks(path: Path, video: VideoSource) -> Iterator[tuple[str, LabelMap]]:
+    """What to call a mask in messages, and its labels: one mask, or one for each frame."""
+    if path.is_dir():
+        files = _list_frames(path)
+        _check_count(path, len(files), video)
+        for file in files:
+            yield str(file), read_labels(file)
+    elif not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES) or is_single_image(path):
+        yield str(path), read_labels(path)
+    else:
+        volume = open_volume(path)
+        _check_count(path, volume.frame_count, video)
+        for index, values in enumerate(volume.pixels(range(volume.frame_count))):
+            if values.ndim != 2:
+                raise ValueError(f"{path} holds colours: expected label numbers, 0 for background")
+            yield str(path), snap_labels(values, f"frame {index} of {path}")
+
+
+def _check_count(path: Path, count: int, video: VideoSource) -> None:
+    if count != video.frame_count:
+        raise ValueError(
+            f"{path} holds {count} masks but {video.path} has {video.frame_count} frames: expected "
+            "one mask for the first frame, or as many as frames (empty where not annotated)"
+        )
+
+
+def _plain_geometry(
+    width: int, height: int, frame_count: int, spacing_mm: tuple[float, float] | None = None
+) -> Geometry:
+    """Of sources without a place in space: ITK's identity, NIfTI's with x and y negated."""
+    row_mm, column_mm = spacing_mm or (1.0, 1.0)
+    return Geometry((width, height, frame_count), np.diag([-column_mm, -row_mm, 1.0, 1.0]))
+
+
+def _list_frames(folder: Path) -> list[Path]:
+    files = [
+        file
+        for file in folder.iterdir()
+        if has_suffix(file, STILL_SUFFIXES) and not file.name.startswith(".") and file.is_file()
+    ]
+    if not files:
+        raise ValueError(f"{folder} holds no frames: expected {', '.join(STILL_SUFFIXES)} files")
+    return sorted(files, key=lambda file: natural_key(file.name))
+
+
+def _open_folder(path: Path) -> VideoSource:
+    files = _list_frames(path)
+    height, width = read_pixels(files[0]).shape[:2]
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=height,
+        width=width,
+        frame_count=len(files),
+        fps=None,
+        spacing_mm=None,
+        geometry=_plain_geometry(width, height, len(files)),
+        read=partial(_read_folder, files),
+    )
+
+
+def _read_folder(files: list[Path], indices: Sequence[int]) -> Iterator[np.ndarray]:
+    for index in indices:
+        yield read_pixels(files[index])
+
+
+def _open_video_file(path: Path) -> VideoSource:
+    try:
+        with _video_stream(path) as (container, stream):
+            kind, rate = container.format.name, stream.average_rate
+    except (OSError, ValueError, av.FFmpegError) as error:
+        raise ValueError(f"cannot open {path} as a video ({error}): expected {KINDS}") from error
+    if kind == "tty":  # FFmpeg would draw the text
+        raise ValueError(f"{path} is a text file, no video: expected {KINDS}")
+    if kind.endswith("_pipe") or kind == "image2":
+        raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
+    frame_count = _count_frames(path)
+    if frame_count == 0:
+        raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
+    with explained(f"cannot read the first frame of {path}"):
+        height, width = next(_read_video_file(path, [0])).shape[:2]
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=height,
+        width=width,
+        frame_count=frame_count,
+        fps=float(rate) if rate else None,
+        spacing_mm=None,
+        geometry=_plain_geometry(width, height, frame_count),
+        read=partial(_read_video_file, path),
+    )
+
+
+@contextmanager
+def _video_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    # An absolute path: FFmpeg takes "a:b.avi" for a protocol.
+    with av.open(str(path.absolute())) as container:
+        if not container.streams.video:
+            raise ValueError("it has no pictures")
+        yield container, container.streams.video[0]
+
+
+def _decode(path: Path) -> Iterator[av.VideoFrame]:
+    """All frames in order; a packet that is cut short raises, where FFmpeg would patch it up."""
+    with _video_stream(path) as (container, stream):
+        for packet in container.demux(stream):
+            if packet.is_corrupt:
+                yield from stream.decode(None)  # what the decoder still holds back is sound
+                raise EOFError("the last frame is cut short")
+            yield from packet.decode()
+
+
+def _count_frames(path: Path) -> int:
+    with _video_stream(path) as (container, stream):
+        packets = sum(
+            1
+            for packet in container.demux(stream)
+            if packet.size and not (packet.is_discard or packet.is_corrupt)
+        )
+        declared = stream.frames
+    if packets == declared:
+        return packets
+    # Headers may be silent or wrong, and packets hold no frame or two: only decoding tells.
+    count = 0
+    try:
+        for _ in _decode(path):
+            count += 1
+    except (av.FFmpegError, EOFError) as error:
+        raise ValueError(
+            f"{path} breaks off at frame {count} ({error}): "
+            "the file is truncated or damaged, copy or export it again"
+        ) from error
+    if count < declared:
+        logger.warning("%s declares %d frames but holds %d: is it whole?", path, declared, count)
+    return count
+
+
+def _read_video_file(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    decoded = enumerate(_decode(path))
+    for wanted in indices:
+        frame = next((frame for index, frame in decoded if index == wanted), None)
+        if frame is None:
+            return
+        # Both count quarter turns counter-clockwise.
+        yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
+def _open_dicom(path: Path) -> VideoSource:
+    with explained(f"cannot open {path} as DICOM"):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+    if "Rows" not in header:
+        raise ValueError(f"{path} is a DICOM file without pictures: expected a multi-frame DICOM")
+    with explained(f"cannot read the header of {path}"):
+        frame_count = int(header.get("NumberOfFrames") or 1)
+        fps, spacing_mm = _dicom_fps(header), _dicom_spacing(header)
+    if frame_count < 2:
+        raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
+    height, width = int(header.Rows), int(header.Columns)
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=height,
+        width=width,
+        frame_count=frame_count,
+        fps=fps,
+        spacing_mm=spacing_mm,
+        geometry=_plain_geometry(width, height, frame_count, spacing_mm),
+        read=partial(_read_dicom, path),
+    )
+
+
+def _dicom_fps(header: pydicom.Dataset) -> float | None:
+    if frame_ms := header.get("FrameTime"):
+        return 1000 / float(frame_ms)
+    rate = header.get("CineRate") or header.get("RecommendedDisplayFrameRate")
+    return float(rate) if rate else None
+
+
+def _dicom_spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
+    for region in header.get("SequenceOfUltrasoundRegions") or ():
+        units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
+        row_mm = 10 * abs(region.get("PhysicalDeltaY") or 0)
+        column_mm = 10 * abs(region.get("PhysicalDeltaX") or 0)
+        # A region beyond the frame tells that the picture was shrunk after it was measured.
+        fits = (
+            region.get("RegionLocationMaxX1", 0) < header.Columns
+            and region.get("RegionLocationMaxY1", 0) < header.Rows
+        )
+        if units == (ULTRASOUND_CM, ULTRASOUND_CM) and fits and row_mm and column_mm:
+            return row_mm, column_mm
+    spacing = [float(mm) for mm in header.get("PixelSpacing") or ()]
+    return (spacing[0], spacing[1]) if len(spacing) == 2 and min(spacing) > 0 else None
+
+
+def _read_dicom(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    header = pydicom.dcmread(path, stop_before_pixels=True)
+    decode = _decode_dicom if hasattr(dicom_pixels, "iter_pixels") else _decode_dicom_v2
+    for pixels in decode(path, indices):
+        if header.PhotometricInterpretation == "PALETTE COLOR":
+            pixels = dicom_pixels.apply_color_lut(pixels, header)
+        # MONOCHROME1 is white at its lowest value.
+        yield ~pixels if header.PhotometricInterpretation == "MONOCHROME1" else pixels
+
+
+def _decode_dicom(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    for pixels in dicom_pixels.iter_pixels(path, indices=indices):
+        yield pixels.copy()  # the decoder may use its buffer again
+
+
+def _decode_dicom_v2(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """pydicom 2.4 can only decode all frames at once."""
+    dataset = pydicom.dcmread(path)
+    frames = dataset.pixel_array
+    for index in indices:
+        space = dataset.PhotometricInterpretation
+        if space in ("YBR_FULL", "YBR_FULL_422"):
+            yield dicom_pixels.convert_color_space(frames[index], space, "RGB")
+        else:
+            yield frames[index]

@@ -1,0 +1,150 @@
+"""ResNet trunks cut after layer3, the query encoder and the mask encoder.
+
+B clips or frames, N objects, K key channels, V value channels, h x w grid at stride 16.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torchvision
+from jaxtyping import Float
+from torch import Tensor, nn
+
+TRUNK_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
+"""Channels at strides 4, 8 and 16."""
+
+
+class FrameFeatures(NamedTuple):
+    """What the query encoder makes of one frame."""
+
+    key: Float[Tensor, "B K h w"]
+    query: Float[Tensor, "B V h w"]
+    stride16: Float[Tensor, "B C16 h w"]
+    stride8: Float[Tensor, "B C8 2h 2w"]
+    stride4: Float[Tensor, "B C4 4h 4w"]
+
+
+class Trunk(nn.Module):
+    """torchvision's ResNet up to and including layer3.
+
+    Args:
+        name: ``resnet18`` or ``resnet50``.
+        weights: ``"imagenet"`` for torchvision's own (downloaded once), the path of a state dict
+            with torchvision's key names, or None for random weights.
+        stride_in_1x1: ResNet-50 only. Put the stride of a stage's first block on its 1x1 convolution
+            instead of the 3x3. Weights load silently into either layout, so the constructor must be
+            told which one they were trained in.
+
+    Raises:
+        ValueError: The name is unknown, or ``stride_in_1x1`` is asked of a ResNet-18.
+        FileNotFoundError: ``weights`` names no file.
+    """
+
+    def __init__(
+        self, name: str, weights: str | Path | None = None, *, stride_in_1x1: bool = False
+    ) -> None:
+        super().__init__()
+        if name not in TRUNK_CHANNELS:
+            raise ValueError(f"unknown backbone {name!r}: expected one of {sorted(TRUNK_CHANNELS)}")
+        if stride_in_1x1 and name != "resnet50":
+            raise ValueError(f"stride_in_1x1 applies to resnet50 only, got backbone {name!r}")
+        self.channels = TRUNK_CHANNELS[name]
+        imagenet = "DEFAULT" if weights == "imagenet" else None
+        resnet = torchvision.models.get_model(name, weights=imagenet)
+        self.conv1, self.bn1, self.relu = resnet.conv1, resnet.bn1, resnet.relu
+        self.maxpool = resnet.maxpool
+        self.layer1, self.layer2, self.layer3 = resnet.layer1, resnet.layer2, resnet.layer3
+        if stride_in_1x1:
+            for stage in (self.layer2, self.layer3):
+                stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, (1, 1)
+        if weights is not None and weights != "imagenet":
+            self._load(Path(weights))
+
+    def _load(self, path: Path) -> None:
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"no trunk weights at {path}: give a file, 'imagenet' (a download) or null"
+            )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        own = self.state_dict()
+        missing = sorted(set(own) - set(state) - {k for k in own if "num_batches" in k})
+        if missing:
+            raise ValueError(f"{path} lacks {len(missing)} tensors of the trunk, such as {missing[0]}")
+        self.load_state_dict({k: v.float() for k, v in state.items() if k in own}, strict=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features at strides 4, 8 and 16."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        stride4 = self.layer1(x)
+        stride8 = self.layer2(stride4)
+        return stride4, stride8, self.layer3(stride8)
+
+
+class QueryEncoder(nn.Module):
+    """A frame's key, its query feature for the decoder, and the skips (TCMN section 2.1)."""
+
+    def __init__(
+        self,
+        backbone: str,
+        key_channels: int,
+        query_channels: int,
+        weights: str | Path | None,
+        *,
+        stride_in_1x1: bool,
+        pixel_mean: tuple[float, ...],
+        pixel_std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(backbone, weights, stride_in_1x1=stride_in_1x1)
+        width = self.trunk.channels[-1]
+        self.key_head = nn.Conv2d(width, key_channels, 3, padding=1)
+        self.query_head = nn.Conv2d(width, query_channels, 3, padding=1)
+        nn.init.orthogonal_(self.key_head.weight)
+        nn.init.zeros_(self.key_head.bias)
+        # Normalisation belongs to the weights, so the network does it; constants, so not in the file.
+        self.register_buffer("mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(pixel_std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
+        stride4, stride8, stride16 = self.trunk((image - self.mean) / self.std)
+        key, query = self.key_head(stride16), self.query_head(stride16)
+        return FrameFeatures(key, query, stride16, stride8, stride4)
+
+
+class MaskEncoder(nn.Module):
+    """Value maps from masks and the frame's stride-16 features (TCMN section 2.2).
+
+    The trunk sees two channels: this object's mask and the union of the others. No RGB.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        stride16_channels: int,
+        value_channels: int,
+        weights: str | Path | None,
+    ) -> None:
+        super().__init__()
+        self.trunk = Trunk(backbone, weights)
+        rgb = self.trunk.conv1
+        self.trunk.conv1 = nn.Conv2d(2, rgb.out_channels, 7, stride=2, padding=3, bias=False)
+        with torch.no_grad():
+            # The object's mask starts out as a grey picture to the trunk. The others start at zero:
+            # a network that never saw two objects then treats each as it would alone.
+            self.trunk.conv1.weight[:, :1] = rgb.weight.sum(1, keepdim=True)
+            self.trunk.conv1.weight[:, 1:] = 0
+        width = self.trunk.channels[-1] + stride16_channels
+        self.fuse1 = nn.Conv2d(width, value_channels, 3, padding=1)
+        self.fuse2 = nn.Conv2d(value_channels, value_channels, 3, padding=1)
+
+    def forward(
+        self, masks: Float[Tensor, "B N H W"], stride16: Float[Tensor, "B C16 h w"]
+    ) -> Float[Tensor, "B N V h w"]:
+        batch, objects = masks.shape[:2]
+        others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
+        pair = torch.stack([masks, others], dim=2).flatten(0, 1)
+        shape16 = self.trunk(pair)[-1]
+        shared = stride16.repeat_interleave(objects, dim=0)
+        value = self.fuse2(torch.relu(self.fuse1(torch.cat([shape16, shared], dim=1))))
+        return value.unflatten(0, (batch, objects))

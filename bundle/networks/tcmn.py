@@ -1,0 +1,186 @@
+"""The Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from bundle.memory import MemoryBank
+from bundle.networks.decoder import MaskDecoder
+from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
+
+STRIDE = 16
+
+
+class ClipPrediction(NamedTuple):
+    """What training needs of one pass over a clip."""
+
+    logits: Float[Tensor, "B 1+N H W T"]
+    values: Float[Tensor, "B N V T h w"]
+
+
+class TCMN(nn.Module):
+    """One-shot video object segmentation with a memory of keys and values.
+
+    Args:
+        backbone: Query trunk, ``resnet50`` or ``resnet18``.
+        mask_backbone: Mask trunk.
+        key_channels: Width of keys.
+        value_channels: Width of values and of the query feature.
+        decoder_channels: Widths of the decoder at strides 16, 8 and 4.
+        backbone_weights: ``"imagenet"``, a file, or None; see ``Trunk``.
+        mask_backbone_weights: Likewise.
+        stride_in_1x1: The layout the ResNet-50 weights were trained in; see ``Trunk``.
+        pixel_mean: RGB mean in [0, 1] that the query trunk was trained with.
+        pixel_std: RGB standard deviation likewise.
+        memory_every: While a clip is passed as a whole, every so many frames are remembered.
+
+    Source:
+        TCMN, MICCAI 2024; where it is silent, STCN, arXiv:2106.05210.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet50",
+        mask_backbone: str = "resnet18",
+        key_channels: int = 64,
+        value_channels: int = 256,
+        decoder_channels: Sequence[int] = (256, 128, 64),
+        backbone_weights: str | Path | None = None,
+        mask_backbone_weights: str | Path | None = None,
+        stride_in_1x1: bool = False,
+        pixel_mean: Sequence[float] = (0.485, 0.456, 0.406),
+        pixel_std: Sequence[float] = (0.229, 0.224, 0.225),
+        memory_every: int = 5,
+    ) -> None:
+        super().__init__()
+        wide, middle, narrow = decoder_channels
+        self.memory_every = memory_every
+        self.query_encoder = QueryEncoder(
+            backbone,
+            key_channels,
+            value_channels,
+            backbone_weights,
+            stride_in_1x1=stride_in_1x1,
+            pixel_mean=tuple(pixel_mean),
+            pixel_std=tuple(pixel_std),
+        )
+        stride4, stride8, stride16 = self.query_encoder.trunk.channels
+        self.mask_encoder = MaskEncoder(
+            mask_backbone, stride16, value_channels, mask_backbone_weights
+        )
+        self.decoder = MaskDecoder(value_channels, (stride8, stride4), (wide, middle, narrow))
+
+    def train(self, mode: bool = True) -> "TCMN":
+        """Set the mode, but keep BatchNorm's statistics frozen, in training too.
+
+        MONAI's trainer calls this before every iteration, so freezing once would not last.
+        """
+        super().train(mode)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+        return self
+
+    def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
+        """Encode frames: RGB in [0, 1], H and W multiples of 16."""
+        return self.query_encoder(image)
+
+    def memorize(
+        self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+    ) -> Float[Tensor, "B N V h w"]:
+        """The value maps to remember for a frame: its features and object masks in [0, 1]."""
+        return self.mask_encoder(masks, features.stride16)
+
+    def segment(
+        self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
+    ) -> Float[Tensor, "B 1+N H W"]:
+        """Class logits of a frame, from its features and what it read from memory."""
+        return aggregate(torch.sigmoid(self.decoder(readout, features)))
+
+    def forward(
+        self, clip: Float[Tensor, "B 3+N H W T"], return_values: bool = False
+    ) -> Tensor | ClipPrediction:
+        """Segment a clip whose first frame is annotated.
+
+        Soft predictions go back into memory with gradients. Frames of any size are padded with zeros
+        to a multiple of 16.
+
+        Args:
+            clip: RGB in [0, 1] and one mask channel per object, read at frame 0 only.
+            return_values: Remember every frame and return the value maps too (for training: the
+                temporal contrastive loss needs those of all frames, the last included).
+
+        Returns:
+            Class logits (B, 1 + N, H, W, T); with ``return_values`` a ``ClipPrediction``.
+
+        Raises:
+            ValueError: The clip has no mask channel.
+        """
+        if clip.ndim != 5 or clip.shape[1] < 4:
+            raise ValueError(
+                f"expected a clip (B, 3 + N, H, W, T) of RGB and N >= 1 masks, got {tuple(clip.shape)}"
+            )
+        height, width, frames = clip.shape[2:]
+        every = 1 if return_values else self.memory_every
+        clip = F.pad(clip, (0, 0, 0, -width % STRIDE, 0, -height % STRIDE))
+        images = clip[:, :3].movedim(-1, 1).flatten(0, 1)
+        encoded = self.encode(images.contiguous(memory_format=torch.channels_last))
+        bank = MemoryBank()
+        logits, values = [], []
+        for t in range(frames):
+            features = FrameFeatures(*(x.unflatten(0, (-1, frames))[:, t] for x in encoded))
+            if t == 0:
+                logits.append(aggregate(clip[:, 3:, ..., 0].float()))
+            else:
+                logits.append(self.segment(features, bank.read(features.key)))
+            if t % every == 0 or return_values:
+                value = self.memorize(features, logits[-1].softmax(1)[:, 1:])
+                values.append(value)
+                bank.add(features.key, value)
+        stacked = torch.stack(logits, dim=-1)[:, :, :height, :width]
+        return ClipPrediction(stacked, torch.stack(values, dim=3)) if return_values else stacked
+
+
+def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W"]:
+    """Join independent object probabilities into class logits ("soft aggregation", STCN).
+
+    The background's probability is that of no object. Softmax of the result gives probabilities that
+    sum to 1.
+
+    Args:
+        probability: In [0, 1]; computed in float32, where 1 - 1e-7 differs from 1.
+    """
+    p = probability.float()
+    p = torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).clamp(1e-7, 1 - 1e-7)
+    return torch.log(p / (1 - p))
+
+
+def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+    """Load a plain state dict, in any floating-point precision, into a network.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no state dict, or is of a network of another size; the message names
+            the first tensor that differs.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a weights file (a plain state dict): {error}") from error
+    own = network.state_dict()
+    for name, tensor in own.items():
+        found = tuple(state[name].shape) if name in state else "nothing"
+        if found != tuple(tensor.shape):
+            raise ValueError(
+                f"{path} is of another network: {name} should be {tuple(tensor.shape)}, "
+                f"found {found}; use the config that the weights were trained with"
+            )
+    network.load_state_dict({name: state[name] for name in own})
+    return network

@@ -1,0 +1,71 @@
+"""Checks of what was typed on MONAI's command line, which itself adds unknown names silently."""
+
+import difflib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+RUN_ARGUMENTS = {
+    "run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"
+}  # fmt: skip
+
+
+def check_command_line(arguments: Sequence[str] | None = None) -> None:
+    """Refuse an option that names nothing in the configs.
+
+    Args:
+        arguments: Those of the process by default. Looked at only if they are of
+            ``monai.bundle run``; a workflow made in Python is left alone.
+
+    Raises:
+        ValueError: An unknown option; the message has the nearest known name.
+    """
+    arguments = sys.argv if arguments is None else arguments
+    if len(arguments) < 2 or "monai" not in arguments[0] or arguments[1] != "run":
+        return
+    options = _options(arguments[2:])
+    if "config_file" not in options:
+        return
+    parser = ConfigParser(ConfigParser.load_config_files(_literal(options["config_file"])))
+    known = [str(name) for name in parser.get() if name != "imports"]
+    for name in options:
+        root = name.replace("::", "#")
+        if name not in RUN_ARGUMENTS and root not in parser:
+            near = difflib.get_close_matches(root, [*known, *RUN_ARGUMENTS], n=1)
+            hint = f": did you mean --{near[0]}?" if near else f": there are {', '.join(known)}"
+            raise ValueError(f"unknown option --{name}{hint}")
+
+
+def parse_bool(value: Any, name: str) -> bool:
+    """Read a switch strictly: the command line turns ``false`` into text, which Python takes as true.
+
+    Raises:
+        ValueError: It is neither ``true`` nor ``false``.
+    """
+    if isinstance(value, bool):
+        return value
+    if str(value).lower() in ("true", "false"):
+        return str(value).lower() == "true"
+    raise ValueError(f"--{name} must be true or false, got {value!r}")
+
+
+def _options(arguments: Sequence[str]) -> dict[str, str]:
+    """``--name value`` and ``--name=value`` pairs; fire takes - and _ in names alike."""
+    options, name = {}, None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, _, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+            options[name] = value
+        elif name is not None and not options[name]:
+            options[name] = argument
+    return options
+
+
+def _literal(text: str) -> str | list[str]:
+    """The config files: one path, or a Python list of them."""
+    if not text.startswith("["):
+        return text
+    return [part.strip(" '\"") for part in text.strip("[]").split(",")]

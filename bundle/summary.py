@@ -1,0 +1,232 @@
+"""How results look: the palette, a frame with its labels on it, a video and a picture of them.
+
+Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids; ``bundle.types`` has the legend.
+"""
+
+import warnings
+from collections.abc import Collection, Mapping
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from bundle.types import Frame, LabelMap
+
+DEFAULT_FPS = 25.0
+"""Of the overlay video where the source gives no frame rate; tables then have no times."""
+MIN_FPS = 1.0
+"""Of the overlay video: a time-lapse series at its own rate would stand still."""
+PANELS = 8
+FIGURE_WIDTH_IN = 12.0
+DPI = 120
+MAX_NAME = 90
+
+
+def davis_palette() -> npt.NDArray[np.uint8]:
+    """The palette of the DAVIS and PASCAL VOC masks, (256, 3) RGB, row = object id.
+
+    Bits 0, 1, 2 of the id are the top bits of red, green, blue; bits 3, 4, 5 the next; and so on.
+
+    Example:
+        >>> davis_palette()[:4].tolist()
+        [[0, 0, 0], [128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    """
+    ids = np.arange(256)
+    palette = np.zeros((256, 3), dtype=np.uint8)
+    for bit in range(8):
+        palette[:, bit % 3] |= ((ids >> bit & 1) << (7 - bit // 3)).astype(np.uint8)
+    return palette
+
+
+PALETTE = davis_palette()
+
+
+def blend(frame: Frame, labels: LabelMap) -> Frame:
+    """Draw each object on the frame: half its palette colour inside, a solid outline of it.
+
+    The outline lies inside the object and is one pixel wide, or more on frames of 540 lines and up.
+    What belongs to no object stays as it is.
+
+    Args:
+        frame: (H, W, 3).
+        labels: (H, W).
+
+    Returns:
+        (H, W, 3), a new array.
+    """
+    inside = labels > 0
+    edge = np.zeros_like(inside)
+    for step in range(1, max(1, round(min(labels.shape) / 360)) + 1):
+        across = labels[step:] != labels[:-step]
+        edge[step:] |= across
+        edge[:-step] |= across
+        along = labels[:, step:] != labels[:, :-step]
+        edge[:, step:] |= along
+        edge[:, :-step] |= along
+    edge &= inside
+    shown = frame.copy()
+    colour = PALETTE[labels[inside]]
+    shown[inside] = frame[inside] // 2 + colour // 2
+    shown[edge] = PALETTE[labels[edge]]
+    return shown
+
+
+class OverlayVideo:
+    """An H.264 MP4 file that ordinary players play, written frame by frame.
+
+    Call ``flush`` after the last frame; leaving the with-block closes the file.
+
+    Args:
+        path: The file to write.
+        size: (H, W) of the frames; an odd side is padded by one pixel.
+        fps: Frames a second; ``DEFAULT_FPS`` if None, at least ``MIN_FPS``.
+        spacing_mm: Distance between rows and between columns, so that players show true shapes.
+
+    Raises:
+        OSError: The file cannot be written; ``write`` and ``flush`` raise it too.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        size: tuple[int, int],
+        *,
+        fps: float | None,
+        spacing_mm: tuple[float, float] | None,
+    ) -> None:
+        rate = Fraction(max(fps or DEFAULT_FPS, MIN_FPS)).limit_denominator(1001)
+        # faststart: browsers can play before the whole file is there.
+        self._file = av.open(str(path), "w", options={"movflags": "faststart"})
+        self._stream = self._file.add_stream("libx264", rate=rate)
+        # 4:2:0 has one colour sample for 2x2 pixels, so both sides must be even.
+        self._stream.height, self._stream.width = (side + side % 2 for side in size)
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        codec = self._stream.codec_context
+        # Untagged, players guess the colours from the size.
+        codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
+        codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
+        if spacing_mm is not None:
+            aspect = Fraction(spacing_mm[1] / spacing_mm[0]).limit_denominator(255)
+            codec.sample_aspect_ratio = aspect
+        self._time_base = 1 / rate
+        self._written = 0
+
+    def __enter__(self) -> "OverlayVideo":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame, (H, W, 3)."""
+        height, width = frame.shape[:2]
+        padded = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        picture = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709
+        )
+        picture.pts, picture.time_base = self._written, self._time_base
+        self._file.mux(self._stream.encode(picture))
+        self._written += 1
+
+    def flush(self) -> None:
+        """Write what the encoder still holds."""
+        self._file.mux(self._stream.encode(None))
+
+
+def pick_frames(frame_count: int, given: int) -> list[int]:
+    """Indices of the frames to show: ``given``, and others evenly over the video, in order.
+
+    Example:
+        >>> pick_frames(30, given=0)
+        [0, 4, 8, 12, 17, 21, 25, 29]
+    """
+    picks = np.linspace(0, frame_count - 1, min(PANELS, frame_count)).round().astype(int)
+    picks[np.abs(picks - given).argmin()] = given
+    return [int(pick) for pick in picks]
+
+
+def draw_summary(
+    path: Path,
+    name: str,
+    panels: Mapping[int, Frame],
+    areas_px: Mapping[int, npt.NDArray[np.int64]],
+    *,
+    fps: float | None,
+    spacing_mm: tuple[float, float] | None,
+    given: Collection[int],
+) -> None:
+    """Write the picture of one video: overlays in the order of time, and area curves below.
+
+    Args:
+        path: The PNG file to write.
+        name: The title.
+        panels: Frame index to overlay, each (h, w, 3), at most ``PANELS``.
+        areas_px: Object id to its area in pixels in each frame, (T,).
+        fps: Frames a second; None draws over the frame number.
+        spacing_mm: Distance between rows and between columns; None draws pixels.
+        given: Indices of the frames whose mask was given.
+    """
+    aspect = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
+    height, width = next(iter(panels.values())).shape[:2]
+    rows = 1 if len(panels) <= 4 else 2
+    columns = -(-len(panels) // rows)
+    panel_in = float(np.clip(FIGURE_WIDTH_IN / columns * aspect * height / width, 1.2, 5.0))
+    heights_in = [rows * (panel_in + 0.3) + 0.3, 3.3]
+    figure = Figure(figsize=(FIGURE_WIDTH_IN, sum(heights_in)), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)  # no pyplot: its global state would keep every figure alive
+    # Apart, so that a wide legend narrows only the curves.
+    grid = figure.add_gridspec(2, 1, height_ratios=heights_in)
+    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
+    for place, (index, overlay) in enumerate(panels.items(), start=1):
+        axes = top.add_subplot(rows, columns, place)
+        axes.imshow(overlay, aspect=aspect)
+        axes.set_axis_off()
+        axes.set_title(_panel_title(index, fps, index in given), fontsize=10)
+    _draw_curves(bottom.add_subplot(), areas_px, fps, spacing_mm)
+    title = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
+    figure.suptitle(title, fontsize=13, parse_math=False)
+    with warnings.catch_warnings():
+        # A name in a script that the font lacks draws boxes; that is no reason to warn or fail.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure.savefig(path, format="png", dpi=DPI)
+
+
+def _panel_title(index: int, fps: float | None, given: bool) -> str:
+    if given:
+        return "first frame, given mask" if index == 0 else f"frame {index}, given mask"
+    return f"frame {index}" if fps is None else f"frame {index}, {index / fps:.2f} s"
+
+
+def _draw_curves(
+    axes: Axes,
+    areas_px: Mapping[int, npt.NDArray[np.int64]],
+    fps: float | None,
+    spacing_mm: tuple[float, float] | None,
+) -> None:
+    unit = 1.0 if spacing_mm is None else spacing_mm[0] * spacing_mm[1]
+    for object_id, area in sorted(areas_px.items()):
+        time = np.arange(len(area)) / (fps or 1.0)
+        marker = "." if len(area) <= 100 else ""
+        colour = tuple(PALETTE[object_id] / 255)
+        axes.plot(time, area * unit, color=colour, marker=marker, label=f"object {object_id}")
+    axes.set_xlabel("frame" if fps is None else "time (s)")
+    axes.set_ylabel("area (px)" if spacing_mm is None else "area (mm²)")
+    if fps is None:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.01)
+    if not areas_px:
+        axes.text(0.5, 0.5, "no object in any frame", ha="center", transform=axes.transAxes)
+        return
+    axes.set_ylim(bottom=0)
+    axes.legend(
+        loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=-(-len(areas_px) // 16), fontsize=8
+    )
