@@ -28,7 +28,7 @@ class PrepareClips(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Returns (clip (B, 3 + N, H, W, T), targets), or with arguments for the inferer besides."""
+        """Clip (B, 3 + N, H, W, T) and targets; for training arguments of the network besides."""
         image: Tensor = batchdata["image"].to(device=device, non_blocking=non_blocking)
         label: Tensor = batchdata["label"].to(device=device, non_blocking=non_blocking).long()
         first = label[..., 0]
@@ -39,8 +39,24 @@ class PrepareClips(PrepareBatch):
         clip = torch.cat([image, masks], dim=1)
         if not self.training:
             return clip, label
-        targets = {"label": label[:, 0].clamp(max=objects), "ordered": batchdata["ordered"].to(device)}
+        # The window may have lost an object in the first frame that is there later: background.
+        shown = one_hot[:, 1:].amax((2, 3)) * torch.arange(1, objects + 1, device=image.device)
+        known = (label == shown[:, :, None, None, None]).any(1)
+        targets = {"label": label[:, 0] * known, "ordered": batchdata["ordered"].to(device)}
         return clip, targets, (), {"return_values": True}
+
+
+class PrepareVideo(PrepareBatch):
+    """Hands a ``PromptedVideo`` on as it is; its frames move to the device one by one."""
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        return batchdata["image"], None
 
 
 def parameter_groups(
@@ -63,8 +79,11 @@ def parameter_groups(
     names = [name for name, _ in network.named_parameters()]
     for prefix in frozen:
         if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"frozen: no parameter's name begins with {prefix!r}, as {names[0]} would")
-    trunks, others = [], []
+            raise ValueError(
+                f"frozen: no parameter's name begins with {prefix!r}, as {names[0]} would"
+            )
+    trunks: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         if any(name.startswith(prefix) for prefix in frozen):
             parameter.requires_grad_(False)

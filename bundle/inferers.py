@@ -3,6 +3,7 @@
 B clips, N objects, T frames of H x W.
 """
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from monai.inferers import Inferer
 from torch import Tensor
 
+from bundle.data.prompts import PromptedVideo
 from bundle.memory import MemoryBank
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 from bundle.types import ClassLogits, Clip, Frame, LabelMap
@@ -63,8 +65,23 @@ class VideoInferer(Inferer):
         self.memory_every, self.capacity = memory_every, capacity
         self.working_size, self.precision = working_size, precision
 
-    def __call__(self, inputs: Clip, network: TCMN, *args: Any, **kwargs: Any) -> ClassLogits:
-        """Segment clips whose first frame is annotated; the streaming loop on a tensor."""
+    def __call__(
+        self, inputs: Clip | PromptedVideo, network: TCMN, *args: Any, **kwargs: Any
+    ) -> ClassLogits | Iterator[tuple[Frame, LabelMap]]:
+        """Segment clips whose first frame is annotated, or a video as it is decoded.
+
+        Args:
+            inputs: A clip tensor, or a video with its masks.
+            network: In evaluation mode.
+
+        Returns:
+            Class logits for a tensor; for a video an iterator over frames with their label maps,
+            which does the work as it is consumed.
+        """
+        if isinstance(inputs, PromptedVideo):
+            frames, shown = itertools.tee(inputs.source)
+            device = next(network.parameters()).device
+            return zip(shown, self.stream(frames, inputs.annotations, network, device), strict=True)
         with torch.inference_mode():
             session = self.start(network)
             first = inputs[:, 3:, ..., 0]
@@ -133,14 +150,14 @@ class VideoSession:
         self.frames = 0
 
     def step(
-        self, image: Float[Tensor, "B 3 H W"], mask: Float[Tensor, "B N H W"] | None = None
-    ) -> Float[Tensor, "B 1+N H W"]:
+        self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"] | None = None
+    ) -> Float[Tensor, "B C H W"]:
         """Class logits of the next frame, at its own size.
 
         Args:
             image: RGB in [0, 1].
-            mask: The masks of all objects, if this frame is annotated; it is then remembered. The
-                first frame must be.
+            mask: The masks of all objects, bool or in [0, 1], if this frame is annotated; it is then
+                remembered. The first frame must be.
         """
         size = image.shape[-2:]
         small = self._resize(image)
@@ -170,6 +187,26 @@ class VideoSession:
         return F.interpolate(x, size, mode="bilinear", antialias=True, align_corners=False)
 
 
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name; ``auto`` is CUDA if there is one, else the CPU.
+
+    Raises:
+        ValueError: The name is unknown, or this machine has no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name} was asked for, but PyTorch finds {torch.cuda.device_count()} CUDA "
+            "devices here: use --device cpu, or auto"
+        )
+    return device
+
+
 def autocast(
     precision: str, device: torch.device, *, training: bool = False
 ) -> AbstractContextManager[Any]:
@@ -182,6 +219,6 @@ def autocast(
     if precision == "auto" and device.type == "cuda":
         dtype = torch.float16
     elif precision == "auto" and device.type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported if training else torch.cpu._is_amx_tile_supported
-        dtype = torch.bfloat16 if fast() else None
+        unit = "avx512_bf16" if training else "amx_bf16"
+        dtype = torch.bfloat16 if torch.cpu.get_capabilities().get(unit) else None
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)

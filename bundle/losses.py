@@ -36,7 +36,7 @@ def temporal_contrastive_loss(
 
 def value_distance(
     values: Float[Tensor, "B N V T h w"], step: int
-) -> Float[Tensor, "B N T-step"]:
+) -> Float[Tensor, "B N T-{step}"]:
     """One minus the cosine between the value maps of frames that lie ``step`` apart, float32."""
     flat = F.normalize(values.float().movedim(3, 2).flatten(3), dim=-1)
     return 1 - (flat[:, :, :-step] * flat[:, :, step:]).sum(-1)

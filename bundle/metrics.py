@@ -24,6 +24,28 @@ def region_scores(
     return torch.where(size > 0, overlap / size.clamp(min=0.5), 1.0)
 
 
+def score_objects(
+    prediction: Int[Tensor, "H W T"], truth: Int[Tensor, "H W T"], score: Score
+) -> dict[int, Float[Tensor, " scored"]]:
+    """Score each object of frame 0, the reference, in every later frame that is annotated.
+
+    Args:
+        prediction: Label volume.
+        truth: Label volume; a frame that is not annotated is filled with -1.
+        score: ``jaccard`` or ``dice``.
+
+    Returns:
+        Object id to one score per scored frame; empty if no later frame is annotated.
+    """
+    scored = (truth >= 0).all(0).all(0)
+    scored[0] = False
+    if not scored.any():
+        return {}
+    predicted, true = (volume[..., scored].movedim(-1, 0) for volume in (prediction, truth))
+    objects = [int(label) for label in truth[..., 0].unique() if label > 0]
+    return {label: region_scores(predicted, true, label, score) for label in objects}
+
+
 class VideoScore(CumulativeIterationMetric):
     """Mean of J or Dice over the frames of each object, then over the objects of all videos.
 
@@ -39,18 +61,15 @@ class VideoScore(CumulativeIterationMetric):
         self.score = score
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """(B, 1, H, W, T) to (objects, 1), one mean over frames each."""
+        """(B, 1, H, W, T) to (objects, 1), one mean over frames each; NaN if there is none."""
         assert y is not None
-        means = []
-        for prediction, truth in zip(y_pred[:, 0], y[:, 0], strict=True):
-            scored = (truth >= 0).all(0).all(0)
-            scored[0] = False
-            for label in truth[..., 0].unique():
-                if label > 0 and scored.any():
-                    frames = [x[..., scored].movedim(-1, 0) for x in (prediction, truth)]
-                    means.append(region_scores(frames[0], frames[1], int(label), self.score).mean())
+        means = [
+            scores.mean()
+            for prediction, truth in zip(y_pred[:, 0], y[:, 0], strict=True)
+            for scores in score_objects(prediction, truth, self.score).values()
+        ]
         return torch.stack(means)[:, None] if means else torch.zeros(0, 1, dtype=torch.double)
 
     def aggregate(self, *args: Any, **kwargs: Any) -> Tensor:
-        """The mean over all objects, a scalar."""
-        return self.get_buffer().mean()
+        """The mean over all objects, a scalar; NaN if nothing was scored."""
+        return self.get_buffer().nanmean()

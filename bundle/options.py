@@ -1,8 +1,10 @@
-"""Checks of what was typed on MONAI's command line, which itself adds unknown names silently."""
+"""What MONAI's command line lacks: unknown names are refused, and errors take one line."""
 
 import difflib
+import os
 import sys
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 from monai.bundle import ConfigParser
@@ -13,7 +15,7 @@ RUN_ARGUMENTS = {
 
 
 def check_command_line(arguments: Sequence[str] | None = None) -> None:
-    """Refuse an option that names nothing in the configs.
+    """Refuse an option that names nothing in the configs; from then on errors print as one line.
 
     Args:
         arguments: Those of the process by default. Looked at only if they are of
@@ -25,6 +27,7 @@ def check_command_line(arguments: Sequence[str] | None = None) -> None:
     arguments = sys.argv if arguments is None else arguments
     if len(arguments) < 2 or "monai" not in arguments[0] or arguments[1] != "run":
         return
+    sys.excepthook = print_error
     options = _options(arguments[2:])
     if "config_file" not in options:
         return
@@ -49,6 +52,26 @@ def parse_bool(value: Any, name: str) -> bool:
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
     raise ValueError(f"--{name} must be true or false, got {value!r}")
+
+
+def print_error(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """An exception hook: what went wrong in one line, if it is a user's to mend.
+
+    MONAI's configs wrap each exception in another, which buries the message. Errors of the kinds that
+    this package raises on bad input are printed alone. Others, and all with TCMN_TRACEBACK=1 in the
+    environment, keep their traceback.
+    """
+    root = error
+    while root.__cause__ is not None and isinstance(root, RuntimeError):
+        root = root.__cause__
+    if isinstance(root, (ValueError, OSError)) and os.environ.get("TCMN_TRACEBACK") != "1":
+        print(f"error: {root}", file=sys.stderr)
+    elif isinstance(root, KeyboardInterrupt):
+        print("interrupted: nothing was written", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, trace)
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The axis legend of the whole package, and the shapes that more than one module names.
 
-B clips; N objects; T frames; H x W frame size in pixels; h x w feature grid (frame size / 16);
-K key channels; V value channels. Time is the last axis of clips, as in a NIfTI 2D+t volume.
+B clips; N objects; D = 3 + N channels of a clip; C = 1 + N classes; T frames; H x W frame size in
+pixels; h x w feature grid (frame size / 16); K key channels; V value channels. Time is the last axis
+of clips, as in a NIfTI 2D+t volume.
 """
 
 from typing import TypeAlias
@@ -11,10 +12,10 @@ import numpy.typing as npt
 from jaxtyping import Float
 from torch import Tensor
 
-Clip: TypeAlias = Float[Tensor, "B 3+N H W T"]
+Clip: TypeAlias = Float[Tensor, "B D H W T"]
 """RGB in [0, 1] and one mask channel in [0, 1] per object, read at the reference frame only."""
 
-ClassLogits: TypeAlias = Float[Tensor, "B 1+N H W T"]
+ClassLogits: TypeAlias = Float[Tensor, "B C H W T"]
 """Background first, then the objects in the order of the clip's mask channels."""
 
 Frame: TypeAlias = npt.NDArray[np.uint8]

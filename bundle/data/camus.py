@@ -32,7 +32,9 @@ def camus(
     chosen = tuple(labels)
     unknown = [label for label in chosen if label not in CLASS_NAMES]
     if unknown or start not in ("ED", "ES"):
-        raise ValueError(f"expected labels of {sorted(CLASS_NAMES)} and ED or ES, got {chosen}, {start}")
+        raise ValueError(
+            f"expected labels of {sorted(CLASS_NAMES)} and ED or ES, got {chosen}, {start}"
+        )
     table = root / "database_split" / f"subgroup_{split}.txt"
     if not table.is_file():
         raise FileNotFoundError(f"no {table}: expected the root of CAMUS with database_nifti")
@@ -40,9 +42,15 @@ def camus(
     videos = []
     for patient in table.read_text().split():
         folder = root / "database_nifti" / patient
-        found = [view for view in views if (folder / f"{patient}_{view}_ED.nii.gz").is_file()]
+        found = [
+            view
+            for view in views
+            if any((folder / f"{patient}_{view}_{moment}.nii.gz").is_file() for moment in order)
+        ]
         if not found:
-            raise FileNotFoundError(f"no {folder}/{patient}_{views[0]}_ED.nii.gz, which {table} lists")
+            raise FileNotFoundError(
+                f"no {folder}/{patient}_{views[0]}_ED.nii.gz, which {table} lists"
+            )
         for view in found:
             stems = [folder / f"{patient}_{view}_{moment}" for moment in order]
             frames = tuple(Path(f"{stem}.nii.gz") for stem in stems)

@@ -1,7 +1,7 @@
 """Data sets for training and validation: which frames make a clip, and whole videos.
 
-T frames of H x W. Every draw derives from seed, epoch and index, so a resumed training sees the same
-clips, whatever the number of workers.
+T frames of H x W. Every draw derives from seed, epoch and index, so a resumed training sees the
+same clips, whatever the number of workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from bundle.data.decode import read_image, read_labels
 from bundle.data.records import Video
+from bundle.types import Frame
 
 ClipKind = Literal["static", "pair", "video"]
 CLIP_FRAMES = 3
@@ -48,21 +49,23 @@ def read_clip(video: Video, frames: Sequence[int]) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: A mask or a frame is of another size than the first frame.
     """
-    images, labels = [], []
+    images: list[Frame] = []
+    labels: list[np.ndarray] = []
     for i in frames:
         image = read_image(video.frames[i])
+        height, width = image.shape[:2]
         if images and image.shape != images[0].shape:
             raise ValueError(
-                f"{video.frames[i]} is {image.shape[1]}x{image.shape[0]} but {video.frames[frames[0]]} "
-                f"is {images[0].shape[1]}x{images[0].shape[0]}: the frames of a video share one size"
+                f"{video.frames[i]} is {width}x{height} but {video.frames[frames[0]]} is "
+                f"{images[0].shape[1]}x{images[0].shape[0]}: the frames of a video share one size"
             )
-        label = np.full(image.shape[:2], -1, np.int64)
+        label = np.full((height, width), -1, np.int64)
         if i in video.masks:
             label = read_labels(video.masks[i], binary=video.binary).astype(np.int64)
-            if label.shape != image.shape[:2]:
+            if label.shape != (height, width):
                 raise ValueError(
-                    f"{video.masks[i]} is {label.shape[1]}x{label.shape[0]} but {video.frames[i]} is "
-                    f"{image.shape[1]}x{image.shape[0]}: export the mask at the frame's size"
+                    f"{video.masks[i]} is {label.shape[1]}x{label.shape[0]} but {video.frames[i]} "
+                    f"is {width}x{height}: export the mask at the frame's size"
                 )
             label[~np.isin(label, list(video.labels))] = 0
         images.append(image)
@@ -107,19 +110,21 @@ class ClipDataset(Dataset[dict[str, Any]]):
         weights = np.array([shares[name] for name in self.data], float)
         self.names, self.weights = list(self.data), weights / weights.sum()
         self.transform, self.length = transform, length
-        self.max_skip, self.seed, self.epoch = max_skip, seed, 0
+        self.max_skip, self.seed = max_skip, seed
+        # Shared memory: workers that live on between epochs see it change.
+        self._epoch = torch.zeros((), dtype=torch.long).share_memory_()
 
     def __len__(self) -> int:
         return self.length
 
     def set_epoch(self, epoch: int) -> None:
-        """Draw other clips from now on. Call it before the workers of the epoch start."""
-        self.epoch = epoch
+        """Draw other clips from now on. Call it before the epoch's loader iterator is made."""
+        self._epoch.fill_(epoch)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T), ``kind`` and ``ordered``."""
         random = np.random.RandomState(
-            np.random.SeedSequence((self.seed, self.epoch, index)).generate_state(4)
+            np.random.SeedSequence((self.seed, int(self._epoch), index)).generate_state(4)
         )
         for _ in range(10):
             name = self.names[random.choice(len(self.names), p=self.weights)]
@@ -134,9 +139,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
             raise ValueError(f"ten draws gave no object in a first frame, last of video {video.id}")
         # Ids become 1..N in random order, so that the network cannot tie meaning to an id.
         order = objects[torch.from_numpy(random.permutation(len(objects)))]
-        label = torch.stack([label == i for i in order]).int().mul(
-            torch.arange(1, len(order) + 1).view(-1, 1, 1, 1, 1)
-        ).sum(0)
+        label = (
+            torch.stack([label == i for i in order])
+            .int()
+            .mul(torch.arange(1, len(order) + 1).view(-1, 1, 1, 1, 1))
+            .sum(0)
+        )
         if isinstance(self.transform, (Randomizable, Compose)):
             self.transform.set_random_state(seed=int(random.randint(2**31)))
         clip = self.transform({"image": image.float() / 255, "label": label, "kind": kind})
@@ -158,7 +166,21 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, -1 where not annotated."""
+        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, ``name`` and ``classes``.
+
+        Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated;
+        ``classes`` are their names.
+        """
         video = self.data[index]
         image, label = read_clip(video, range(min(video.masks), len(video.frames), self.every))
-        return {"image": image.float() / 255, "label": label, "name": video.id}
+        ids = [int(i) for i in label[..., 0].unique() if i > 0]
+        renumbered = label.clamp(max=0)
+        for number, i in enumerate(ids, start=1):
+            renumbered[label == i] = number
+        classes = [video.labels[i] for i in ids]
+        return {
+            "image": image.float() / 255,
+            "label": renumbered,
+            "name": video.id,
+            "classes": "|".join(classes),
+        }

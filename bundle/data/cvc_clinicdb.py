@@ -23,7 +23,9 @@ def cvc_clinicdb(root: str | Path, split: str | None = None) -> list[Video]:
     root = Path(root)
     table = root / "metadata.csv"
     if not table.is_file():
-        raise FileNotFoundError(f"no {table}: expected the root of CVC-ClinicDB with PNG and metadata.csv")
+        raise FileNotFoundError(
+            f"no {table}: expected the root of CVC-ClinicDB with PNG and metadata.csv"
+        )
     with table.open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if split is None or row.get("split") == split]
     if not rows:
@@ -38,5 +40,7 @@ def cvc_clinicdb(root: str | Path, split: str | None = None) -> list[Video]:
         for path in (*frames, *masks.values()):
             if not path.is_file():
                 raise FileNotFoundError(f"no {path}, which {table} names for sequence {number}")
-        videos.append(Video(f"sequence{number:02d}", frames, masks, {1: "polyp"}, str(number), binary=True))
+        videos.append(
+            Video(f"sequence{number:02d}", frames, masks, {1: "polyp"}, str(number), binary=True)
+        )
     return videos

@@ -15,10 +15,14 @@ def list_images(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder}")
-    images = [p for p in folder.iterdir() if has_suffix(p, STILL_SUFFIXES) and p.name[0] != "."]
+    images = [path for path in folder.iterdir() if _is_image(path)]
     if not images:
         raise FileNotFoundError(f"no pictures ({', '.join(STILL_SUFFIXES)}) in {folder}")
     return sorted(images, key=lambda path: natural_key(path.name))
+
+
+def _is_image(path: Path) -> bool:
+    return has_suffix(path, STILL_SUFFIXES) and not path.name.startswith(".")
 
 
 def davis(
@@ -41,9 +45,13 @@ def davis(
     for folder in (images, annotations):
         if not folder.is_dir():
             raise FileNotFoundError(f"no folder {folder}: the DAVIS layout has it below its root")
-    while not list(images.glob("*/*.*")) and (inner := sorted(p for p in images.iterdir() if p.is_dir())):
-        images, annotations = inner[0], annotations / inner[0].name
-    present = {folder.name: folder for folder in sorted(images.iterdir()) if folder.is_dir()}
+    present = _folders(images)
+    if present and not any(_is_image(path) for path in images.glob("*/*")):
+        resolution = next(iter(present))
+        images, annotations = images / resolution, annotations / resolution
+        present = _folders(images)
+    if not present:
+        raise FileNotFoundError(f"no folder of frames in {images}")
     wanted = list(present) if include is None else list(include)
     absent = sorted({*wanted, *exclude} - set(present))
     if absent:
@@ -55,8 +63,14 @@ def davis(
         if not files[0].is_file():
             raise FileNotFoundError(f"no mask {files[0]} for the first frame of {name}")
         masks = {i: file for i, file in enumerate(files) if file.is_file()}
-        videos.append(Video(name, tuple(frames), masks, {i: f"object {i}" for i in range(1, 256)}, name))
+        videos.append(
+            Video(name, tuple(frames), masks, {i: f"object {i}" for i in range(1, 256)}, name)
+        )
     return videos
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir()}
 
 
 def image_pairs(root: str | Path, images: str = "images", masks: str = "masks") -> list[Video]:
@@ -74,6 +88,12 @@ def image_pairs(root: str | Path, images: str = "images", masks: str = "masks") 
     videos = []
     for path in list_images(Path(root) / images):
         if path.stem not in by_stem:
-            raise FileNotFoundError(f"no mask for {path}: looked for {Path(root) / masks / path.stem}.*")
-        videos.append(Video(path.stem, (path,), {0: by_stem[path.stem]}, {1: "object"}, path.stem, binary=True))
+            raise FileNotFoundError(
+                f"no mask for {path}: looked for {Path(root) / masks / path.stem}.*"
+            )
+        videos.append(
+            Video(
+                path.stem, (path,), {0: by_stem[path.stem]}, {1: "object"}, path.stem, binary=True
+            )
+        )
     return videos

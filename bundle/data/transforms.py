@@ -1,7 +1,7 @@
 """Random deformations and colours of clips, as MONAI transforms that a config can list.
 
-A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image and label share a draw
-by construction: one sampling grid serves both.
+A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image and label share a
+draw by construction: one sampling grid serves both.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,12 @@ from torchvision.transforms.v2 import functional as colour
 
 
 class RandDeformClipd(RandomizableTransform):
-    """Cut a square window out of a clip, moved alike in all frames and a little differently in each.
+    """Cut a square window out of a clip, alike in all frames but for a little motion in each.
 
-    Once per clip: position, zoom, rotation, flip. Per frame: rotation, zoom, shear, shift and a smooth
-    thin-plate-spline warp, each times the strength of the clip's kind: static pictures need made-up
-    motion, videos have their own. The window is redrawn until the first frame shows an object.
+    Once per clip: position, zoom, rotation, flip. Per frame: rotation, zoom, shear, shift and a
+    smooth thin-plate-spline warp, each times the strength of the clip's kind: static pictures need
+    made-up motion, videos have their own. The window is redrawn until the first frame shows an
+    object.
 
     Args:
         size: Side of the square that comes out, pixels.
@@ -66,22 +67,27 @@ class RandDeformClipd(RandomizableTransform):
         strength = self.strength[data["kind"]]
         for _ in range(10):
             window = self._draw_window(label[0, ..., 0])
-            grids = [self._frame_grid(window, label.shape[1:3], strength) for _ in range(image.shape[-1])]
+            grids = [
+                self._frame_grid(window, label.shape[1:3], strength) for _ in range(image.shape[-1])
+            ]
             moved = self._sample(label.float(), grids, "nearest").long()
             if (moved[..., 0] > 0).sum() >= 16:
                 break
         return {**data, "image": self._sample(image, grids, "bilinear"), "label": moved}
 
     def _draw_window(self, label: Tensor) -> Tensor:
-        """(2, 3) affine from the unit square [-1, 1] to pixels (x, y), around a pixel of the object."""
+        """(2, 3) affine from the square [-1, 1] to pixels (x, y), around a pixel of the object."""
         height, width = label.shape
         half = min(height, width) / self.R.uniform(*self.zoom) / 2
         where = label.nonzero()
         target = where[self.R.randint(len(where))].flip(0).numpy() + 0.5
         # As central as the frame allows, or off centre by up to half a window.
         low, high = np.array([half, half]), np.array([width - half, height - half])
-        middle = np.clip(target + self.R.uniform(-0.7, 0.7, 2) * half, np.minimum(low, high),
-                         np.maximum(low, high))
+        middle = np.clip(
+            target + self.R.uniform(-0.7, 0.7, 2) * half,
+            np.minimum(low, high),
+            np.maximum(low, high),
+        )
         affine = rotation(self.R.uniform(-self.rotate, self.rotate)) * half
         if self.R.rand() < self.flip:
             affine[:, 0] *= -1
@@ -110,7 +116,9 @@ class RandDeformClipd(RandomizableTransform):
         ticks = np.linspace(-1, 1, 17)
         coarse = warp(np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)).reshape(1, 17, 17, 2)
         offsets = torch.tensor(coarse, dtype=torch.float32).movedim(-1, 1)
-        return F.interpolate(offsets, self.size, mode="bilinear", align_corners=True)[0].movedim(0, -1)
+        return F.interpolate(offsets, self.size, mode="bilinear", align_corners=True)[0].movedim(
+            0, -1
+        )
 
     @staticmethod
     def _sample(clip: Tensor, grids: list[Tensor], mode: str) -> Tensor:

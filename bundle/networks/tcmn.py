@@ -1,6 +1,6 @@
 """The Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bundle.memory import MemoryBank
 from bundle.networks.decoder import MaskDecoder
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
+from bundle.types import ClassLogits, Clip
 
 STRIDE = 16
 
@@ -19,7 +20,7 @@ STRIDE = 16
 class ClipPrediction(NamedTuple):
     """What training needs of one pass over a clip."""
 
-    logits: Float[Tensor, "B 1+N H W T"]
+    logits: ClassLogits
     values: Float[Tensor, "B N V T h w"]
 
 
@@ -102,9 +103,7 @@ class TCMN(nn.Module):
         """Class logits of a frame, from its features and what it read from memory."""
         return aggregate(torch.sigmoid(self.decoder(readout, features)))
 
-    def forward(
-        self, clip: Float[Tensor, "B 3+N H W T"], return_values: bool = False
-    ) -> Tensor | ClipPrediction:
+    def forward(self, clip: Clip, return_values: bool = False) -> ClassLogits | ClipPrediction:
         """Segment a clip whose first frame is annotated.
 
         Soft predictions go back into memory with gradients. Frames of any size are padded with zeros
@@ -173,7 +172,13 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a weights file (a plain state dict): {error}") from error
+        # PyTorch's own message advises to load without its safeguard: not repeated here.
+        raise ValueError(
+            f"{path} is not a weights file: expected a plain state dict that torch.save wrote"
+        ) from error
+    if not isinstance(state, Mapping):
+        found = type(state).__name__
+        raise ValueError(f"{path} is not a weights file (a plain state dict): it holds a {found}")
     own = network.state_dict()
     for name, tensor in own.items():
         found = tuple(state[name].shape) if name in state else "nothing"

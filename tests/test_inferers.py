@@ -1,0 +1,257 @@
+"""The frame loop against the whole-clip pass, and what a stream promises its user."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bundle.inferers import ClipInferer, VideoInferer, autocast, find_device
+from bundle.networks import TCMN
+
+HEIGHT, WIDTH = 32, 48
+ONE_OBJECT, TWO_OBJECTS = 1, 2
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    network = TCMN("resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)).eval()
+    nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
+    # An untrained decoder is sure of "no object" everywhere; this one draws patterns.
+    nn.init.normal_(network.decoder.predict.weight, std=0.3)
+    return network
+
+
+def make_clip(objects=ONE_OBJECT, height=HEIGHT, width=WIDTH, frames=7):
+    """(1, 3 + N, H, W, T): noise and masks that do not overlap."""
+    draw = torch.Generator().manual_seed(0)
+    rgb = torch.rand(1, 3, height, width, frames, generator=draw)
+    owner = torch.randint(0, objects + 1, (1, 1, height, width, frames), generator=draw)
+    return torch.cat([rgb, *[owner == number for number in range(1, objects + 1)]], dim=1)
+
+
+def make_frames(count=7, height=HEIGHT, width=WIDTH):
+    return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def make_labels(ids=(1,), height=HEIGHT, width=WIDTH, seed=0):
+    """A label map of large blocks, every id in it."""
+    owners = np.random.default_rng(seed).permutation(np.resize([0, *ids], 8)).reshape(2, 4)
+    rows, columns = np.arange(height) * 2 // height, np.arange(width) * 4 // width
+    return owners[np.ix_(rows, columns)].astype(np.uint8)
+
+
+@pytest.mark.parametrize("objects", [ONE_OBJECT, TWO_OBJECTS])
+@torch.no_grad()
+def test_clip_equals_the_networks_own_pass(network, objects):
+    clip = make_clip(objects)
+    logits = VideoInferer(memory_every=network.memory_every, precision="float32")(clip, network)
+    torch.testing.assert_close(logits, network(clip), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("memory_every", [1, 2, 3])
+def test_the_first_frame_and_every_so_many_are_remembered(network, memory_every):
+    session = VideoInferer(memory_every, precision="float32").start(network)
+    clip = make_clip()
+    held = []
+    with torch.inference_mode():
+        for t in range(clip.shape[-1]):
+            session.step(clip[:, :3, ..., t], clip[:, 3:, ..., t] if t == 0 else None)
+            held.append(len(session.bank))
+    assert held == [1 + t // memory_every for t in range(7)]
+
+
+def test_capacity_bounds_the_memory(network):
+    session = VideoInferer(memory_every=1, capacity=2, precision="float32").start(network)
+    clip = make_clip()
+    with torch.inference_mode():
+        session.step(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
+        for t in range(1, 5):
+            session.step(clip[:, :3, ..., t])
+            assert len(session.bank) == 2
+
+
+def test_stream_equals_the_clip(network):
+    frames, labels = make_frames(), make_labels((1, 2))
+    rgb = torch.from_numpy(np.stack(frames, axis=-1)).movedim(2, 0)[None] / 255
+    masks = torch.stack([torch.from_numpy(labels == number) for number in (1, 2)])
+    clip = torch.cat([rgb, masks[None, ..., None].expand(1, 2, HEIGHT, WIDTH, 7)], dim=1)
+    inferer = VideoInferer(precision="float32")
+    expected = inferer(clip, network).argmax(1)[0].movedim(-1, 0).numpy()
+    found = np.stack(list(inferer.stream(frames, {0: labels}, network)))
+    assert found.dtype == np.uint8
+    assert len(np.unique(expected[1:])) > 1
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_ids_are_kept(network):
+    labels = make_labels((3, 7))
+    stream = VideoInferer().stream(make_frames(), {0: labels}, network)
+    carried = np.stack(list(stream)[1:])
+    assert set(np.unique(carried)) <= {0, 3, 7}
+    assert carried.any()
+
+
+@pytest.mark.parametrize("working_size", [None, 16])
+def test_masks_that_were_given_come_back_to_the_pixel(network, working_size):
+    annotations = {0: make_labels((3, 7)), 4: make_labels((3, 7), seed=1)}
+    inferer = VideoInferer(working_size=working_size)
+    found = list(inferer.stream(make_frames(), annotations, network))
+    for index, labels in annotations.items():
+        np.testing.assert_array_equal(found[index], labels)
+
+
+def test_a_later_mask_is_remembered(network):
+    clip = make_clip()
+    session = VideoInferer(precision="float32").start(network)
+    with torch.inference_mode():
+        for t in range(3):
+            session.step(clip[:, :3, ..., t], clip[:, 3:, ..., t] if t in (0, 2) else None)
+    assert len(session.bank) == 2
+
+
+def test_a_later_mask_changes_what_follows_and_not_what_came_before(network):
+    frames, first = make_frames(), make_labels()
+    inferer = VideoInferer(precision="float32")
+    alone = list(inferer.stream(frames, {0: first}, network))
+    corrected = list(inferer.stream(frames, {0: first, 2: make_labels(seed=1)}, network))
+    np.testing.assert_array_equal(corrected[:2], alone[:2])
+    assert not np.array_equal(corrected[3:], alone[3:])
+
+
+def test_a_later_mask_may_show_fewer_objects(network):
+    annotations = {0: make_labels((3, 7)), 1: make_labels((7,))}
+    assert len(list(VideoInferer().stream(make_frames(3), annotations, network))) == 3
+
+
+def test_stream_takes_one_frame_at_a_time(network):
+    taken = []
+
+    def camera():
+        for number in itertools.count():
+            taken.append(number)
+            yield make_frames(1)[0]
+
+    stream = VideoInferer().stream(camera(), {0: make_labels()}, network)
+    assert taken == []
+    for number in range(3):
+        next(stream)
+        assert taken == list(range(number + 1))
+
+
+def test_videos_do_not_share_memory(network):
+    inferer, frames = VideoInferer(precision="float32"), make_frames(4)
+    expected = [list(inferer.stream(frames, {0: make_labels(seed=s)}, network)) for s in (0, 1)]
+    streams = [inferer.stream(frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
+    side_by_side = list(zip(*streams, strict=True))
+    np.testing.assert_array_equal(side_by_side, list(zip(*expected, strict=True)))
+
+
+@pytest.mark.parametrize("working_size", [None, 16, 21, 64])
+@pytest.mark.parametrize(("height", "width"), [(33, 47), (47, 33), (16, 90), (7, 9)])
+def test_any_size_comes_back_at_its_own_size(network, height, width, working_size):
+    labels = make_labels(height=height, width=width)
+    inferer = VideoInferer(working_size=working_size)
+    found = list(inferer.stream(make_frames(2, height, width), {0: labels}, network))
+    assert [x.shape for x in found] == [(height, width)] * 2
+
+
+def test_working_size_is_the_shorter_side_that_the_network_sees(network, monkeypatch):
+    seen, encode = [], network.encode
+
+    def record(image):
+        seen.append(tuple(image.shape[-2:]))
+        return encode(image)
+
+    monkeypatch.setattr(network, "encode", record)
+    frames, labels = make_frames(1, 64, 96), make_labels(height=64, width=96)
+    for working_size in (32, 40, 64, None):
+        list(VideoInferer(working_size=working_size).stream(frames, {0: labels}, network))
+    assert seen == [(32, 48), (48, 64), (64, 96), (64, 96)]  # 40x60 is padded to 48x64
+
+
+@pytest.mark.parametrize("view", ["read-only", "mirrored"])
+def test_frames_may_be_any_numpy_view(network, view):
+    frames = make_frames(2)
+    if view == "mirrored":
+        frames = [frame[:, ::-1] for frame in frames]
+    for frame in frames:
+        frame.flags.writeable = view != "read-only"
+    labels = make_labels()
+    labels.flags.writeable = False
+    found = list(VideoInferer().stream(frames, {0: labels}, network))
+    expected = list(VideoInferer().stream([x.copy() for x in frames], {0: labels.copy()}, network))
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_bfloat16_logits_are_float32_and_close(network):
+    clip = make_clip(frames=2)
+    exact = VideoInferer(precision="float32")(clip, network)
+    low = VideoInferer(precision="bfloat16")(clip, network)
+    assert low.dtype == torch.float32
+    # bfloat16 has 8 bits: probabilities of an untrained network agree to a few hundredths.
+    difference = (low.softmax(1) - exact.softmax(1)).abs()
+    assert 0 < difference.mean() < 0.02
+
+
+def test_clip_inferer_passes_arguments_and_gradients_on(network):
+    clip = make_clip(frames=3)
+    prediction = ClipInferer("float32")(clip, network, return_values=True)
+    expected = network(clip, return_values=True)
+    torch.testing.assert_close(prediction.values, expected.values)
+    assert prediction.logits.requires_grad
+
+
+def test_precision_auto_is_half_on_cuda_and_float32_on_a_plain_cpu(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with autocast("auto", torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    with autocast("auto", torch.device("cpu")):
+        assert not torch.is_autocast_enabled("cpu")
+    with autocast("auto", torch.device("cpu"), training=True):
+        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    with autocast("auto", torch.device("cpu")):
+        assert torch.is_autocast_enabled("cpu")
+
+
+def test_a_video_without_a_mask_on_frame_0_is_refused(network):
+    empty = np.zeros((HEIGHT, WIDTH), np.uint8)
+    for annotations in ({3: make_labels()}, {0: empty, 3: make_labels()}):
+        stream = VideoInferer().stream(make_frames(), annotations, network)
+        with pytest.raises(ValueError, match="mask on frame 0, found the first on frame 3"):
+            next(stream)
+
+
+def test_a_later_mask_with_a_new_object_is_refused(network):
+    annotations = {0: make_labels((3,)), 4: make_labels((3, 5))}
+    stream = VideoInferer().stream(make_frames(), annotations, network)
+    with pytest.raises(ValueError, match=r"frame 4 shows object 5, .*frame 0 .*\(it has \[3\]\)"):
+        next(stream)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"memory_every": 0}, "memory_every must be at least 1 frame, got 0"),
+        ({"working_size": 8}, "working_size must be at least 16 pixels, got 8"),
+        ({"capacity": 1}, "capacity must hold the first frame and one more, got 1"),
+        ({"precision": "half"}, r"precision must be auto or one of \['float32'.*got 'half'"),
+    ],
+)
+def test_a_setting_out_of_range_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        VideoInferer(**settings)
+
+
+def test_find_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    assert find_device("auto") == find_device("cpu") == torch.device("cpu")
+    with pytest.raises(ValueError, match="device cuda was asked for, but PyTorch finds 0 CUDA"):
+        find_device("cuda")
+    with pytest.raises(ValueError, match="unknown device 'gpu': expected auto, cpu, cuda"):
+        find_device("gpu")

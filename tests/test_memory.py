@@ -1,0 +1,176 @@
+"""Every path of the memory read against a loop written from the paper, and what the bank keeps."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bundle import memory as memory_module
+from bundle.memory import MemoryBank, read_memory
+
+# T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
+FRAMES, HEIGHT, WIDTH = 3, 2, 3
+ONE_ROW = 2 * FRAMES * HEIGHT * WIDTH
+PATHS = {
+    "default": None,
+    "one call": 0,
+    "one row at a time": ONE_ROW,
+    "rows of 4, then 2": 4 * ONE_ROW + 5,
+    "less than a row": 1,
+    "more than all": 10**9,
+}
+
+
+@pytest.fixture(params=[4, 7, 8], ids=["padded by 3", "not padded", "padded by 7"])
+def tensors(request):
+    """Keys (2, K, T, h, w), values (2, 2, 5, T, h, w) and a query (2, K, h, w).
+
+    One more channel holds the squared norm, and zeros fill up to a multiple of 8.
+    """
+    draw = torch.Generator().manual_seed(request.param)
+    grid = (HEIGHT, WIDTH)
+    return (
+        torch.randn(2, request.param, FRAMES, *grid, generator=draw),
+        torch.randn(2, 2, 5, FRAMES, *grid, generator=draw),
+        torch.randn(2, request.param, *grid, generator=draw),
+    )
+
+
+def read_by_hand(keys, values, query):
+    """Each query position of each clip by itself: distances, weights, weighted sum."""
+    clips = []
+    for clip in range(len(keys)):
+        remembered = keys[clip].flatten(1).unbind(1)
+        held = values[clip].flatten(2).unbind(2)
+        rows = []
+        for wanted in query[clip].flatten(1).unbind(1):
+            similarity = [-((key - wanted) ** 2).sum() / math.sqrt(len(key)) for key in remembered]
+            top = max(float(s.detach()) for s in similarity)
+            weights = [(s - top).exp() for s in similarity]
+            rows.append(sum(w * v for w, v in zip(weights, held, strict=True)) / sum(weights))
+        clips.append(torch.stack(rows, dim=-1).unflatten(-1, query.shape[-2:]))
+    return torch.stack(clips)
+
+
+@pytest.mark.parametrize("chunk_scores", PATHS.values(), ids=PATHS.keys())
+def test_every_path_equals_the_loop_in_value_and_gradient(tensors, chunk_scores):
+    exact = [x.double().requires_grad_() for x in tensors]
+    expected = read_by_hand(*exact)
+    weight = torch.linspace(-1, 1, expected.numel(), dtype=torch.double).view_as(expected)
+    expected_gradients = torch.autograd.grad((expected * weight).sum(), exact)
+
+    inputs = [x.clone().requires_grad_() for x in tensors]
+    read = read_memory(*inputs, chunk_scores=chunk_scores)
+    gradients = torch.autograd.grad((read * weight.float()).sum(), inputs)
+
+    torch.testing.assert_close(read, expected.float(), rtol=1e-5, atol=1e-5)
+    for found, wanted in zip(gradients, expected_gradients, strict=True):
+        torch.testing.assert_close(found, wanted.float(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("chunk_scores", [ONE_ROW, 4 * ONE_ROW, 6 * ONE_ROW, 10**9, None])
+def test_affinities_held_at_once_are_bounded(tensors, chunk_scores, monkeypatch):
+    sizes, attention = [], F.scaled_dot_product_attention
+
+    def record(query, key, *args, **kwargs):
+        sizes.append(len(query) * query.shape[-2] * key.shape[-2])
+        return attention(query, key, *args, **kwargs)
+
+    if chunk_scores is None:
+        monkeypatch.setattr(memory_module, "CHUNK_SCORES", 2 * ONE_ROW)
+    monkeypatch.setattr(memory_module.F, "scaled_dot_product_attention", record)
+    read_memory(*tensors, chunk_scores=chunk_scores)
+    assert max(sizes) <= (2 * ONE_ROW if chunk_scores is None else chunk_scores)
+    assert sum(sizes) == HEIGHT * WIDTH * ONE_ROW
+
+
+def test_frames_may_come_in_any_order(tensors):
+    keys, values, query = tensors
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(
+        read_memory(keys[:, :, order], values[:, :, :, order], query), read_memory(*tensors)
+    )
+
+
+def test_shifting_all_keys_alike_changes_nothing(tensors):
+    keys, values, query = tensors
+    torch.testing.assert_close(
+        read_memory(keys + 3, values, query + 3), read_memory(*tensors), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_a_far_away_key_is_read_alone(tensors):
+    keys, values, _ = tensors
+    read = read_memory(100 * keys, values, 100 * keys[:, :, 1])
+    torch.testing.assert_close(read, values[:, :, :, 1])
+
+
+def test_keys_of_any_size_stay_finite(tensors):
+    keys, values, query = tensors
+    inputs = [(1e4 * keys).requires_grad_(), values.requires_grad_(), (1e4 * query).requires_grad_()]
+    read = read_memory(*inputs)
+    read.sum().backward()
+    assert read.isfinite().all()
+    assert all(x.grad.isfinite().all() for x in inputs)
+
+
+def test_bfloat16_values_come_back_as_bfloat16(tensors):
+    expected = read_memory(*tensors)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = read_memory(*(x.bfloat16() for x in tensors))
+        same = read_memory(*tensors)
+    assert low.dtype == torch.bfloat16
+    # The inputs lost 16 of 24 bits; the affinities did not.
+    torch.testing.assert_close(low.float(), expected, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(same, expected)
+
+
+def test_bank_reads_what_was_added(tensors):
+    keys, values, query = tensors
+    bank = MemoryBank()
+    for t in range(FRAMES):
+        bank.add(keys[:, :, t], values[:, :, :, t])
+    torch.testing.assert_close(bank.read(query), read_memory(*tensors))
+
+
+@pytest.mark.parametrize(
+    ("capacity", "kept"), [(None, [0, 1, 2, 3, 4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])]
+)
+def test_bank_keeps_the_first_frame_and_the_newest(capacity, kept):
+    bank = MemoryBank(capacity)
+    for number in range(5):
+        one_hot = F.one_hot(torch.tensor(number), 5).float()
+        bank.add(torch.zeros(1, 8, 1, 1), one_hot.view(1, 1, 5, 1, 1))
+    # Equal keys: the read is the mean of what is held.
+    read = bank.read(torch.zeros(1, 8, 1, 1)).flatten()
+    assert len(bank) == len(kept)
+    assert read.nonzero().flatten().tolist() == kept
+    torch.testing.assert_close(read[kept], torch.full((len(kept),), 1 / len(kept)))
+
+
+@pytest.mark.parametrize("capacity", [1, 0, -3])
+def test_capacity_below_two_is_refused(capacity):
+    with pytest.raises(ValueError, match=f"the first frame and one more, got {capacity}$"):
+        MemoryBank(capacity)
+
+
+def test_reading_an_empty_bank_says_what_to_do():
+    with pytest.raises(RuntimeError, match="add the annotated first frame before reading"):
+        MemoryBank().read(torch.zeros(1, 8, 2, 2))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        pytest.param((1, 8, 3, 2), (1, 1, 5, 3, 2), id="another frame size"),
+        pytest.param((1, 8, 2, 2), (1, 2, 5, 2, 2), id="another number of objects"),
+    ],
+)
+def test_a_frame_of_another_shape_is_refused(key, value):
+    bank = MemoryBank()
+    bank.add(torch.zeros(1, 8, 2, 2), torch.zeros(1, 1, 5, 2, 2))
+    found = rf"key \({', '.join(map(str, key))}\), value \({', '.join(map(str, value))}\)"
+    with pytest.raises(ValueError, match=f"{found} does not fit.*new MemoryBank for each video"):
+        bank.add(torch.zeros(key), torch.zeros(value))
+    assert len(bank) == 1

@@ -1,0 +1,119 @@
+"""What may be typed after ``monai.bundle run``, and one test per message."""
+
+import sys
+
+import pytest
+import yaml
+
+from bundle.options import check_command_line, parse_bool
+
+PROGRAM = "/usr/lib/python3/monai/bundle/__main__.py"
+
+
+@pytest.fixture(autouse=True)
+def _keep_excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "train.yaml"
+    content = {
+        "imports": ["$import torch"],
+        "dataset_dir": "data",
+        "epochs": 3,
+        "train": {"trainer": {"max_epochs": "@epochs"}, "handlers": [{"interval": 1}]},
+        "run": "$print(@epochs)",
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def check(*arguments):
+    check_command_line([PROGRAM, "run", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--epochs", "5"],
+        ["--epochs=5", "--dataset-dir", "/data set", "--meta_file", "m.json"],
+        ["--train#trainer#max_epochs", "2"],
+        ["--train::trainer::max_epochs", "2"],
+        ["--train#handlers#0#interval=-1"],
+        ["--logging_file=False", "--run_id", "run", "--epochs", "-1"],
+    ],
+)
+def test_known_options_pass(config, options):
+    check("training", "--config_file", config, *options)
+    check(*options, f"--config_file={config}")
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("--epoch", "--epochs"),
+        ("--dataset_dri=x", "--dataset_dir"),
+        ("--config_fil", "--config_file"),
+        ("--trian", "--train"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(config, option, near):
+    with pytest.raises(ValueError, match=rf"option {option.split('=')[0]}: did you mean {near}\?"):
+        check("training", "--config_file", config, option, "1")
+
+
+def test_an_option_like_no_other_gets_them_all(config):
+    with pytest.raises(ValueError, match=r"--zzz: there are dataset_dir, epochs, run, train$"):
+        check("--config_file", config, "--zzz", "1")
+
+
+@pytest.mark.parametrize("option", ["--train#trainer#epochs", "--train#handlers#1#interval"])
+def test_an_id_must_exist_to_its_end(config, option):
+    with pytest.raises(ValueError, match=f"unknown option {option}"):
+        check("--config_file", config, option, "1")
+
+
+@pytest.mark.parametrize("form", ["['{}','{}']", "[{}, {}]", '["{}", "{}"]', "{},{}"])
+def test_several_configs_count_together(config, tmp_path, form):
+    over = tmp_path / "evaluate.yaml"
+    over.write_text("protocol: all\ntrain#trainer#amp: true\n")
+    files = form.format(config, over)
+    check("--config_file", files, "--protocol", "one", "--train#trainer#amp", "0", "--epochs", "1")
+    with pytest.raises(ValueError, match=r"did you mean --protocol\?"):
+        check("--config_file", files, "--protocoll", "one")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["/usr/bin/pytest", "run", "--config_file", "none.yaml", "--zzz"],
+        [PROGRAM, "verify_metadata", "--zzz"],
+        [PROGRAM, "run", "--args_file", "a.json", "--zzz"],
+        [PROGRAM],
+        [],
+    ],
+)
+def test_other_command_lines_are_none_of_its_business(arguments):
+    check_command_line(arguments)
+
+
+def test_it_reads_the_process_arguments(config, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "run", "--config_file", str(config), "--epoch", "1"])
+    with pytest.raises(ValueError, match="did you mean --epochs"):
+        check_command_line()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), ("true", True), ("TRUE", True), (False, False), ("false", False)],
+)
+def test_switches(value, expected):
+    assert parse_bool(value, "resume") is expected
+
+
+@pytest.mark.parametrize("value", ["yes", "", 0, 1, None, "Flase"])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(ValueError, match=f"--resume must be true or false, got {value!r}"):
+        parse_bool(value, "resume")
