@@ -35,6 +35,7 @@ class EpochHandler:
     def _at_epoch(self, engine: Engine) -> None:
         self.dataset.set_epoch(engine.state.epoch)
 
+
 class GradientClipping:
     """Scales the gradient down to a norm; stops at a loss that is no number.
 
@@ -170,7 +171,9 @@ class VideoScoreHandler(IgniteMetricHandler):
 
     def __init__(self, score: Score = "jaccard") -> None:
         super().__init__(
-            metric_fn=VideoScore(score), output_transform=from_engine(["pred", "label"]), save_details=False
+            metric_fn=VideoScore(score),
+            output_transform=from_engine(["pred", "label"]),
+            save_details=False,
         )
 
 

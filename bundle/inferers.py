@@ -61,7 +61,9 @@ class VideoInferer(Inferer):
         if working_size is not None and working_size < STRIDE:
             raise ValueError(f"working_size must be at least {STRIDE} pixels, got {working_size}")
         if precision not in (*PRECISIONS, "auto"):
-            raise ValueError(f"precision must be auto or one of {list(PRECISIONS)}, got {precision!r}")
+            raise ValueError(
+                f"precision must be auto or one of {list(PRECISIONS)}, got {precision!r}"
+            )
         self.memory_every, self.capacity = memory_every, capacity
         self.working_size, self.precision = working_size, precision
 
@@ -131,7 +133,8 @@ class VideoInferer(Inferer):
         lookup = np.concatenate([[0], ids]).astype(np.uint8)
         session = self.start(network)
         for i, frame in enumerate(frames):
-            image = torch.from_numpy(frame).to(device).movedim(-1, 0)[None].float() / 255
+            # Copied, since a frame may be read-only or mirrored, which tensors cannot be.
+            image = torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float() / 255
             mask = None
             if i in annotations:
                 mask = torch.from_numpy(annotations[i][None, None] == ids[:, None, None]).to(device)

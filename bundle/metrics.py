@@ -14,7 +14,10 @@ Score = Literal["jaccard", "dice"]
 
 
 def region_scores(
-    prediction: Int[Tensor, "*shape H W"], truth: Int[Tensor, "*shape H W"], label: int, score: Score
+    prediction: Int[Tensor, "*shape H W"],
+    truth: Int[Tensor, "*shape H W"],
+    label: int,
+    score: Score,
 ) -> Float[Tensor, "*shape"]:
     """J (intersection over union) or Dice of one object in each frame, 1 where both are empty."""
     predicted, true = prediction == label, truth == label
@@ -68,7 +71,8 @@ class VideoScore(CumulativeIterationMetric):
             for prediction, truth in zip(y_pred[:, 0], y[:, 0], strict=True)
             for scores in score_objects(prediction, truth, self.score).values()
         ]
-        return torch.stack(means)[:, None] if means else torch.zeros(0, 1, dtype=torch.double)
+        # MONAI refuses an empty result.
+        return torch.stack(means or [torch.tensor(torch.nan).double()])[:, None]
 
     def aggregate(self, *args: Any, **kwargs: Any) -> Tensor:
         """The mean over all objects, a scalar; NaN if nothing was scored."""

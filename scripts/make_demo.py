@@ -37,9 +37,10 @@ def dice(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def main(output_dir: Path) -> None:
-    video = pydicom.data.get_testdata_file(CINE, download=False)
-    if video is None:
+    found = pydicom.data.get_testdata_file(CINE, download=False)
+    if found is None:
         sys.exit(f"error: pydicom {pydicom.__version__} has no {CINE}: install pydicom 3 or newer")
+    video = str(found)
     outlines = json.loads(OUTLINES.read_text())
     drawn = {int(frame): fill_outline(outline, 240, 320) for frame, outline in outlines.items()}
     output_dir.mkdir(parents=True, exist_ok=True)

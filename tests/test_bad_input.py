@@ -54,7 +54,12 @@ def inputs(tmp_path):
 
 def segment(folder, **options):
     """Run configs/inference.yaml; options that name files of ``folder`` are made absolute."""
-    defaults = {"video": "echo.nii.gz", "mask": "mask.png", "weights": "tiny.pt", "output_dir": "out"}
+    defaults = {
+        "video": "echo.nii.gz",
+        "mask": "mask.png",
+        "weights": "tiny.pt",
+        "output_dir": "out",
+    }
     files = {
         name: None if value is None else str(folder / value)
         for name, value in (defaults | options).items()

@@ -1,4 +1,4 @@
-"""Every config runs, shrunk, on made-up data in the official layouts; and what MONAI checks of a bundle."""
+"""Every config runs, shrunk, on made-up data in the official layouts; what MONAI checks passes."""
 
 import csv
 import hashlib
@@ -203,7 +203,9 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
 
 def test_metadata_fits_the_schema(tmp_path):
     # The rules of MONAI's schema of 2024-07-25, in short; the file itself is a download.
-    tensor = {"required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]}
+    tensor = {
+        "required": ["type", "format", "num_channels", "spatial_shape", "dtype", "value_range"]
+    }
     values = {"additionalProperties": tensor}
     required = (
         "schema version monai_version pytorch_version numpy_version required_packages_version task "

@@ -17,7 +17,9 @@ ONE_OBJECT, TWO_OBJECTS = 1, 2
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    network = TCMN("resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)).eval()
+    network = TCMN(
+        "resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)
+    ).eval()
     nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     # An untrained decoder is sure of "no object" everywhere; this one draws patterns.
     nn.init.normal_(network.decoder.predict.weight, std=0.3)
@@ -33,7 +35,9 @@ def make_clip(objects=ONE_OBJECT, height=HEIGHT, width=WIDTH, frames=7):
 
 
 def make_frames(count=7, height=HEIGHT, width=WIDTH):
-    return list(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+    return list(
+        np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+    )
 
 
 def make_labels(ids=(1,), height=HEIGHT, width=WIDTH, seed=0):

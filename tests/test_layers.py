@@ -53,7 +53,9 @@ def test_imports_go_one_way(path):
 def test_only_decoding_modules_know_file_formats(path):
     readers = {"nibabel", "SimpleITK", "pydicom", "tifffile"}
     used = {name.split(".")[0] for name in imports(path)} & readers
-    allowed = {"decode", "dicom", "video", "volumes"} | ({"outputs"} if used == {"nibabel"} else set())
+    allowed = {"decode", "dicom", "video", "volumes"} | (
+        {"outputs"} if used == {"nibabel"} else set()
+    )
     assert not used or path.stem in allowed, f"{path.name} imports {used}"
 
 

@@ -98,7 +98,9 @@ def test_contrastive_loss_equals_equation_1_in_value_and_gradient(frames):
 def test_evenly_spaced_values_score_a_half(step):
     # 2 (1 - cos a) / (1 - cos 2a) = 1 / (1 + cos a)
     loss = temporal_contrastive_loss(spread_values(step * torch.arange(3)), 1e-7)
-    torch.testing.assert_close(loss, torch.full((1, 1), 1 / (1 + math.cos(step))), rtol=2e-3, atol=0)
+    torch.testing.assert_close(
+        loss, torch.full((1, 1), 1 / (1 + math.cos(step))), rtol=2e-3, atol=0
+    )
     assert loss.item() == pytest.approx(0.5, abs=0.01)
 
 
@@ -120,7 +122,8 @@ def test_contrastive_loss_ignores_the_scale_of_values():
     values = random_values()
     scale = torch.tensor([1.0, 20.0, 0.03, 7.0]).view(1, 1, 1, 4, 1, 1)
     torch.testing.assert_close(
-        temporal_contrastive_loss(scale * values, EPSILON), temporal_contrastive_loss(values, EPSILON)
+        temporal_contrastive_loss(scale * values, EPSILON),
+        temporal_contrastive_loss(values, EPSILON),
     )
 
 
@@ -175,7 +178,10 @@ def test_the_first_frame_does_not_count(clip):
     logits, target = clip
     changed = logits.clone()
     changed[..., 0] *= -3
-    for loss in (lambda x: bootstrapped_cross_entropy(x, target, 0.9), lambda x: soft_dice_loss(x, target)):
+    for loss in (
+        lambda x: bootstrapped_cross_entropy(x, target, 0.9),
+        lambda x: soft_dice_loss(x, target),
+    ):
         torch.testing.assert_close(loss(changed), loss(logits), rtol=0, atol=0)
 
 
@@ -197,7 +203,9 @@ def test_soft_dice_of_a_sure_prediction_is_zero(clip):
     target = clip[1]
     sure = 50 * F.one_hot(target, 3).movedim(-1, 1).float()
     torch.testing.assert_close(soft_dice_loss(sure, target), torch.zeros(2))
-    torch.testing.assert_close(soft_dice_loss(sure, torch.zeros_like(target)) > 0.9, torch.tensor([True] * 2))
+    torch.testing.assert_close(
+        soft_dice_loss(sure, torch.zeros_like(target)) > 0.9, torch.tensor([True] * 2)
+    )
 
 
 def test_total_is_equation_3_plus_dice(clip):

@@ -108,7 +108,11 @@ def test_a_far_away_key_is_read_alone(tensors):
 
 def test_keys_of_any_size_stay_finite(tensors):
     keys, values, query = tensors
-    inputs = [(1e4 * keys).requires_grad_(), values.requires_grad_(), (1e4 * query).requires_grad_()]
+    inputs = [
+        (1e4 * keys).requires_grad_(),
+        values.requires_grad_(),
+        (1e4 * query).requires_grad_(),
+    ]
     read = read_memory(*inputs)
     read.sum().backward()
     assert read.isfinite().all()
@@ -135,7 +139,8 @@ def test_bank_reads_what_was_added(tensors):
 
 
 @pytest.mark.parametrize(
-    ("capacity", "kept"), [(None, [0, 1, 2, 3, 4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])]
+    ("capacity", "kept"),
+    [(None, [0, 1, 2, 3, 4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])],
 )
 def test_bank_keeps_the_first_frame_and_the_newest(capacity, kept):
     bank = MemoryBank(capacity)

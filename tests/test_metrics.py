@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from monai.handlers import IgniteMetricHandler, from_engine
 from ignite.engine import Engine
+from monai.handlers import IgniteMetricHandler, from_engine
 
-from bundle.metrics import VideoScore, region_scores
+from bundle.metrics import VideoScore, region_scores, score_objects
 
 
 def random_labels(*shape, seed=0):
@@ -74,6 +74,14 @@ def test_video_score_is_the_mean_over_frames_then_over_objects_of_all_videos(sco
     metric = VideoScore(score)
     metric(predictions, truths)
     assert metric.aggregate().item() == pytest.approx(sum(objects) / 3, abs=1e-12)
+
+
+def test_each_object_has_one_score_per_annotated_frame():
+    truth = torch.stack([row(3, 0, 7), row(-1, -1, -1), row(3, 3, 7)], dim=-1)
+    prediction = torch.stack([row(0, 0, 0), row(7, 7, 7), row(3, 0, 7)], dim=-1)
+    scores = score_objects(prediction, truth, "jaccard")
+    assert {label: found.tolist() for label, found in scores.items()} == {3: [0.5], 7: [1.0]}
+    assert score_objects(prediction[..., :2], truth[..., :2], "jaccard") == {}
 
 
 def test_the_reference_frame_is_not_scored():

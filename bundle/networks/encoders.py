@@ -70,7 +70,9 @@ class Trunk(nn.Module):
         own = self.state_dict()
         missing = sorted(set(own) - set(state) - {k for k in own if "num_batches" in k})
         if missing:
-            raise ValueError(f"{path} lacks {len(missing)} tensors of the trunk, such as {missing[0]}")
+            raise ValueError(
+                f"{path} lacks {len(missing)} tensors of the trunk, such as {missing[0]}"
+            )
         self.load_state_dict({k: v.float() for k, v in state.items() if k in own}, strict=False)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -83,6 +85,9 @@ class Trunk(nn.Module):
 
 class QueryEncoder(nn.Module):
     """A frame's key, its query feature for the decoder, and the skips (TCMN section 2.1)."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -101,6 +106,7 @@ class QueryEncoder(nn.Module):
         self.key_head = nn.Conv2d(width, key_channels, 3, padding=1)
         self.query_head = nn.Conv2d(width, query_channels, 3, padding=1)
         nn.init.orthogonal_(self.key_head.weight)
+        assert self.key_head.bias is not None
         nn.init.zeros_(self.key_head.bias)
         # Normalisation belongs to the weights, so the network does it; constants, so not in the file.
         self.register_buffer("mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)

@@ -181,8 +181,8 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
         raise ValueError(f"{path} is not a weights file (a plain state dict): it holds a {found}")
     own = network.state_dict()
     for name, tensor in own.items():
-        found = tuple(state[name].shape) if name in state else "nothing"
-        if found != tuple(tensor.shape):
+        found = str(tuple(state[name].shape)) if name in state else "nothing"
+        if found != str(tuple(tensor.shape)):
             raise ValueError(
                 f"{path} is of another network: {name} should be {tuple(tensor.shape)}, "
                 f"found {found}; use the config that the weights were trained with"
