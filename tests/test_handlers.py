@@ -81,7 +81,7 @@ def make_trainer(videos, folder, epochs=4, resume=True, kill_at=None, iterations
     """What ``configs/train.yaml`` makes, tiny; gives the trainer and its losses."""
     set_determinism(0)
     network = TCMN("resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 16, 8))
-    loss = TCMNLoss(dice=1.0, beta=0.02, warm_up=2)
+    loss = TCMNLoss(dice=1.0, beta=0.02, eta=0.5, warm_up=2)
     groups = parameter_groups(network, 1e-3, frozen=["query_encoder.trunk.conv1"])
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
     schedule = WarmupCosineSchedule(optimizer, warmup_steps=2, t_total=epochs * iterations)
