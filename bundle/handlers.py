@@ -81,7 +81,18 @@ class LossTable:
         self.begin = time.monotonic()
 
     def attach(self, engine: Engine) -> None:
+        engine.add_event_handler(Events.STARTED, self._drop_later_rows)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
+
+    def _drop_later_rows(self, engine: Engine) -> None:
+        """Rows past the checkpoint, of iterations that a resumed training does again."""
+        if not self.path.exists():
+            return
+        header, *rows = self.path.read_text().splitlines(keepends=True)
+        kept = [row for row in rows if int(row.split(",")[0]) <= engine.state.iteration]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join([header, *kept]))
+        partial.replace(self.path)
 
     def _collect(self, engine: Engine) -> None:
         self.rows.append({"loss": engine.state.output["loss"].item(), **self.loss.terms})

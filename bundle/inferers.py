@@ -115,7 +115,8 @@ class VideoInferer(Inferer):
             One label map (H, W) uint8 per frame, in the ids of the annotations.
 
         Raises:
-            ValueError: Frame 0 is not annotated, or a later mask shows another object.
+            ValueError: Frame 0 is not annotated, a mask has another size than its frame, or a later
+                mask shows another object.
         """
         if 0 not in annotations or not annotations[0].any():
             first = min((i for i in annotations if annotations[i].any()), default=None)
@@ -133,6 +134,11 @@ class VideoInferer(Inferer):
         lookup = np.concatenate([[0], ids]).astype(np.uint8)
         session = self.start(network)
         for i, frame in enumerate(frames):
+            if i in annotations and annotations[i].shape != frame.shape[:2]:
+                raise ValueError(
+                    f"the mask of frame {i} is {annotations[i].shape} but the frame is "
+                    f"{frame.shape[:2]} (rows, columns): give the mask at the frame's size"
+                )
             # Copied, since a frame may be read-only or mirrored, which tensors cannot be.
             image = torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float() / 255
             mask = None

@@ -69,7 +69,7 @@ def print_error(
     if isinstance(root, (ValueError, OSError)) and os.environ.get("TCMN_TRACEBACK") != "1":
         print(f"error: {root}", file=sys.stderr)
     elif isinstance(root, KeyboardInterrupt):
-        print("interrupted: nothing was written", file=sys.stderr)
+        print("interrupted", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, trace)
 

@@ -373,3 +373,11 @@ def test_scores_are_means_over_frames_then_objects(score):
     frames = overlap / (32 - overlap) if score == "jaccard" else overlap / 16
     expected = np.mean([frames[1:].mean(), frames.mean(), 1.0])
     assert evaluator.state.metrics[score] == pytest.approx(expected, abs=1e-9)
+
+
+def test_iterations_done_again_are_not_in_the_table_twice(tmp_path):
+    path = tmp_path / "losses.csv"
+    run_table(path, [1.0] * 6)
+    assert len(path.read_text().splitlines()) == 3
+    rows = run_table(path, [2.0] * 3, resumed=True)  # from the checkpoint of iteration 3
+    assert [(int(row["iteration"]), float(row["loss"])) for row in rows] == [(3, 1), (6, 2)]

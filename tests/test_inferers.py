@@ -259,3 +259,12 @@ def test_find_device(monkeypatch):
         find_device("cuda")
     with pytest.raises(ValueError, match="unknown device 'gpu': expected auto, cpu, cuda"):
         find_device("gpu")
+
+
+def test_a_mask_of_another_size_is_refused(network):
+    frames = [np.zeros((32, 48, 3), np.uint8)]
+    mask = np.ones((16, 48), np.uint8)
+    with pytest.raises(
+        ValueError, match=r"mask of frame 0 is \(16, 48\) but the frame is \(32, 48\)"
+    ):
+        next(VideoInferer().stream(frames, {0: mask}, network))

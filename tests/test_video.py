@@ -17,6 +17,7 @@ from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, MultiFrameGrayscaleByteSecondaryCaptureImageStorage
 
+from bundle.data import dicom as dicom_module
 from bundle.data import video as video_module
 from bundle.data.decode import natural_key
 from bundle.data.video import open_video, read_annotations
@@ -368,7 +369,7 @@ def test_dicom_is_known_by_its_content(tmp_path, grey, colour):
 @pytest.mark.parametrize("lazy", [True, False])
 def test_dicom_with_either_pydicom(tmp_path, grey, colour, lazy, monkeypatch):
     if not lazy:
-        monkeypatch.delattr(video_module.dicom_pixels, "iter_pixels", raising=False)
+        monkeypatch.delattr(dicom_module.dicom_pixels, "iter_pixels", raising=False)
     assert_is(write_dicom(tmp_path / "rgb", colour, "RGB"), colour)
     assert_is(write_dicom(tmp_path / "inverted", grey, "MONOCHROME1"), as_rgb(255 - grey))
 
@@ -395,14 +396,14 @@ def test_dicom_palette_becomes_colours(tmp_path):
 
 def test_dicom_decodes_frame_by_frame(echo, monkeypatch):
     decoded = []
-    iter_pixels = video_module.dicom_pixels.iter_pixels
+    iter_pixels = dicom_module.dicom_pixels.iter_pixels
 
     def counting(*args, **kwargs):
         for pixels in iter_pixels(*args, **kwargs):
             decoded.append(1)
             yield pixels
 
-    monkeypatch.setattr(video_module.dicom_pixels, "iter_pixels", counting)
+    monkeypatch.setattr(dicom_module.dicom_pixels, "iter_pixels", counting)
     next(iter(open_video(echo)))
     assert len(decoded) == 1
 

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from bundle.data.records import Video
 
+COLUMNS = {"frame_id", "sequence_id", "png_image_path", "png_mask_path"}
+
 
 def cvc_clinicdb(root: str | Path, split: str | None = None) -> list[Video]:
     """Read ``metadata.csv`` and the PNG frames and masks that it names.
@@ -18,7 +20,7 @@ def cvc_clinicdb(root: str | Path, split: str | None = None) -> list[Video]:
 
     Raises:
         FileNotFoundError: The table or a file that it names is missing.
-        ValueError: No sequence is in the split.
+        ValueError: The table lacks a column, or no sequence is in the split.
     """
     root = Path(root)
     table = root / "metadata.csv"
@@ -27,7 +29,10 @@ def cvc_clinicdb(root: str | Path, split: str | None = None) -> list[Video]:
             f"no {table}: expected the root of CVC-ClinicDB with PNG and metadata.csv"
         )
     with table.open(newline="") as file:
-        rows = [row for row in csv.DictReader(file) if split is None or row.get("split") == split]
+        reader = csv.DictReader(file)
+        if lacking := COLUMNS - set(reader.fieldnames or ()):
+            raise ValueError(f"{table} lacks the column {min(lacking)}")
+        rows = [row for row in reader if split is None or row.get("split") == split]
     if not rows:
         raise ValueError(f"{table} lists no frame of split {split!r}")
     sequences: dict[int, list[dict[str, str]]] = {}

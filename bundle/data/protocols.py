@@ -4,9 +4,10 @@ Seen classes are polyps and the LV wall; the LV cavity and the left atrium are n
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
-from bundle.data.camus import camus
+from bundle.data.camus import CLASS_NAMES, camus
 from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.generic import davis
 from bundle.data.records import Video
@@ -14,7 +15,11 @@ from bundle.data.records import Video
 
 def _camus_alone(root: Path, labels: tuple[int, ...]) -> list[Video]:
     """Each structure in a clip of its own, so that none is told where its neighbours are."""
-    return [video for label in labels for video in camus(root, "validation", labels=[label])]
+    return [
+        replace(video, id=f"{video.id} {CLASS_NAMES[label]}")
+        for label in labels
+        for video in camus(root, "validation", labels=[label])
+    ]
 
 
 PROTOCOLS: dict[str, Callable[[Path], list[Video]]] = {
@@ -30,8 +35,8 @@ def read_protocol(name: str, dataset_dir: str | Path) -> list[Video]:
 
     Args:
         name: ``cvc_clinicdb`` (valid sequences), ``camus_seen`` (LV wall) or ``camus_unseen`` (LV
-            cavity, left atrium), both ED -> ES of the validation patients, or ``davis`` (any folder in
-            the DAVIS layout).
+            cavity, left atrium), both ED -> ES of the validation patients, or ``davis`` (any folder
+            in the DAVIS layout).
         dataset_dir: Root of that data set.
 
     Raises:

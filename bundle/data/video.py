@@ -26,7 +26,6 @@ from bundle.data.decode import (
     read_pixels,
     snap_labels,
 )
-from bundle.data.dicom import dicom_pixels as dicom_pixels
 from bundle.data.dicom import open_dicom
 from bundle.data.volumes import (
     Geometry,

@@ -179,6 +179,11 @@ def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
     if not isinstance(state, Mapping):
         found = type(state).__name__
         raise ValueError(f"{path} is not a weights file (a plain state dict): it holds a {found}")
+    if "ema" in state and "optimizer" in state:
+        raise ValueError(
+            f"{path} is the checkpoint of a training, not a weights file: make one of it with "
+            "scripts/export_weights.py"
+        )
     own = network.state_dict()
     for name, tensor in own.items():
         found = str(tuple(state[name].shape)) if name in state else "nothing"
