@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow, verify_metadata, verify_net_in_out
+from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image, ImageDraw
 
 from bundle.networks import TCMN
@@ -119,7 +119,11 @@ def run(files, run_id, **options):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
-@pytest.mark.parametrize("files", [["train.yaml"], ["train.yaml", "pretrain.yaml"]], ids=str)
+@pytest.mark.parametrize(
+    "files",
+    [["train.yaml"], ["train.yaml", "pretrain.yaml"], ["train.yaml", "paper.yaml"]],
+    ids=str,
+)
 @pytest.mark.parametrize("run_id", ["training", "run"])
 def test_training_runs_and_leaves_checkpoints(files, run_id, data, tmp_path):
     options = TINY_TRAINING | {
@@ -179,6 +183,7 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
     [
         (["train.yaml"], "train"),
         (["train.yaml", "pretrain.yaml"], "train"),
+        (["train.yaml", "paper.yaml"], "train"),
         (["inference.yaml"], "infer"),
     ],
     ids=str,
@@ -199,6 +204,16 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+def test_paper_config_builds_the_paper_size_network():
+    files = [str(CONFIGS / name) for name in ("train.yaml", "paper.yaml")]
+    network = ConfigParser(ConfigParser.load_config_files(files)).get_parsed_content("network_def")
+    assert sum(parameter.numel() for parameter in network.parameters()) == 35_251_073
+    with torch.inference_mode():
+        logits, values = network.eval()(torch.rand(1, 5, 32, 48, 3), return_values=True)
+    assert logits.shape == (1, 3, 32, 48, 3)
+    assert values.shape == (1, 2, 512, 3, 2, 3)
 
 
 def test_metadata_fits_the_schema(tmp_path):
