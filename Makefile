@@ -23,7 +23,7 @@ check: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
-	$(RUN) -m pytest
+	$(MAKE) test
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

@@ -223,7 +223,9 @@ class ScoreTable:
             for method, volume in (("network", item["pred"][0].cpu()), ("copy first mask", copied)):
                 jaccard = score_objects(volume, truth, "jaccard")
                 dice = score_objects(volume, truth, "dice")
-                for name, label in zip(clip["classes"].split("|"), jaccard, strict=True):
+                # Without an object in frame 0, or a later annotation, there is nothing to score.
+                names = clip["classes"].split("|") if jaccard else []
+                for name, label in zip(names, jaccard, strict=True):
                     self.rows.append(
                         {
                             "video": clip["name"],

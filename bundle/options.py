@@ -54,6 +54,19 @@ def parse_bool(value: Any, name: str) -> bool:
     raise ValueError(f"--{name} must be true or false, got {value!r}")
 
 
+def parse_count(value: Any, name: str) -> int | None:
+    """Read a whole number or ``null``, which the command line hands over as text.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if value is None or str(value).lower() in ("null", "none"):
+        return None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    raise ValueError(f"--{name} must be a whole number or null, got {value!r}")
+
+
 def print_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:

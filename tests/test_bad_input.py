@@ -113,6 +113,7 @@ def root_cause(error):
         ({"capacity": 1}, "capacity"),
         ({"memory_every": 0}, "memory_every"),
         ({"working_size": 3}, "working_size"),
+        ({"working_size": "large"}, "--working_size must be a whole number or null"),
         ({"precision": "half"}, "precision"),
         ({"overwrite": "yes"}, "--overwrite must be true or false"),
         ({"device": "cuda:99"}, "cuda:99"),
@@ -147,6 +148,11 @@ def test_soft_edges_make_one_object_and_are_reported(inputs, caplog):
     volume = np.asarray(nib.load(inputs / "out" / "echo" / "masks.nii.gz").dataobj)
     assert set(np.unique(volume)) == {0, 1}
     assert "soft edges" in caplog.text
+
+
+def test_the_working_size_can_be_switched_off(inputs):
+    segment(inputs, working_size="null")
+    assert (inputs / "out" / "echo" / "summary.png").exists()
 
 
 def test_the_label_volume_lies_over_its_source(inputs):

@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from bundle.options import check_command_line, parse_bool
+from bundle.options import check_command_line, parse_bool, parse_count
 
 PROGRAM = "/usr/lib/python3/monai/bundle/__main__.py"
 
@@ -117,3 +117,16 @@ def test_switches(value, expected):
 def test_a_switch_is_true_or_false(value):
     with pytest.raises(ValueError, match=f"--resume must be true or false, got {value!r}"):
         parse_bool(value, "resume")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("null", None), ("None", None), (None, None), (20, 20)]
+)
+def test_counts_may_be_null(text, value):
+    assert parse_count(text, "capacity") == value
+
+
+@pytest.mark.parametrize("text", ["many", 2.5, True])
+def test_other_counts_are_refused(text):
+    with pytest.raises(ValueError, match="--capacity must be a whole number or null, got"):
+        parse_count(text, "capacity")
