@@ -11,7 +11,7 @@ LAYERS = [
     ["bundle.types"],
     ["bundle.memory", "bundle.losses", "bundle.metrics", "bundle.options"],
     ["bundle.networks", "bundle.data"],
-    ["bundle.inferers", "bundle.outputs", "bundle.summary"],
+    ["bundle.inferers", "bundle.outputs", "bundle.summary", "bundle.label_header"],
     ["bundle.engines", "bundle.handlers"],
 ]
 MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py") if p.name != "__init__.py")
@@ -54,11 +54,11 @@ def test_only_decoding_modules_know_file_formats(path):
     readers = {"nibabel", "SimpleITK", "pydicom", "tifffile"}
     used = {name.split(".")[0] for name in imports(path)} & readers
     allowed = {"decode", "dicom", "video", "volumes"} | (
-        {"outputs"} if used == {"nibabel"} else set()
+        {"outputs", "label_header"} if used == {"nibabel"} else set()
     )
     assert not used or path.stem in allowed, f"{path.name} imports {used}"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=module_name)
 def test_modules_are_read_in_one_sitting(path):
-    assert len(path.read_text().splitlines()) <= 310
+    assert len(path.read_text().splitlines()) <= 300

@@ -14,6 +14,7 @@ from PIL import Image
 
 import bundle.outputs
 from bundle.data.video import Geometry, VideoSource
+from bundle.label_header import label_header
 from bundle.outputs import ResultWriter, blend
 from bundle.summary import PALETTE, pick_frames
 
@@ -160,7 +161,7 @@ def test_volume_of_unknown_spacing_does_not_claim_millimetres(tmp_path):
 
 
 def test_a_video_too_long_for_nifti1_becomes_nifti2(tmp_path):
-    header = bundle.outputs._label_header(make_source(width=2, height=3, frame_count=40_000))
+    header = label_header(make_source(width=2, height=3, frame_count=40_000))
     path = tmp_path / "long.nii.gz"
     with gzip.open(path, "wb") as file:
         header.write_to(file)
