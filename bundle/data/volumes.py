@@ -24,12 +24,16 @@ from bundle.data.decode import (
     to_uint8,
     value_range,
 )
+from bundle.data.headers import (
+    meta_image_reader,
+    meta_image_spacing,
+    nifti_fps,
+    nifti_spacing,
+)
 from bundle.types import Frame
 
 SAMPLED_FRAMES = 16
 BLOCK_BYTES = 32 * 2**20
-MILLIMETRES = {"micron": 1e-3, "mm": 1.0, "meter": 1e3}
-SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
 
 RawFrames = Callable[[Sequence[int]], Iterator[np.ndarray]]
 """Rising frame indices -> (H, W) or (H, W, 3 or 4) arrays in the file's own values."""
@@ -164,7 +168,7 @@ def is_single_image(path: Path) -> bool:
         if has_suffix(path, NIFTI_SUFFIXES):
             shape = load_nifti(path).shape
         else:
-            shape = _meta_image_reader(path).GetSize()
+            shape = meta_image_reader(path).GetSize()
     return all(size == 1 for size in shape[2:])
 
 
@@ -185,23 +189,17 @@ def _open_nifti(path: Path) -> VideoSource:
     with explained(f"cannot open {path} as NIfTI"):
         image = load_nifti(path)
         header = image.header.copy()
-        zooms = [float(zoom) for zoom in header.get_zooms()]
-        space_unit, time_unit = header.get_xyzt_units()
     shape = image.shape
     colour_axis = len(shape) > 3 and shape[-1] == 3 and (len(shape) > 4 or shape[2] > 1)
     time_axis = _time_axis(shape[:-1] if colour_axis else shape, path)
-    mm = MILLIMETRES.get(space_unit, 0.0)
-    spacing = (zooms[1] * mm, zooms[0] * mm)
-    # Only the fourth axis is time to NIfTI; writers fill the zoom of a third one with anything.
-    frame_s = zooms[3] * SECONDS.get(time_unit, 0.0) if time_axis == 3 else 0.0
     return VideoSource(
         path=path,
         name=source_name(path),
         height=shape[1],
         width=shape[0],
         frame_count=shape[time_axis],
-        fps=1 / frame_s if frame_s > 0 else None,
-        spacing_mm=spacing if min(spacing) > 0 else None,
+        fps=nifti_fps(header) if time_axis == 3 else None,
+        spacing_mm=nifti_spacing(header),
         geometry=Geometry(shape[: time_axis + 1], np.asarray(image.affine), header),
         read=partial(_read_nifti, path, time_axis, colour_axis),
     )
@@ -226,18 +224,11 @@ def _read_nifti(
         yield np.stack(values, axis=-1) if len(values) > 1 else values[0]
 
 
-def _meta_image_reader(path: Path) -> sitk.ImageFileReader:
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
-
-
 def _open_meta_image(path: Path) -> VideoSource:
     with explained(f"cannot open {path} as MetaImage"):
-        reader = _meta_image_reader(path)
-        declares_spacing = _declares_spacing(path)
-    shape, spacing = reader.GetSize(), reader.GetSpacing()
+        reader = meta_image_reader(path)
+        spacing = meta_image_spacing(path)
+    shape = reader.GetSize()
     if reader.GetNumberOfComponents() not in (1, 3, 4):
         raise ValueError(
             f"{path} has {reader.GetNumberOfComponents()} channels: expected 1 (grey) or 3 (RGB)"
@@ -250,22 +241,10 @@ def _open_meta_image(path: Path) -> VideoSource:
         width=shape[0],
         frame_count=shape[time_axis],
         fps=None,
-        spacing_mm=(spacing[1], spacing[0]) if declares_spacing else None,
+        spacing_mm=spacing,
         geometry=Geometry(shape[: time_axis + 1], _ras_affine(reader)),
         read=partial(_read_meta_image, path, time_axis),
     )
-
-
-def _declares_spacing(path: Path) -> bool:
-    """ITK answers 1 where the header is silent, so look into the header itself."""
-    with path.open("rb") as file:
-        for line in file:
-            key = line.split(b"=")[0].strip()
-            if key in (b"ElementSpacing", b"ElementSize"):
-                return True
-            if key == b"ElementDataFile":  # the last key; pixels may follow
-                break
-    return False
 
 
 def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
@@ -278,7 +257,7 @@ def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
 
 
 def _read_meta_image(path: Path, time_axis: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    reader = _meta_image_reader(path)
+    reader = meta_image_reader(path)
     size, start = list(reader.GetSize()), [0] * reader.GetDimension()
     pixel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
     frame_bytes = size[0] * size[1] * sitk.GetArrayViewFromImage(pixel).nbytes
