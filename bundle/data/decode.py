@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 import tifffile
 from PIL import Image, UnidentifiedImageError
-from scipy import ndimage
+from scipy import io, ndimage
 
 from bundle.types import Frame, LabelMap
 
@@ -109,6 +109,41 @@ def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
     # A lossy format holds no ids either.
     binary = binary or has_suffix(path, (".jpg", ".jpeg"))
     return (pixels > 127).astype(np.uint8) if binary else snap_labels(pixels, str(path))
+
+
+def read_mat_masks(path: Path) -> np.ndarray:
+    """The masks of a MATLAB file of HMC-QU, (F, H, W), in the file's own values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    with explained(f"cannot read {path} as a MATLAB file"):
+        content = io.loadmat(path)
+    masks = content.get("predicted")
+    if masks is None or masks.ndim != 3:
+        found = {name: value.shape for name, value in content.items() if name[0] != "_"}
+        raise ValueError(f"{path} holds {found}: expected 'predicted', (frames, height, width)")
+    return np.asarray(masks)
+
+
+def mat_masks_shape(path: Path) -> tuple[int, ...]:
+    """(frames, height, width) of what ``read_mat_masks`` gives, from the file's headers alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no such file: {path}")
+    with explained(f"cannot read {path} as a MATLAB file"):
+        shapes = {name: shape for name, shape, _ in io.whosmat(path)}
+    shape = shapes.get("predicted", ())
+    if len(shape) != 3:
+        raise ValueError(f"{path} holds {shapes}: expected 'predicted', (frames, height, width)")
+    return tuple(shape)
 
 
 def snap_labels(values: np.ndarray, source: str) -> LabelMap:

@@ -1,0 +1,166 @@
+"""A folder of videos of any kind, each with its mask beside it under the video's name and ``_mask``.
+
+``a.mp4`` with ``a_mask.png``, ``b.nii.gz`` with ``b_mask.nii.gz``, the folder of frames ``c`` with
+the folder of masks ``c_mask``; any kind of mask goes with any kind of video.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.data.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    STILL_SUFFIXES,
+    has_suffix,
+    natural_key,
+)
+from bundle.data.generic import ANY_OBJECT, list_images
+from bundle.data.records import FrameOf, FrameRef, Report, Video, stop
+from bundle.data.roots import check_root
+from bundle.data.video import is_dicom, open_video
+from bundle.data.volumes import is_single_image, source_name
+
+MASK = "_mask"
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + META_SUFFIXES
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg", ".webm", ".gif")
+
+
+def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
+    """Read videos and their masks.
+
+    A picture is the mask of the first frame. A volume holds one mask for each frame; the empty ones
+    count as not annotated. Of a folder of masks, those frames are annotated that have one: a mask
+    is called like its frame, or by its number (frames of a video file count from 0); otherwise there
+    is one for each frame, in natural order.
+
+    Args:
+        root: The folder with all of them. Hidden files and what is neither are passed over.
+        report: Told of what is wrong with the data; such a video is left out.
+
+    Returns:
+        One record a video, in natural order.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no mask in it; by default also a video without
+            mask or a mask without video.
+        ValueError: By default, if a file cannot be opened, two have one name, or masks do not fit
+            the frames in number.
+    """
+    root = check_root(root, [f"*{MASK}", f"*{MASK}.*"], "videos with masks beside them")
+    videos: dict[str, list[Path]] = {}
+    masks: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
+        name = source_name(path)
+        if name.endswith(MASK):
+            if path.is_dir() or has_suffix(path, STILL_SUFFIXES + VOLUME_SUFFIXES):
+                masks.setdefault(name.removesuffix(MASK), []).append(path)
+        elif _is_video(path):
+            videos.setdefault(name, []).append(path)
+    records = []
+    for name in sorted({*videos, *masks}, key=natural_key):
+        try:
+            video = _only(videos.get(name, []), "video", masks.get(name, []), root / name)
+            mask = _only(masks.get(name, []), "mask", [video], root / f"{name}{MASK}")
+            records.append(make_record(name, video, mask))
+        except (OSError, ValueError) as problem:
+            report(problem)
+    return records
+
+
+def _is_video(path: Path) -> bool:
+    if path.is_dir():
+        return any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir())
+    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or is_dicom(path)
+
+
+def _only(found: Sequence[Path], what: str, counterpart: Sequence[Path], stem: Path) -> Path:
+    if not found:
+        raise FileNotFoundError(
+            f"no {what} for {counterpart[0]}: looked for {stem}.* and a folder {stem}"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{found[0]} and {found[1].name} are both the {what} {stem.name}: rename or remove one"
+        )
+    return found[0]
+
+
+def make_record(name: str, path: Path, mask: Path) -> Video:
+    """The record of one video and its mask.
+
+    Args:
+        name: Becomes the id.
+        path: Anything that ``open_video`` takes.
+        mask: A picture of the first frame's mask, a volume, or a folder of masks. Of a volume,
+            which has something for every frame, the empty ones do not count as annotated: whoever
+            painted three frames of a hundred has not said that the others show nothing.
+
+    Raises:
+        FileNotFoundError: A folder is empty.
+        ValueError: A file cannot be opened, or masks do not fit the frames in number.
+    """
+    frames: tuple[FrameRef, ...]
+    if path.is_dir():
+        frames, fps, spacing_mm = tuple(list_images(path)), None, None
+    else:
+        source = open_video(path)
+        frames = tuple(FrameOf(path, i) for i in range(source.frame_count))
+        fps, spacing_mm = source.fps, source.spacing_mm
+    masks = _read_masks(mask, path, frames)
+    return Video(name, frames, masks, ANY_OBJECT, name, fps=fps, spacing_mm=spacing_mm)
+
+
+def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
+    if mask.is_dir():
+        return _match(mask, video, frames)
+    if has_suffix(mask, STILL_SUFFIXES) or is_single_image(mask):
+        return {0: mask}
+    count = open_video(mask).frame_count
+    if count != len(frames):
+        raise ValueError(
+            f"{mask} holds {count} masks but {video} has {len(frames)} frames: expected one mask "
+            "for each frame, or a single picture for the first"
+        )
+    shown = [i for i, values in enumerate(open_video(mask)) if values.any()]
+    if not shown:
+        raise ValueError(f"{mask} is empty: paint the structure on one frame at least")
+    return {i: FrameOf(mask, i) for i in shown}
+
+
+def _match(folder: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
+    """Which mask of a folder belongs to which frame."""
+    files = list_images(folder)
+    indices: list[int | None]
+    stems = {frame.stem: i for i, frame in enumerate(frames) if isinstance(frame, Path)}
+    if any(file.stem in stems for file in files):
+        indices = [stems.get(file.stem) for file in files]
+    elif len(files) == len(frames):
+        indices = list(range(len(frames)))
+    else:
+        numbers = {
+            frame.index if isinstance(frame, FrameOf) else _number(frame): i
+            for i, frame in enumerate(frames)
+        }
+        numbers.pop(None, None)
+        indices = [numbers.get(_number(file)) for file in files]
+    masks: dict[int, FrameRef] = {}
+    for file, index in zip(files, indices, strict=True):
+        if index is None:
+            raise ValueError(
+                f"{file} belongs to no frame: {folder} holds {len(files)} masks and {video} has "
+                f"{len(frames)} frames, expected one for each frame, or masks that are called or "
+                "numbered like their frames (a video's first is 0)"
+            )
+        if index in masks:
+            raise ValueError(f"{masks[index]} and {file} are both for frame {index} of {video}")
+        masks[index] = file
+    return masks
+
+
+def _number(path: Path) -> int | None:
+    """The last number in a file's name."""
+    numbers = re.findall("[0-9]+", path.stem)
+    return int(numbers[-1]) if numbers else None
