@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.transforms import Compose
+from scipy import ndimage
 
 from bundle.data.transforms import RandColourClipd, RandDeformClipd, rotation
 
@@ -29,14 +30,40 @@ def deform(clip, seed=0, size=24, **options):
 PLAIN = {"zoom": (1.0, 1.0), "rotate": 0.0, "flip": 0.0}
 
 
-def test_without_any_draw_it_is_a_resize():
-    """At zoom 1 a square frame leaves the window one place."""
-    clip = make_clip(72, 72, "still")
-    out = deform(clip, **PLAIN)
-    expected = F.interpolate(clip["image"].movedim(-1, 0), 24, mode="bilinear")
+@pytest.mark.parametrize("size", [24, (24, 24), [24, 36], (36, 24)])
+def test_without_any_draw_it_is_a_resize(size):
+    """At zoom 1 a frame of the window's aspect leaves the window one place."""
+    height, width = (size, size) if isinstance(size, int) else size
+    clip = make_clip(3 * height, 3 * width, "still")
+    out = deform(clip, size=size, **PLAIN)
+    expected = F.interpolate(clip["image"].movedim(-1, 0), (height, width), mode="bilinear")
     torch.testing.assert_close(out["image"].movedim(-1, 0), expected, atol=1e-5, rtol=0)
-    # 72 to 24: each new pixel's centre is that of an old one.
+    # Each new pixel's centre is that of an old one.
     assert torch.equal(out["label"], clip["label"][:, 1::3, 1::3])
+
+
+def test_a_size_of_three_numbers_is_refused():
+    with pytest.raises(ValueError, match="Sequence must have length 2, got 3"):
+        RandDeformClipd((24, 24, 3), STRENGTH)
+
+
+@pytest.mark.parametrize("size", [(192, 384), (384, 192), 240])
+@pytest.mark.parametrize("shape", [(240, 400), (400, 240), (300, 300)])
+def test_nothing_is_stretched(shape, size):
+    """A round spot stays round, whatever the aspects of frame and window."""
+    clip = make_clip(*shape, "still", frames=1)
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    squared = (y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2
+    spot = torch.from_numpy(np.exp(-squared / (2 * 5**2))).float()
+    clip["image"] = spot[None, ..., None].repeat(3, 1, 1, 1)
+    clip["label"] = (clip["image"][:1] > 0.7).long()
+    for seed in range(4):
+        seen = deform(clip, seed, size, zoom=(0.5, 0.6))["image"][0, ..., 0].numpy()
+        row, column = ndimage.center_of_mass(seen)
+        i, j = np.indices(seen.shape)
+        high = np.average((i - row) ** 2, weights=seen)
+        wide = np.average((j - column) ** 2, weights=seen)
+        assert 0.95 < high / wide < 1.05
 
 
 def test_flip_is_left_to_right():
@@ -51,18 +78,48 @@ def test_rotation_matches_the_textbook():
     np.testing.assert_allclose(rotation(30.0) @ rotation(-30.0), np.eye(2), atol=1e-12)
 
 
+def make_shapes(height, width, kind, frames=3):
+    """A ring and a disc that move, as white on black and as one object each."""
+    y, x = np.mgrid[:height, :width]
+    label = np.zeros((height, width, frames), np.int64)
+    for t in range(frames):
+        ring = np.hypot(y - 0.4 * height, x - 0.4 * width - t)
+        label[(ring < 16) & (ring > 7), t] = 1
+        label[np.hypot(y - 0.75 * height + 2 * t, x - 0.75 * width) < 8, t] = 2
+    image = torch.from_numpy(label > 0).float()
+    return {
+        "image": image[None].repeat(3, 1, 1, 1),
+        "label": torch.from_numpy(label)[None],
+        "kind": kind,
+    }
+
+
 @pytest.mark.parametrize("kind", STRENGTH)
-@pytest.mark.parametrize("shape", [(60, 60), (48, 90), (90, 48)])
-def test_image_and_label_move_together(shape, kind):
-    for seed in range(8):
-        clip = make_clip(*shape, kind)
-        clip["image"] = clip["label"].float().repeat(3, 1, 1, 1)
-        out = deform(clip, seed)
-        assert out["image"].shape == (3, 24, 24, 3)
-        assert out["label"].shape == (1, 24, 24, 3)
+@pytest.mark.parametrize("size", [24, (20, 30), (30, 20)])
+@pytest.mark.parametrize("shape", [(60, 60), (64, 100), (100, 64)])
+def test_image_and_label_share_each_draw(shape, size, kind):
+    """A picture of the mask stays one, but for how each is interpolated at the edges."""
+    height, width = (size, size) if isinstance(size, int) else size
+    for seed in range(6):
+        clip = make_shapes(*shape, kind)
+        out = deform(clip, seed, size, spline=1.0)
+        assert out["image"].shape == (3, height, width, 3)
+        assert out["label"].shape == (1, height, width, 3)
         assert out["label"].dtype == torch.int64
-        agree = (out["image"][:1] > 0.5) == (out["label"] > 0)
-        assert agree.float().mean() > 0.97
+        for t in range(3):
+            seen, marked = (
+                out["image"][0, ..., t].numpy() > 0.5,
+                out["label"][0, ..., t].numpy() > 0,
+            )
+            edge = ndimage.maximum_filter(marked, 3) & ~ndimage.minimum_filter(marked, 3)
+            assert not ((seen != marked) & ~edge).any()
+
+
+def test_a_clip_without_object_is_cut_all_the_same():
+    clip = make_clip()
+    clip["label"] = torch.zeros_like(clip["label"])
+    clip["label"][..., 0] = -1  # not annotated
+    assert deform(clip)["image"].shape == (3, 24, 24, 3)
 
 
 def test_ids_do_not_mix():
@@ -87,11 +144,13 @@ def test_at_strength_zero_a_static_clip_stays_static():
         assert torch.equal(out["label"][..., 0], out["label"][..., t])
 
 
-def test_windows_stay_in_the_frame():
-    for seed in range(20):
-        clip = make_clip(48, 90, "still")
+@pytest.mark.parametrize("size", [24, (16, 30), (30, 16)])
+@pytest.mark.parametrize("shape", [(48, 90), (90, 48)])
+def test_windows_stay_in_the_frame(shape, size):
+    for seed in range(10):
+        clip = make_clip(*shape, "still")
         clip["image"] = torch.ones_like(clip["image"])
-        image = deform(clip, seed, zoom=(1.0, 1.5), rotate=0.0)["image"]
+        image = deform(clip, seed, size, zoom=(1.0, 1.5), rotate=0.0)["image"]
         torch.testing.assert_close(image, torch.ones_like(image))
 
 
@@ -133,16 +192,49 @@ def test_colours_change_and_the_label_does_not():
     assert not torch.equal(out["image"], clip["image"])
 
 
+NO_COLOUR = dict.fromkeys(
+    ["brightness", "contrast", "saturation", "hue", "grey", "frame_jitter", "grain"], 0.0
+)
+
+
+def grain(clip, seed=0, most=0.1):
+    return RandColourClipd(**{**NO_COLOUR, "grain": most}).set_random_state(seed=seed)(clip)[
+        "image"
+    ]
+
+
 def test_no_jitter_changes_nothing():
     clip = make_clip()
-    out = RandColourClipd(0, 0, 0, 0, 0, 0).set_random_state(seed=0)(clip)
-    torch.testing.assert_close(out["image"], clip["image"])
+    out = RandColourClipd(**NO_COLOUR).set_random_state(seed=0)(clip)
+    assert torch.equal(out["image"], clip["image"])
 
 
 @pytest.mark.parametrize("frame_jitter", [0.0, 0.1])
 def test_frames_share_the_clip_jitter_and_have_their_own(frame_jitter):
-    out = RandColourClipd(frame_jitter=frame_jitter).set_random_state(seed=0)(make_clip())["image"]
+    colours = RandColourClipd(frame_jitter=frame_jitter, grain=0.0).set_random_state(seed=0)
+    out = colours(make_clip())["image"]
     assert torch.equal(out[..., 0], out[..., 1]) == (frame_jitter == 0)
+
+
+def test_grain_is_coarse_and_fresh_in_each_frame():
+    clip = make_clip(61, 80)
+    clip["image"] = torch.full_like(clip["image"], 0.5)
+    assert 0.02 < max((grain(clip, seed) - 0.5).std() for seed in range(6)) < 0.07
+    noise = (grain(clip) - 0.5).numpy()
+    assert (noise == noise[:1]).all()  # no colour
+    first, second = noise[0, ..., 0], noise[0, ..., 1]
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
+    for a, b in ((first[1:], first[:-1]), (first[:, 1:], first[:, :-1])):
+        assert np.corrcoef(a.ravel(), b.ravel())[0, 1] > 0.6
+
+
+def test_grain_stays_in_range_and_follows_the_random_state():
+    clip = make_clip()
+    first, again, other = (grain(clip, seed, most=2.0) for seed in (1, 1, 2))
+    assert first.min() == 0
+    assert first.max() == 1
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
 
 
 def test_grey_clips_have_equal_channels():

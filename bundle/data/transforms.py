@@ -4,38 +4,39 @@ A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image
 draw by construction: one sampling grid serves both.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from monai.transforms import RandomizableTransform
+from monai.utils import ensure_tuple_rep
 from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as colour
 
 
 class RandDeformClipd(RandomizableTransform):
-    """Cut a square window out of a clip, alike in all frames but for a little motion in each.
+    """Cut a window out of a clip, alike in all frames but for a little motion in each.
 
     Once per clip: position, zoom, rotation, flip. Per frame: rotation, zoom, shear, shift and a
     smooth thin-plate-spline warp, each times the strength of the clip's kind: static pictures need
     made-up motion, videos have their own. The window is redrawn until the first frame shows an
-    object.
+    object. It has the output's aspect: nothing is stretched.
 
     Args:
-        size: Side of the square that comes out, pixels.
-        zoom: Range of the window's zoom; at 1 its side is the frame's shorter side.
+        size: (height, width) of what comes out, or the side of a square; pixels.
+        zoom: Range of the window's zoom; at 1 it is the largest that fits into the frame upright.
         rotate: Most degrees of the clip's rotation, either way.
         flip: Probability of a left-right flip.
         strength: Of the per-frame motion, for each kind of clip.
         frame_rotate: Most degrees per frame.
         frame_scale: Most relative change of scale per frame.
         frame_shear: Most degrees of shear per frame.
-        frame_shift: Most shift per frame, in window sides.
+        frame_shift: Most shift per frame, in shorter window sides.
         spline: Probability of the spline warp per frame.
-        spline_sigma: Standard deviation of its control points' shifts, in window sides.
+        spline_sigma: Standard deviation of its control points' shifts, in shorter window sides.
 
     Source:
         Values: STCN, arXiv:2106.05210, appendix.
@@ -43,7 +44,7 @@ class RandDeformClipd(RandomizableTransform):
 
     def __init__(
         self,
-        size: int,
+        size: int | Sequence[int],
         strength: Mapping[str, float],
         zoom: tuple[float, float] = (0.8, 1.5),
         rotate: float = 15.0,
@@ -56,7 +57,10 @@ class RandDeformClipd(RandomizableTransform):
         spline_sigma: float = 0.02,
     ) -> None:
         super().__init__()
-        self.size, self.strength, self.zoom = size, dict(strength), zoom
+        self.size: tuple[int, int] = ensure_tuple_rep(size, 2)
+        # (x, y) of the window's corner in the window's own unit, half of its shorter side.
+        self.corner = np.array(self.size[::-1]) / min(self.size)
+        self.strength, self.zoom = dict(strength), zoom
         self.rotate, self.flip = rotate, flip
         self.frame_rotate, self.frame_scale = frame_rotate, frame_scale
         self.frame_shear, self.frame_shift = frame_shear, frame_shift
@@ -76,15 +80,18 @@ class RandDeformClipd(RandomizableTransform):
         return {**data, "image": self._sample(image, grids, "bilinear"), "label": moved}
 
     def _draw_window(self, label: Tensor) -> Tensor:
-        """(2, 3) affine from the square [-1, 1] to pixels (x, y), around a pixel of the object."""
-        height, width = label.shape
-        half = min(height, width) / self.R.uniform(*self.zoom) / 2
-        where = label.nonzero()
-        target = where[self.R.randint(len(where))].flip(0).numpy() + 0.5
-        # As central as the frame allows, or off centre by up to half a window.
-        low, high = np.array([half, half]), np.array([width - half, height - half])
+        """(2, 3) affine from the window's unit to pixels (x, y), around a pixel of an object."""
+        frame = np.array(label.shape[::-1])
+        half = (frame / self.corner).min() / self.R.uniform(*self.zoom) / 2
+        objects = (label > 0).nonzero()
+        if len(objects):
+            target = objects[self.R.randint(len(objects))].flip(0).numpy() + 0.5
+        else:
+            target = self.R.uniform(0, frame)
+        # As central as the frame allows, or off centre by up to 0.7 of half a window.
+        low, high = half * self.corner, frame - half * self.corner
         middle = np.clip(
-            target + self.R.uniform(-0.7, 0.7, 2) * half,
+            target + self.R.uniform(-0.7, 0.7, 2) * half * self.corner,
             np.minimum(low, high),
             np.maximum(low, high),
         )
@@ -94,9 +101,12 @@ class RandDeformClipd(RandomizableTransform):
         return torch.tensor(np.column_stack([affine, middle]), dtype=torch.float32)
 
     def _frame_grid(self, window: Tensor, shape: tuple[int, int], strength: float) -> Tensor:
-        """(S, S, 2) sampling grid in ``grid_sample``'s coordinates."""
-        ticks = (torch.arange(self.size) + 0.5) / self.size * 2 - 1
-        unit = torch.stack(torch.meshgrid(ticks, ticks, indexing="xy"), dim=-1)
+        """(height, width, 2) sampling grid in ``grid_sample``'s coordinates."""
+        x, y = (
+            ((torch.arange(side) + 0.5) / side * 2 - 1) * float(reach)
+            for side, reach in zip(self.size[::-1], self.corner, strict=True)
+        )
+        unit = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)
         turn = rotation(strength * self.R.uniform(-self.frame_rotate, self.frame_rotate))
         shear = np.tan(np.radians(strength * self.R.uniform(-self.frame_shear, self.frame_shear)))
         scale = 1 + strength * self.R.uniform(-self.frame_scale, self.frame_scale)
@@ -109,12 +119,12 @@ class RandDeformClipd(RandomizableTransform):
         return pixels / torch.tensor([shape[1], shape[0]]) * 2 - 1
 
     def _spline_offsets(self, sigma: float) -> Tensor:
-        """(S, S, 2) smooth offsets through 12 random control points."""
-        points = self.R.uniform(-1, 1, (12, 2))
+        """(height, width, 2) smooth offsets through 12 random control points."""
+        points = self.R.uniform(-1, 1, (12, 2)) * self.corner
         warp = RBFInterpolator(points, self.R.normal(0, sigma, (12, 2)), kernel="thin_plate_spline")
         # The warp is smooth, so a coarse evaluation, enlarged, is as good and far cheaper.
-        ticks = np.linspace(-1, 1, 17)
-        coarse = warp(np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)).reshape(1, 17, 17, 2)
+        x, y = (np.linspace(-reach, reach, 17) for reach in self.corner)
+        coarse = warp(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)).reshape(1, 17, 17, 2)
         offsets = torch.tensor(coarse, dtype=torch.float32).movedim(-1, 1)
         return F.interpolate(offsets, self.size, mode="bilinear", align_corners=True)[0].movedim(
             0, -1
@@ -133,7 +143,7 @@ def rotation(degrees: float) -> np.ndarray:
 
 
 class RandColourClipd(RandomizableTransform):
-    """Jitter brightness, contrast, saturation and hue, once per clip and once more per frame.
+    """Jitter brightness, contrast, saturation and hue per clip and per frame, and add grain.
 
     Args:
         brightness: Most relative change per clip, and likewise the following.
@@ -142,6 +152,8 @@ class RandColourClipd(RandomizableTransform):
         hue: Most shift per clip, in turns of the colour circle.
         grey: Probability that the whole clip loses its colour.
         frame_jitter: Most relative change of brightness, contrast and saturation per frame.
+        grain: Most standard deviation of coarse noise, before it is made coarse, fresh in each
+            frame: of two copies of one picture the grain must not be what matches.
     """
 
     def __init__(
@@ -152,19 +164,31 @@ class RandColourClipd(RandomizableTransform):
         hue: float = 0.02,
         grey: float = 0.05,
         frame_jitter: float = 0.05,
+        grain: float = 0.05,
     ) -> None:
         super().__init__()
         self.ranges = (brightness, contrast, saturation)
-        self.hue, self.grey, self.frame_jitter = hue, grey, frame_jitter
+        self.hue, self.grey, self.frame_jitter, self.grain = hue, grey, frame_jitter, grain
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         frames: Tensor = data["image"].movedim(-1, 0)
         frames = self._jitter(frames, self.ranges)
-        frames = colour.adjust_hue(frames, self.R.uniform(-self.hue, self.hue))
+        turn = self.R.uniform(-self.hue, self.hue)
+        if turn:  # the way through HSV and back rounds
+            frames = colour.adjust_hue(frames, turn)
         if self.R.rand() < self.grey:
             frames = colour.rgb_to_grayscale(frames, num_output_channels=3)
         jittered = [self._jitter(frame, (self.frame_jitter,) * 3) for frame in frames]
-        return {**data, "image": torch.stack(jittered, dim=-1)}
+        sigma = self.R.uniform(0, self.grain)
+        grainy = [(frame + self._noise(frame, sigma)).clamp(0, 1) for frame in jittered]
+        return {**data, "image": torch.stack(grainy, dim=-1)}
+
+    def _noise(self, frame: Tensor, sigma: float) -> Tensor:
+        """(1, H, W) Gaussian noise whose grains are about two pixels wide."""
+        height, width = frame.shape[-2:]
+        fine = self.R.normal(0, sigma, (1, 1, (height + 1) // 2, (width + 1) // 2))
+        noise = torch.tensor(fine, dtype=frame.dtype)
+        return F.interpolate(noise, (height, width), mode="bilinear", align_corners=False)[0]
 
     def _jitter(self, x: Tensor, ranges: tuple[float, ...]) -> Tensor:
         brightness, contrast, saturation = (1 + self.R.uniform(-r, r) for r in ranges)
