@@ -42,7 +42,11 @@ class PrepareClips(PrepareBatch):
         # The window may have lost an object in the first frame that is there later: background.
         shown = one_hot[:, 1:].amax((2, 3)) * torch.arange(1, objects + 1, device=image.device)
         known = (label == shown[:, :, None, None, None]).any(1)
-        targets = {"label": label[:, 0] * known, "ordered": batchdata["ordered"].to(device)}
+        targets = {
+            "label": label[:, 0] * known,
+            "ordered": batchdata["ordered"].to(device),
+            "present": shown > 0,
+        }
         return clip, targets, (), {"return_values": True}
 
 

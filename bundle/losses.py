@@ -56,13 +56,20 @@ def bootstrapped_cross_entropy(
     return per_frame.mean(-1)
 
 
-def soft_dice_loss(logits: ClassLogits, target: Int[Tensor, "B H W T"]) -> Float[Tensor, " B"]:
-    """One minus the soft Dice of each object over the frames but the first, mean over objects."""
+def soft_dice_loss(logits: ClassLogits, target: Int[Tensor, "B H W T"]) -> Float[Tensor, "B N"]:
+    """One minus the soft Dice of each object over the frames but the first."""
     probability = logits[..., 1:].float().softmax(1)[:, 1:]
     truth = F.one_hot(target[..., 1:], logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability)
     overlap = (probability * truth).sum((2, 3, 4))
     total = probability.sum((2, 3, 4)) + truth.sum((2, 3, 4))
-    return (1 - (2 * overlap + 1) / (total + 1)).mean(1)
+    return 1 - (2 * overlap + 1) / (total + 1)
+
+
+def mean_over_objects(
+    scores: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]
+) -> Float[Tensor, " B"]:
+    """Mean over the objects that a clip has; a batch pads clips to as many as its richest has."""
+    return torch.where(present, scores, 0.0).sum(1) / present.sum(1).clamp(min=1)
 
 
 class TCMNLoss(nn.Module):
@@ -72,8 +79,8 @@ class TCMNLoss(nn.Module):
 
     Args:
         alpha: Weight of the bootstrapped cross entropy.
-        beta: Weight of the temporal contrastive loss; 0 turns it off. It counts only clips whose
-            frames lie in time order.
+        beta: Weight of the temporal contrastive loss; 0 turns it off. It is 0 for clips whose
+            frames do not lie in time order.
         dice: Weight of the soft Dice loss; 0 for the paper's loss.
         eta: Only pixels whose true class has a probability below this count.
         epsilon: See ``temporal_contrastive_loss``.
@@ -107,26 +114,33 @@ class TCMNLoss(nn.Module):
 
         Args:
             prediction: The network's ``ClipPrediction``.
-            target: ``label``, class indices (B, H, W, T), and ``ordered`` (B,), whether a clip's
-                frames lie in time order.
+            target: ``label``, class indices (B, H, W, T); ``ordered`` (B,), whether a clip's
+                frames lie in time order; ``present`` (B, N), which objects a clip has.
+
+        Each term is a mean over all clips, so that processes that share a batch can average.
         """
         logits, values = prediction
         label: Int[Tensor, "B H W T"] = target["label"]
         ordered: Bool[Tensor, " B"] = target["ordered"]
+        present: Bool[Tensor, "B N"] = target["present"]
         eta = self.eta if int(self.calls) >= self.warm_up else 2.0
         self.calls += 1
         entropy = bootstrapped_cross_entropy(logits, label, eta).mean()
         total = self.alpha * entropy
         self.terms = {"cross_entropy": entropy.item()}
         if self.dice:
-            dice = soft_dice_loss(logits, label).mean()
+            dice = mean_over_objects(soft_dice_loss(logits, label), present).mean()
             total = total + self.dice * dice
             self.terms["dice"] = dice.item()
         if self.beta and ordered.any():
-            contrast = temporal_contrastive_loss(values[ordered], self.epsilon).mean()
+            counted = present & ordered[:, None]
+            scores = temporal_contrastive_loss(values, self.epsilon)
+            contrast = mean_over_objects(scores, counted).mean()
             total = total + self.beta * contrast
-            apart = value_distance(values[ordered].detach(), 2)
-            self.terms["contrastive"] = contrast.item()
+            apart = value_distance(values.detach(), 2)[counted]
+            self.terms["contrastive"] = (scores.detach() * counted).sum().item() / int(
+                counted.sum()
+            )
             # Collapse would show here: the distance sinks to the order of epsilon.
             self.terms["value_distance"] = apart.median().item()
             self.terms["collapsed"] = (apart < 10 * self.epsilon).float().mean().item()

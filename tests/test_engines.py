@@ -33,6 +33,7 @@ def test_clips_carry_the_masks_of_the_first_frame_only(batch):
     assert (args, options) == ((), {"return_values": True})
     assert torch.equal(targets["label"], batch["label"][:, 0])
     assert targets["ordered"].tolist() == [True, False]
+    assert targets["present"].tolist() == [[True, False], [True, True]]
 
 
 def test_later_labels_cannot_leak(batch):

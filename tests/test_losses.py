@@ -37,10 +37,14 @@ def clip():
     return logits, torch.randint(0, 3, (2, 4, 5, 3), generator=draw)
 
 
-def batch(clip, ordered=(True, True)):
+BOTH = ((True, True), (True, True))
+
+
+def batch(clip, ordered=(True, True), present=BOTH):
     """What ``TCMNLoss`` takes: prediction and target."""
     logits, label = clip
-    return (logits, random_values(3)), {"label": label, "ordered": torch.tensor(ordered)}
+    target = {"label": label, "ordered": torch.tensor(ordered), "present": torch.tensor(present)}
+    return (logits, random_values(3)), target
 
 
 def contrastive_by_hand(values, epsilon):
@@ -195,17 +199,15 @@ def test_soft_dice_equals_a_loop_over_objects(clip):
             p = probability[k, number, :, :, 1:]
             g = (target[k, :, :, 1:] == number).float()
             per_object.append(1 - (2 * (p * g).sum() + 1) / (p.sum() + g.sum() + 1))
-        expected.append(sum(per_object) / 2)
+        expected.append(torch.stack(per_object))
     torch.testing.assert_close(soft_dice_loss(logits, target), torch.stack(expected))
 
 
 def test_soft_dice_of_a_sure_prediction_is_zero(clip):
     target = clip[1]
     sure = 50 * F.one_hot(target, 3).movedim(-1, 1).float()
-    torch.testing.assert_close(soft_dice_loss(sure, target), torch.zeros(2))
-    torch.testing.assert_close(
-        soft_dice_loss(sure, torch.zeros_like(target)) > 0.9, torch.tensor([True] * 2)
-    )
+    torch.testing.assert_close(soft_dice_loss(sure, target), torch.zeros(2, 2))
+    assert (soft_dice_loss(sure, torch.zeros_like(target)) > 0.9).all()
 
 
 def test_total_is_equation_3_plus_dice(clip):
@@ -225,10 +227,41 @@ def test_clips_out_of_time_order_do_not_count_for_the_contrastive_loss(clip):
     prediction[1].requires_grad_()
     loss = TCMNLoss(alpha=0, beta=1, epsilon=EPSILON)
     total = loss(prediction, target)
-    expected = temporal_contrastive_loss(prediction[1][1:], EPSILON).mean()
-    torch.testing.assert_close(total, expected)
+    second = temporal_contrastive_loss(prediction[1][1:], EPSILON).mean()
+    torch.testing.assert_close(total, second / 2)  # the first is 0
+    assert loss.terms["contrastive"] == pytest.approx(second.item())  # what the second has
     total.backward()
     assert not prediction[1].grad[0].any()
+
+
+def test_objects_that_only_pad_a_batch_do_not_count(clip):
+    """A clip of one object costs the same beside a clip of two as alone."""
+    present = ((True, False), (True, True))
+    prediction, target = batch(clip, present=present)
+    prediction[1].requires_grad_()
+    loss = TCMNLoss(alpha=0, beta=0.3, dice=0.2, epsilon=EPSILON)
+    total = loss(prediction, target)
+    contrast = temporal_contrastive_loss(prediction[1], EPSILON)
+    dice = soft_dice_loss(*clip)
+    per_clip = [
+        0.3 * contrast[0, 0] + 0.2 * dice[0, 0],
+        0.3 * contrast[1].mean() + 0.2 * dice[1].mean(),
+    ]
+    torch.testing.assert_close(total, sum(per_clip) / 2)
+    total.backward()
+    assert not prediction[1].grad[0, 1].any()
+    assert prediction[1].grad[0, 0].any()
+
+
+def test_a_batch_in_two_halves_costs_their_mean(clip):
+    """So that processes may share a batch and average their gradients."""
+    (logits, values), target = batch(clip, ordered=(True, False))
+    loss = TCMNLoss(beta=0.3, dice=0.2, epsilon=EPSILON)
+    halves = [
+        loss((logits[half], values[half]), {name: value[half] for name, value in target.items()})
+        for half in (slice(0, 1), slice(1, 2))
+    ]
+    torch.testing.assert_close(loss((logits, values), target), sum(halves) / 2)
 
 
 def test_without_a_clip_in_time_order_only_the_supervised_loss_is_left(clip):
