@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Shaped
 from monai.inferers import Inferer
-from torch import Tensor
+from torch import Tensor, nn
 
 from bundle.data.prompts import PromptedVideo
 from bundle.memory import MemoryBank
@@ -29,7 +29,7 @@ class ClipInferer(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(self, inputs: Clip, network: TCMN, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Clip, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
         with autocast(self.precision, inputs.device, training=True):
             return network(inputs, *args, **kwargs)
 

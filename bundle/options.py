@@ -8,7 +8,9 @@ from types import TracebackType
 from typing import Any
 
 from monai.bundle import ConfigParser
+from monai.utils import OptionalImportError
 
+USER_ERRORS = (ValueError, OSError, FloatingPointError, OptionalImportError)
 RUN_ARGUMENTS = {
     "run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"
 }  # fmt: skip
@@ -79,7 +81,7 @@ def print_error(
     root = error
     while root.__cause__ is not None and isinstance(root, RuntimeError):
         root = root.__cause__
-    if isinstance(root, (ValueError, OSError)) and os.environ.get("TCMN_TRACEBACK") != "1":
+    if isinstance(root, USER_ERRORS) and os.environ.get("TCMN_TRACEBACK") != "1":
         print(f"error: {root}", file=sys.stderr)
     elif isinstance(root, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)

@@ -173,7 +173,11 @@ def test_unknown_device():
 
 @pytest.mark.parametrize(
     ("error", "shown"),
-    [(ValueError("mask is empty"), "error: mask is empty\n"), (KeyboardInterrupt(), "interrupted")],
+    [
+        (ValueError("mask is empty"), "error: mask is empty\n"),
+        (FloatingPointError("the loss is nan"), "error: the loss is nan\n"),
+        (KeyboardInterrupt(), "interrupted"),
+    ],
     ids=str,
 )
 def test_errors_print_as_one_line(error, shown, capsys):

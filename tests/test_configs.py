@@ -82,8 +82,9 @@ def data(tmp_path_factory):
             draw_disk(davis / "JPEGImages" / f"{name}.jpg", 16 + 3 * frame, mask=False)
             draw_disk(davis / "Annotations" / f"{name}.png", 16 + 3 * frame, mask=True)
     for folder, masks in (("ECSSD", "ground_truth_mask"), ("Kvasir-SEG", "masks")):
-        draw_disk(root / folder / "images" / "1.jpg", 20, mask=False)
-        draw_disk(root / folder / masks / "1.png", 20, mask=True)
+        for number in (1, 2):
+            draw_disk(root / folder / "images" / f"{number}.jpg", 16 + 4 * number, mask=False)
+            draw_disk(root / folder / masks / f"{number}.png", 16 + 4 * number, mask=True)
     return root
 
 
@@ -184,6 +185,7 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
         (["train.yaml"], "train"),
         (["train.yaml", "pretrain.yaml"], "train"),
         (["train.yaml", "paper.yaml"], "train"),
+        (["train.yaml", "finetune.yaml"], "train"),
         (["inference.yaml"], "infer"),
     ],
     ids=str,
@@ -193,6 +195,9 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
     if kind == "train":
         options |= TINY_TRAINING | {"dataset_dir": str(data)}
         options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
+        if "finetune.yaml" in files:
+            options |= {"layout": "davis", "initial_weights": tiny_weights}
+            options["dataset_dir"] = str(data / "DAVIS-2016-val")
     else:
         options["weights"] = tiny_weights
     workflow = ConfigWorkflow(

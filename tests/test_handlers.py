@@ -2,6 +2,8 @@
 
 import csv
 import logging
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -62,10 +64,11 @@ def _reset_determinism():
 
 
 class Losses:
-    """Notes the loss of each iteration; may kill the training at one."""
+    """Notes the loss of each iteration; may kill the training at one, or tell it to stop."""
 
-    def __init__(self, kill_at=None):
-        self.seen, self.rates, self.kill_at = {}, [], kill_at
+    def __init__(self, kill_at=None, signal_at=None):
+        self.seen, self.rates = {}, []
+        self.kill_at, self.signal_at = kill_at, signal_at
 
     def attach(self, engine):
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._note)
@@ -75,12 +78,26 @@ class Losses:
         self.rates.append(engine.optimizer.param_groups[1]["lr"])
         if engine.state.iteration == self.kill_at:
             raise KeyboardInterrupt
+        if engine.state.iteration == self.signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def make_trainer(videos, folder, epochs=4, resume=True, kill_at=None, iterations=ITERATIONS):
+def make_trainer(
+    videos,
+    folder,
+    epochs=4,
+    resume=True,
+    kill_at=None,
+    signal_at=None,
+    iterations=ITERATIONS,
+    channels=16,
+    settings=None,
+):
     """What ``configs/train.yaml`` makes, tiny; gives the trainer and its losses."""
     set_determinism(0)
-    network = TCMN("resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 16, 8))
+    network = TCMN(
+        "resnet18", key_channels=8, value_channels=channels, decoder_channels=(16, 16, 8)
+    )
     loss = TCMNLoss(dice=1.0, beta=0.02, eta=0.5, warm_up=2)
     groups = parameter_groups(network, 1e-3, frozen=["query_encoder.trunk.conv1"])
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
@@ -90,6 +107,7 @@ def make_trainer(videos, folder, epochs=4, resume=True, kill_at=None, iterations
     dataset = ClipDataset(
         {"boxes": videos}, Compose([deform, RandColourClipd()]), length=2 * iterations
     )
+    table = LossTable(loss, folder / "losses.csv", every=2)
     evaluator = SupervisedEvaluator(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(VideoDataset(videos, every=2), batch_size=1),
@@ -113,8 +131,9 @@ def make_trainer(videos, folder, epochs=4, resume=True, kill_at=None, iterations
         "optimizer": optimizer,
         "lr_scheduler": schedule,
         "loss": loss,
+        "loss_table": table,
     }
-    losses = Losses(kill_at)
+    losses = Losses(kill_at, signal_at)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=epochs,
@@ -128,12 +147,12 @@ def make_trainer(videos, folder, epochs=4, resume=True, kill_at=None, iterations
         train_handlers=[
             losses,
             LrScheduleHandler(schedule, print_lr=False, epoch_level=False),
-            EpochHandler(dataset),
+            EpochHandler(dataset, batch_size=2),
             GradientClipping(network, 1.0),
             ema,
-            LossTable(loss, folder / "losses.csv", every=ITERATIONS),
+            table,
             ValidationHandler(interval=2, validator=evaluator),
-            ResumableCheckpoint(objects, folder, resume),
+            ResumableCheckpoint(objects, folder, resume, settings),
         ],
     )
     return trainer, losses
@@ -161,6 +180,40 @@ def test_a_killed_and_resumed_training_gives_the_same_losses(videos, tmp_path):
         ]
         for key, value in states[0].items():
             torch.testing.assert_close(states[1][key], value, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("stop_at", [2, ITERATIONS + 1, 2 * ITERATIONS])
+def test_sigterm_saves_in_mid_epoch_and_the_rest_is_the_same(videos, tmp_path, stop_at, caplog):
+    before = signal.getsignal(signal.SIGTERM)
+    trainer, whole = make_trainer(videos, tmp_path / "whole", epochs=3)
+    trainer.run()
+    trainer, first = make_trainer(videos, tmp_path / "parts", epochs=3, signal_at=stop_at)
+    with caplog.at_level(logging.WARNING, logger="bundle.handlers"):
+        trainer.run()  # ends without an exception
+    assert max(first.seen) == stop_at
+    assert f"SIGTERM: stopped after iteration {stop_at}, run the same" in caplog.text
+    trainer, second = make_trainer(videos, tmp_path / "parts", epochs=3)
+    trainer.run()
+    assert min(second.seen) == stop_at + 1
+    assert {**first.seen, **second.seen} == pytest.approx(whole.seen, abs=1e-6)
+    whole_rows, rows = (
+        list(csv.DictReader((tmp_path / run / "losses.csv").open())) for run in ("whole", "parts")
+    )
+    for one, other in zip(whole_rows, rows, strict=True):
+        assert {**one, "seconds": None} == {**other, "seconds": None}
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_other_settings_are_told(videos, tmp_path):
+    make_trainer(videos, tmp_path, epochs=1, settings={"size": 32, "seed": 0})[0].run()
+    with pytest.raises(ValueError, match=r"last.pt was .*: size was 32, is 64; seed was 0, is 1\."):
+        make_trainer(videos, tmp_path, settings={"size": 64, "seed": 1})
+
+
+def test_a_checkpoint_of_another_network_is_told(videos, tmp_path):
+    make_trainer(videos, tmp_path, epochs=1)[0].run()
+    with pytest.raises(ValueError, match=r"last.pt does not fit this training \(.*size mismatch"):
+        make_trainer(videos, tmp_path, epochs=2, channels=8)
 
 
 def test_an_existing_checkpoint_is_not_lost(videos, tmp_path):
@@ -222,7 +275,7 @@ def test_a_save_that_fails_leaves_the_last_one(tmp_path, monkeypatch):
     engine.state.max_epochs, engine.state.epoch_length = 1, 1
     ResumableCheckpoint({"network": weights}, tmp_path).attach(engine)
     epoch(1, fail=False)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match=r"cannot save .*last.pt \(disk full\): .* is untouched"):
         epoch(2, fail=True)
     assert [path.name for path in tmp_path.iterdir()] == ["last.pt"]
     assert torch.load(tmp_path / "last.pt", weights_only=True)["network"]["weight"].item() == 1
@@ -248,7 +301,7 @@ def test_workers_of_an_epoch_see_that_epoch(videos, persistent):
         loss_function=torch.nn.Identity(),
         iteration_update=lambda engine, batch: seen.append((engine.state.epoch, batch["image"])),
         decollate=False,
-        train_handlers=[EpochHandler(trained)],
+        train_handlers=[EpochHandler(trained, batch_size=2)],
     )
     trainer.run()
     assert [epoch for epoch, _ in seen] == [1, 1, 2, 2, 3, 3]
@@ -293,7 +346,7 @@ def test_gradients_are_scaled_down_to_the_norm(max_norm, step):
 def test_a_loss_that_is_no_number_stops_before_it_does_harm():
     trainer, network = linear_trainer([[3.0, 4.0], [float("nan"), 0.0]], 1.0)
     with pytest.raises(
-        RuntimeError, match=r"iteration 2 is nan on clips \['clip1'\]; the last check"
+        FloatingPointError, match=r"iteration 2 is nan on clips \['clip1'\]; the last check"
     ):
         trainer.run()
     assert network.weight.isfinite().all()

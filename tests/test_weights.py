@@ -49,7 +49,7 @@ def test_export_keeps_the_logits(tmp_path):
         for parameter in full.parameters():
             parameter.mul_(1 + 1e-4 * torch.rand_like(parameter))
     torch.save({"ema": full.state_dict(), "trainer": {}}, tmp_path / "last.pt")
-    load_script("export_weights").export(tmp_path / "last.pt", tmp_path / "model.pt")
+    load_script("export_weights").export(tmp_path / "model.pt", [tmp_path / "last.pt"])
     half = load_weights(TCMN(stride_in_1x1=True), tmp_path / "model.pt").eval()
     clip = torch.rand(1, 4, 64, 64, 3)
     clip[:, 3] = 0
@@ -58,6 +58,23 @@ def test_export_keeps_the_logits(tmp_path):
         wanted, found = full(clip).softmax(1), half(clip).softmax(1)
     assert (wanted - found).abs().max() < 0.02
     assert [path.name for path in tmp_path.glob("*.partial")] == []
+
+
+def test_export_averages_several(tmp_path):
+    for value in (1.0, 2.0):
+        torch.save({"ema": {"w": torch.tensor([value])}}, tmp_path / f"{value}.pt")
+    sources = [tmp_path / "1.0.pt", tmp_path / "2.0.pt"]
+    load_script("export_weights").export(tmp_path / "model.pt", sources)
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["w"].item() == 1.5
+
+
+def test_export_refuses_different_networks(tmp_path):
+    for size in (1, 2):
+        torch.save({"w": torch.zeros(size)}, tmp_path / f"{size}.pt")
+    sources = [tmp_path / "1.pt", tmp_path / "2.pt"]
+    with pytest.raises(ValueError, match=r"2.pt and .*1.pt hold networks of different sizes"):
+        load_script("export_weights").export(tmp_path / "model.pt", sources)
+    assert not (tmp_path / "model.pt").exists()
 
 
 @pytest.mark.slow
@@ -71,8 +88,8 @@ def test_demo_follows_the_ventricle(tmp_path, capfd):
     scores = [float(score) for score in re.findall(r"Dice ([\d.]+)", said)]
     copied = [float(score) for score in re.findall(r"mask: ([\d.]+)", said)]
     assert len(scores) == 2
-    assert min(scores) > 80
-    assert sum(scores) > sum(copied)
+    assert min(scores) > 87
+    assert all(score > copy for score, copy in zip(scores, copied, strict=True))
 
     results = tmp_path / "examples_ybr_color"
     volume = np.asarray(nib.load(results / "masks.nii.gz").dataobj)

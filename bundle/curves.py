@@ -1,0 +1,139 @@
+"""The curves of a training as one picture, from its tables of losses and of validation scores."""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+LOSS_PANELS = {
+    "total loss": ("loss",),
+    "supervised terms": ("cross_entropy", "dice"),
+    "temporal contrastive loss": ("contrastive",),
+    "1 - cosine of first and third value": ("value_distance",),
+}
+FIGURE_WIDTH_IN = 10.0
+PANEL_HEIGHT_IN = 2.5
+DPI = 110
+FEW_POINTS = 50
+
+Curve = list[tuple[int, float]]
+
+
+def read_table(path: Path, index: str, begin: int = 0) -> dict[str, Curve]:
+    """Column name to (``begin`` + what stands in the index column, value), without empty cells.
+
+    Raises:
+        ValueError: The index column is missing, or a cell holds no number.
+    """
+    curves: dict[str, Curve] = {}
+    with path.open(newline="") as file:
+        reader = csv.DictReader(file)
+        if index not in (reader.fieldnames or ()):
+            raise ValueError(f"{path} has no column {index}: its columns are {reader.fieldnames}")
+        for row in reader:
+            for name, value in row.items():
+                if not value:
+                    continue
+                try:
+                    curves.setdefault(name, []).append((begin + int(row[index]), float(value)))
+                except ValueError as error:
+                    raise ValueError(
+                        f"{path}, line {reader.line_num}: column {name} holds {value!r}, expected "
+                        "a number: mend the line or remove it"
+                    ) from error
+    return curves
+
+
+def draw_curves(target: Path, losses: Sequence[Path], metrics: Path | None = None) -> None:
+    """Write the picture: a panel per kind of loss, and one of the validation scores.
+
+    Args:
+        target: The PNG file. It is written beside and renamed.
+        losses: Tables of the stages of a training, drawn one after the other.
+        metrics: Table of validation scores per epoch; without it there is no such panel.
+
+    Raises:
+        ValueError: As ``read_table``, or there is no table.
+    """
+    panel_count = len(LOSS_PANELS) * bool(losses) + (metrics is not None)
+    if not panel_count:
+        raise ValueError(f"no table of losses or scores to draw {target} from")
+    size_in = (FIGURE_WIDTH_IN, PANEL_HEIGHT_IN * panel_count)
+    figure = Figure(figsize=size_in, dpi=DPI, layout="constrained")
+    panels = list(figure.subplots(panel_count, 1, squeeze=False)[:, 0])
+    if metrics is not None:
+        _draw_scores(panels.pop(), read_table(metrics, "epoch"))
+    if losses:
+        _draw_losses(panels, losses)
+    partial = target.with_suffix(".partial")
+    FigureCanvasAgg(figure).print_png(str(partial))
+    partial.replace(target)
+
+
+def _draw_losses(panels: Sequence[Axes], tables: Sequence[Path]) -> None:
+    for axes, title in zip(panels, LOSS_PANELS, strict=True):
+        _dress(axes, title)
+        axes.sharex(panels[-1])
+        axes.tick_params(labelbottom=axes is panels[-1])
+    begin = 0
+    for stage, path in enumerate(tables):
+        table = read_table(path, "iteration", begin)
+        for axes, names in zip(panels, LOSS_PANELS.values(), strict=True):
+            axes.axvline(begin, color="grey", linewidth=0.8)
+            for number, name in enumerate(names):
+                # A sole curve is named by its panel.
+                label = name.replace("_", " ") if stage == 0 and len(names) > 1 else None
+                _draw(axes, table.get(name, []), f"C{number}", label)
+        if len(tables) > 1:
+            over = panels[0].get_xaxis_transform()
+            panels[0].text(begin, 0.02, f" {path.stem}", transform=over, parse_math=False)
+        begin = table.get("iteration", [(begin, 0.0)])[-1][0]
+    panels[-1].set_xlabel("iteration")
+    for axes in panels:
+        _finish(axes)
+
+
+def _draw_scores(axes: Axes, table: dict[str, Curve]) -> None:
+    _dress(axes, "validation")
+    names = [name for name in table if name != "epoch"]
+    for number, name in enumerate(names):
+        _draw(axes, table[name], f"C{number}", name.replace("_", " "))
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+
+
+def _draw(axes: Axes, curve: Curve, colour: str, label: str | None) -> None:
+    """A line; with few points, dots on it, since one point makes no line."""
+    marker = "." if len(curve) <= FEW_POINTS else ""
+    xs, ys = [x for x, _ in curve], [y for _, y in curve]
+    axes.plot(xs, ys, color=colour, marker=marker, label=label)
+
+
+def _dress(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.grid(alpha=0.3)
+    axes.margins(x=0.02)
+
+
+def _finish(axes: Axes) -> None:
+    """The y axis begins at 0; the names of curves stand above."""
+    top = axes.dataLim.ymax
+    axes.set_ylim(0, 1.08 * top if 0 < top < math.inf else None)
+    lines, names = axes.get_legend_handles_labels()
+    if names:
+        axes.legend(
+            lines,
+            names,
+            loc="lower right",
+            bbox_to_anchor=(1, 1),
+            ncols=len(names),
+            fontsize=9,
+            frameon=False,
+            borderaxespad=0,
+        )

@@ -1,0 +1,27 @@
+"""Handlers that MONAI and Ignite lack; configs name them ``bundle.handlers.<Name>``."""
+
+from bundle.handlers.checkpoints import ResumableCheckpoint
+from bundle.handlers.pictures import CurvesPicture, SampleOverlays
+from bundle.handlers.progress import LossTerms, TrainingBar, track_terms
+from bundle.handlers.results import ResultSaver
+from bundle.handlers.scores import ScoreTable, VideoScoreHandler
+from bundle.handlers.training import Attach, EpochHandler, GradientClipping, LossTable
+from bundle.handlers.validation import EarlyStop, MetricTable
+
+__all__ = [
+    "Attach",
+    "CurvesPicture",
+    "EarlyStop",
+    "EpochHandler",
+    "GradientClipping",
+    "LossTable",
+    "LossTerms",
+    "MetricTable",
+    "ResultSaver",
+    "ResumableCheckpoint",
+    "SampleOverlays",
+    "ScoreTable",
+    "TrainingBar",
+    "VideoScoreHandler",
+    "track_terms",
+]
