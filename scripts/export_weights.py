@@ -1,14 +1,16 @@
 """Write a training's weights as models/model.pt: a plain state dict in half precision.
 
-    python scripts/export_weights.py output/train/last.pt models/model.pt
+    python scripts/export_weights.py models/model.pt output/train/last.pt [output/train/best.pt ...]
 
 BatchNorm's running statistics stay in float32, since their variances span more than half precision
-resolves. Of a resumable checkpoint the running average of the weights is taken.
+resolves. Of a resumable checkpoint the running average of the weights is taken; of several files, which
+must come from one training, the mean.
 """
 
 import argparse
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -27,17 +29,40 @@ def to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def export(source: Path, target: Path) -> None:
-    """Convert ``source`` and write ``target`` beside, then rename.
+def read_state(path: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint or a plain state dict."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = checkpoint.get("ema", checkpoint)
+    return state
+
+
+def average(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of each weight; counters are the first one's."""
+    first = states[0]
+    return {
+        name: torch.stack([state[name].float() for state in states]).mean(0)
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in first.items()
+    }
+
+
+def export(target: Path, sources: Sequence[Path]) -> None:
+    """Average ``sources``, write ``target`` beside, then rename.
 
     Raises:
-        ValueError: A weight is not finite in half precision.
+        ValueError: The sources are of different networks, or a weight is not finite in half
+            precision.
     """
-    checkpoint = torch.load(source, map_location="cpu", weights_only=True)
-    state = to_half(checkpoint.get("ema", checkpoint))
+    states = [read_state(source) for source in sources]
+    for source, state in zip(sources, states, strict=True):
+        shapes = {name: tensor.shape for name, tensor in state.items()}
+        if shapes != {name: tensor.shape for name, tensor in states[0].items()}:
+            raise ValueError(f"{source} and {sources[0]} hold networks of different sizes")
+    state = to_half(average(states))
     bad = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
     if bad:
-        raise ValueError(f"{source}: {bad[0]} is not finite in half precision")
+        raise ValueError(f"{sources[0]}: {bad[0]} is not finite in half precision")
     partial = target.with_suffix(".partial")
     torch.save(state, partial)
     os.replace(partial, target)
@@ -47,7 +72,7 @@ def export(source: Path, target: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path, help="last.pt or best.pt of a training")
     parser.add_argument("target", type=Path, help="the file to write")
+    parser.add_argument("sources", type=Path, nargs="+", help="last.pt or best.pt of a training")
     arguments = parser.parse_args()
-    export(arguments.source, arguments.target)
+    export(arguments.target, arguments.sources)
