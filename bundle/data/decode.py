@@ -118,15 +118,9 @@ def read_mat_masks(path: Path) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
     """
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
+    mat_masks_shape(path)
     with explained(f"cannot read {path} as a MATLAB file"):
-        content = io.loadmat(path)
-    masks = content.get("predicted")
-    if masks is None or masks.ndim != 3:
-        found = {name: value.shape for name, value in content.items() if name[0] != "_"}
-        raise ValueError(f"{path} holds {found}: expected 'predicted', (frames, height, width)")
-    return np.asarray(masks)
+        return np.asarray(io.loadmat(path, variable_names="predicted")["predicted"])
 
 
 def mat_masks_shape(path: Path) -> tuple[int, ...]:

@@ -189,12 +189,9 @@ class _Settings:
     def state_dict(self) -> dict[str, Any]:
         return self.values
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        raise NotImplementedError("settings are compared, not loaded")
-
 
 def _plain(value: Any) -> Any:
-    """What a checkpoint can hold and compare: 0.1 and "0.1" are the same, a list is its text."""
+    """What a checkpoint can hold and compare: numbers as they are, a list or mapping as its text."""
     return value if isinstance(value, (int, float, type(None))) else str(value)
 
 
