@@ -140,6 +140,28 @@ def test_training_runs_and_leaves_checkpoints(files, run_id, data, tmp_path):
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
+    ("layout", "folder"), [("image_pairs", "Kvasir-SEG"), ("davis", "DAVIS-2016-val")]
+)
+def test_fine_tuning_runs_on_pictures_and_videos(layout, folder, data, tiny_weights, tmp_path):
+    run(
+        ["train.yaml", "finetune.yaml"],
+        "training",
+        layout=layout,
+        dataset_dir=str(data / folder),
+        initial_weights=tiny_weights,
+        output_dir=str(tmp_path),
+        **TINY_TRAINING,
+    )
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [0 <= float(row["jaccard"]) <= 1 for row in csv.DictReader(file)] == [True]
+    split = json.loads((tmp_path / "splits" / f"{layout}.json").read_text())
+    assert split["train"]
+    assert not set(split["train"]) & set(split["valid"])
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("threads")
+@pytest.mark.parametrize(
     ("protocol", "folder", "classes"),
     [
         ("cvc_clinicdb", "CVC-ClinicDB", {"polyp"}),

@@ -81,9 +81,11 @@ class LossTable:
 
     def __init__(self, loss: TCMNLoss, path: str | Path, every: int = 20) -> None:
         self.loss, self.path, self.every = loss, Path(path), every
-        self.columns = ("cross_entropy", "dice", "contrastive", "value_distance", "collapsed")
+        self.columns = (
+            "cross_entropy", "dice", "contrastive", "value_distance", "collapsed", "seconds"
+        )  # fmt: skip
         self.rows: list[dict[str, float]] = []
-        self.begin = time.monotonic()
+        self.last = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
@@ -97,6 +99,7 @@ class LossTable:
 
     def _drop_later_rows(self, engine: Engine) -> None:
         """Rows past the checkpoint, of iterations that a resumed training does again."""
+        self.last = time.monotonic()
         if idist.get_rank() > 0 or not self.path.exists():
             return
         header, *rows = self.path.read_text().splitlines(keepends=True)
@@ -107,6 +110,8 @@ class LossTable:
 
     def _collect(self, engine: Engine) -> None:
         terms = {"loss": engine.state.output["loss"].item(), **self.loss.terms}
+        now = time.monotonic()
+        terms["seconds"], self.last = now - self.last, now
         self.rows.append(mean_over_processes(terms))
         if len(self.rows) < self.every:
             return
@@ -114,8 +119,7 @@ class LossTable:
         for name in ("loss", *self.columns):
             seen = [r[name] for r in self.rows if name in r]
             row[name] = f"{sum(seen) / len(seen):.5f}" if seen else ""
-        row["seconds"] = f"{(time.monotonic() - self.begin) / len(self.rows):.3f}"
-        self.rows, self.begin = [], time.monotonic()
+        self.rows = []
         logger.info(" ".join(f"{name}={value}" for name, value in row.items() if value != ""))
         if idist.get_rank() > 0:
             return
