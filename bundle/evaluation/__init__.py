@@ -1,0 +1,1 @@
+"""Comparing methods on whole videos: baselines, perturbed input, clinical values, tables."""
