@@ -6,6 +6,8 @@ gives its axes: query_BPK.
 """
 
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,9 @@ from torch import Tensor
 
 CHUNK_SCORES = 2**23
 """Most affinities (32 MiB in float32) that exist at once where no fused kernel fits."""
+
+GROWTH = 8
+"""Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
 
 
 def read_memory(
@@ -26,12 +31,8 @@ def read_memory(
     """Blend remembered values by how close their keys lie to the query.
 
     The similarity is the negative squared Euclidean distance over sqrt(K), and the weights are its
-    softmax over all remembered positions. Written out, ``-|k - q|^2 = 2 k.q - |k|^2 - |q|^2``; the
-    last term is constant under the softmax, and the second becomes one more key channel. So the whole
-    read is one call of attention. Training and inference both call this.
-
-    CUDA's memory-efficient kernel takes it without ever holding the affinities, if head sizes are
-    multiples of 8. Elsewhere PyTorch holds them, so the query is read in chunks that bound them.
+    softmax over all remembered positions. Training calls this; ``MemoryBank`` reads by the same
+    attention, from keys and values that lie ready.
 
     Args:
         keys: Key map of each remembered frame.
@@ -46,86 +47,203 @@ def read_memory(
     Source:
         TCMN section 2.2; similarity: STCN, Cheng et al. 2021, arXiv:2106.05210.
     """
-    if chunk_scores is None:
-        chunk_scores = 0 if query.is_cuda else CHUNK_SCORES
     with torch.autocast(query.device.type, enabled=False):
-        scale = 1 / math.sqrt(keys.shape[1])
-        key_BMK = keys.flatten(2).mT.float()
-        query_BPK = query.flatten(2).mT.float()
-        # The squared norm as one more channel, then zeros up to a multiple of 8 for the fused kernel.
-        pad = -(key_BMK.shape[-1] + 1) % 8
-        key_BMK = torch.cat([2 * key_BMK, -key_BMK.square().sum(-1, keepdim=True)], dim=-1)
-        key_BMK = F.pad(key_BMK, (0, pad))
-        query_BPK = F.pad(query_BPK, (0, 1), value=1.0)
-        query_BPK = F.pad(query_BPK, (0, pad))
+        key_BMK = _key_rows(keys.flatten(2))
         value_BMC = values.flatten(1, 2).flatten(2).mT.float()
-        positions = query_BPK.shape[1]
-        rows = positions if chunk_scores == 0 else chunk_scores // (len(keys) * key_BMK.shape[1])
-        reads = [
-            F.scaled_dot_product_attention(
-                part[:, None], key_BMK[:, None], value_BMC[:, None], scale=scale
-            )[:, 0]
-            for part in query_BPK.split(max(1, min(rows, positions)), dim=1)
-        ]
-        read_BPC = torch.cat(reads, dim=1)
+        read_BPC = _attend(query, key_BMK, value_BMC, chunk_scores)
     read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
     return read.to(values.dtype)
 
 
-class MemoryBank:
-    """The remembered frames of one video; the first, which is annotated, is never dropped.
+def _key_rows(keys_BKM: Tensor) -> Tensor:
+    """Keys as attention wants them: (B, M, K + 1), zeros behind, up to a multiple of 8.
 
-    Holds state, not weights, so it is no ``nn.Module``: the inferer makes one per video.
+    Written out, ``-|k - q|^2 = 2 k.q - |k|^2 - |q|^2``; the last term is constant under the softmax,
+    and the second becomes one more key channel. So the whole read is one call of attention.
+    """
+    key_BMK = keys_BKM.mT.float()
+    rows = torch.cat([2 * key_BMK, -key_BMK.square().sum(-1, keepdim=True)], dim=-1)
+    return F.pad(rows, (0, -rows.shape[-1] % 8))
+
+
+def _attend(
+    query: Float[Tensor, "B K h w"],
+    key_BMK: Tensor,
+    value_BMC: Tensor,
+    chunk_scores: int | None = None,
+) -> Tensor:
+    """(B, P, C). CUDA's memory-efficient kernel never holds the affinities, if head sizes are
+    multiples of 8. Elsewhere PyTorch does, so the query is read in chunks that bound them.
+    """
+    if chunk_scores is None:
+        chunk_scores = 0 if query.is_cuda else CHUNK_SCORES
+    query_BPK = F.pad(query.flatten(2).mT.float(), (0, 1), value=1.0)
+    query_BPK = F.pad(query_BPK, (0, key_BMK.shape[-1] - query_BPK.shape[-1]))
+    scale = 1 / math.sqrt(query.shape[1])
+    positions = query_BPK.shape[1]
+    rows = positions if chunk_scores == 0 else chunk_scores // (len(query) * key_BMK.shape[1])
+    reads = [
+        F.scaled_dot_product_attention(
+            part[:, None], key_BMK[:, None], value_BMC[:, None], scale=scale
+        )[:, 0]
+        for part in query_BPK.split(max(1, min(rows, positions)), dim=1)
+    ]
+    return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """What a policy knows of a remembered frame.
+
+    Attributes:
+        time: Rises with each frame that is remembered.
+        prompt: The frame's mask was given; such frames are never dropped.
+        confidence: In the frame's mask, in [0, 1].
+        key: A coarse map of its key, one vector (D,), to tell how alike two frames are.
+    """
+
+    time: int
+    prompt: bool
+    confidence: float
+    key: Float[Tensor, " D"]
+
+
+def drop_oldest(frames: Mapping[int, Remembered]) -> int:
+    """The slot of the frame that was remembered first: prompts and the latest frames stay."""
+    return min(_droppable(frames), key=lambda slot: frames[slot].time)
+
+
+def drop_least_useful(frames: Mapping[int, Remembered]) -> int:
+    """The slot of the frame that adds least: alike to another one, or with a mask of low confidence.
+
+    A frame's worth is the distance of its key to the nearest other one, times its confidence. The
+    latest frame always stays, since the next one will look most like it.
+    """
+    keys = torch.stack([frame.key for frame in frames.values()])
+    distance = torch.cdist(keys[None], keys[None])[0].fill_diagonal_(math.inf)
+    nearest = dict(zip(frames, distance.min(1).values.tolist(), strict=True))
+    slots = _droppable(frames)
+    latest = max(slots, key=lambda slot: frames[slot].time)
+    return min(slots, key=lambda slot: (slot == latest, nearest[slot] * frames[slot].confidence))
+
+
+def _droppable(frames: Mapping[int, Remembered]) -> list[int]:
+    return [slot for slot, frame in frames.items() if not frame.prompt]
+
+
+Policy = Callable[[Mapping[int, Remembered]], int]
+POLICIES: dict[str, Policy] = {"latest": drop_oldest, "useful": drop_least_useful}
+"""What goes when memory is full: name -> (slot -> frame) -> slot to give up."""
+
+
+class MemoryBank:
+    """The remembered frames of one video, laid out as the read wants them.
+
+    Softmax does not care about order, so a frame that goes leaves its place to the one that comes:
+    nothing is moved or stacked. Holds state, not weights, so it is no ``nn.Module``: the inferer
+    makes one per pass over a video. For inference only: what it holds is cut off from gradients.
 
     Args:
-        capacity: Most frames kept, at least 2; past it the oldest but the first goes. None keeps all
-            (the paper).
+        capacity: Most frames kept, at least 2; past it ``policy`` says which goes. Frames whose mask
+            was given always stay, with one more, even beyond it. None keeps all (the paper).
+        policy: A name in ``POLICIES``.
 
     Raises:
-        ValueError: ``capacity`` is below 2.
+        ValueError: ``capacity`` is below 2 or the policy is unknown.
 
     Example:
         >>> bank = MemoryBank(capacity=2)
-        >>> for _ in range(3):
-        ...     bank.add(torch.ones(1, 8, 4, 4), torch.ones(1, 1, 16, 4, 4))
+        >>> for t in range(3):
+        ...     bank.add(torch.ones(1, 8, 4, 4), torch.ones(1, 1, 16, 4, 4), prompt=t == 0)
         >>> len(bank), bank.read(torch.ones(1, 8, 4, 4)).shape
         (2, torch.Size([1, 1, 16, 4, 4]))
     """
 
-    def __init__(self, capacity: int | None = None) -> None:
+    def __init__(self, capacity: int | None = None, policy: str = "latest") -> None:
         if capacity is not None and capacity < 2:
             raise ValueError(f"capacity must hold the first frame and one more, got {capacity}")
-        self.capacity = capacity
-        self._keys: list[Tensor] = []
-        self._values: list[Tensor] = []
+        if policy not in POLICIES:
+            raise ValueError(f"unknown memory policy {policy!r}: expected one of {list(POLICIES)}")
+        self.capacity, self.policy = capacity, policy
+        self.frames: dict[int, Remembered] = {}
+        self._shapes: tuple[torch.Size, torch.Size] | None = None
+        self._keys: Tensor
+        self._values: Tensor
+        self._added = 0
 
     def __len__(self) -> int:
-        return len(self._keys)
+        return len(self.frames)
 
-    def add(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
+    def add(
+        self,
+        key: Float[Tensor, "B K h w"],
+        value: Float[Tensor, "B N V h w"],
+        *,
+        prompt: bool = False,
+        confidence: float = 1.0,
+    ) -> None:
         """Remember one frame.
+
+        Args:
+            key: Its key map.
+            value: Its value map of each object.
+            prompt: Its mask was given: never drop it.
+            confidence: In its mask, in [0, 1].
 
         Raises:
             ValueError: The frame's shape differs from the frames held.
         """
-        if self._keys and (key.shape, value.shape) != (self._keys[0].shape, self._values[0].shape):
+        if self._shapes is None:
+            self._shapes = key.shape, value.shape
+            self._positions = key.shape[-2] * key.shape[-1]
+            self._make_room(key, value, min(GROWTH, self.capacity or GROWTH))
+        elif (key.shape, value.shape) != self._shapes:
             raise ValueError(
                 f"frame of key {tuple(key.shape)}, value {tuple(value.shape)} does not fit memory of "
-                f"key {tuple(self._keys[0].shape)}, value {tuple(self._values[0].shape)}; "
+                f"key {tuple(self._shapes[0])}, value {tuple(self._shapes[1])}; "
                 "use a new MemoryBank for each video"
             )
-        if len(self) == self.capacity:
-            del self._keys[1], self._values[1]
-        self._keys.append(key)
-        self._values.append(value)
+        slot = self._free_slot(key, value)
+        rows = slice(slot * self._positions, (slot + 1) * self._positions)
+        with torch.autocast(key.device.type, enabled=False), torch.no_grad():
+            self._keys[:, rows] = _key_rows(key.flatten(2))
+            self._values[:, rows] = value.flatten(1, 2).flatten(2).mT.float()
+            coarse = F.adaptive_avg_pool2d(key.float(), 4).flatten()
+        self.frames[slot] = Remembered(self._added, prompt, confidence, coarse)
+        self._added += 1
 
     def read(self, query: Float[Tensor, "B K h w"]) -> Float[Tensor, "B N V h w"]:
-        """Read the whole memory for one frame; see ``read_memory``.
+        """Read the whole memory for one frame; see ``read_memory``. float32.
 
         Raises:
             RuntimeError: Nothing is remembered yet.
         """
-        if not self._keys:
+        if self._shapes is None:
             raise RuntimeError("memory is empty: add the annotated first frame before reading")
-        keys, values = torch.stack(self._keys, dim=2), torch.stack(self._values, dim=3)
-        return read_memory(keys, values, query)
+        held = len(self) * self._positions
+        with torch.autocast(query.device.type, enabled=False):
+            read_BPC = _attend(query, self._keys[:, :held], self._values[:, :held])
+        return read_BPC.mT.unflatten(1, self._shapes[1][1:3]).unflatten(-1, query.shape[-2:])
+
+    def _free_slot(self, key: Tensor, value: Tensor) -> int:
+        full = self.capacity is not None and len(self) >= self.capacity
+        if full and _droppable(self.frames):
+            return POLICIES[self.policy](self.frames)
+        room = self._keys.shape[1] // self._positions
+        if len(self) == room:
+            most = 2 * room if self.capacity is None else max(room + 1, self.capacity)
+            self._make_room(key, value, min(2 * room, most))
+        return len(self)
+
+    def _make_room(self, key: Tensor, value: Tensor, frames: int) -> None:
+        batch, channels = key.shape[:2]
+        rows = frames * self._positions
+        width = channels + 1 + -(channels + 1) % 8
+        keys = key.new_zeros((batch, rows, width), dtype=torch.float32)
+        values = value.new_zeros(
+            (batch, rows, value.shape[1] * value.shape[2]), dtype=torch.float32
+        )
+        if self.frames:
+            keys[:, : self._keys.shape[1]] = self._keys
+            values[:, : self._values.shape[1]] = self._values
+        self._keys, self._values = keys, values

@@ -69,6 +69,46 @@ def parse_count(value: Any, name: str) -> int | None:
     raise ValueError(f"--{name} must be a whole number or null, got {value!r}")
 
 
+def parse_capacity(value: Any) -> int | str | None:
+    """Read the option ``capacity``: ``auto``, a whole number or ``null``.
+
+    Raises:
+        ValueError: It is none of them.
+    """
+    return "auto" if value == "auto" else parse_count(value, "capacity")
+
+
+def parse_number(value: Any, name: str) -> float:
+    """Read a number.
+
+    Raises:
+        ValueError: It is none.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    raise ValueError(f"--{name} must be a number, got {value!r}")
+
+
+def parse_text(value: Any) -> str | None:
+    """Read text, or ``null``, which the command line hands over as text."""
+    return None if value is None or str(value).lower() in ("null", "none") else str(value)
+
+
+def parse_list(value: Any, name: str) -> list[str]:
+    """Read a list of texts, or one text with commas between them, each once.
+
+    Raises:
+        ValueError: It is neither, or an entry is empty.
+    """
+    texts = value.strip("[]").split(",") if isinstance(value, str) else value
+    if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"--{name} must be a list, or text with commas, got {value!r}")
+    stripped = [text.strip(" '\"") for text in texts]
+    if not all(stripped):
+        raise ValueError(f"--{name} has an empty entry: {value!r}")
+    return list(dict.fromkeys(stripped))
+
+
 def print_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:

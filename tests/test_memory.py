@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from bundle import memory as memory_module
-from bundle.memory import MemoryBank, read_memory
+from bundle.memory import POLICIES, MemoryBank, read_memory
 
 # T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
 FRAMES, HEIGHT, WIDTH = 3, 2, 3
@@ -146,12 +146,62 @@ def test_bank_keeps_the_first_frame_and_the_newest(capacity, kept):
     bank = MemoryBank(capacity)
     for number in range(5):
         one_hot = F.one_hot(torch.tensor(number), 5).float()
-        bank.add(torch.zeros(1, 8, 1, 1), one_hot.view(1, 1, 5, 1, 1))
+        bank.add(torch.zeros(1, 8, 1, 1), one_hot.view(1, 1, 5, 1, 1), prompt=number == 0)
     # Equal keys: the read is the mean of what is held.
     read = bank.read(torch.zeros(1, 8, 1, 1)).flatten()
     assert len(bank) == len(kept)
     assert read.nonzero().flatten().tolist() == kept
     torch.testing.assert_close(read[kept], torch.full((len(kept),), 1 / len(kept)))
+
+
+def held_frames(bank, count):
+    """Which of ``count`` frames, whose values are one-hot and whose keys are alike, are in memory."""
+    return bank.read(torch.zeros(1, 8, 4, 4))[0, 0, :count, 0, 0].nonzero().flatten().tolist()
+
+
+def add_one_hot(bank, number, count, key=0.0, **kwargs):
+    value = F.one_hot(torch.tensor(number), count).float().view(1, 1, count, 1, 1)
+    bank.add(torch.full((1, 8, 4, 4), key), value.expand(1, 1, count, 4, 4), **kwargs)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("capacity", [2, 3, 4])
+def test_prompts_are_never_dropped(policy, capacity):
+    bank = MemoryBank(capacity, policy)
+    for number in range(9):
+        add_one_hot(bank, number, 9, prompt=number in (0, 2, 5))
+    held = held_frames(bank, 9)
+    assert {0, 2, 5} <= set(held)
+    assert 8 in held
+    assert len(held) == len(bank) == 4
+
+
+def test_the_useful_policy_drops_what_is_alike_or_unsure():
+    bank = MemoryBank(4, "useful")
+    for number, (key, confidence) in enumerate(
+        [(0.0, 1.0), (5.0, 1.0), (5.1, 1.0), (9.0, 0.01), (20.0, 1.0)]
+    ):
+        add_one_hot(bank, number, 6, key, prompt=number == 0, confidence=confidence)
+    assert {frame.time for frame in bank.frames.values()} == {0, 2, 3, 4}
+    add_one_hot(bank, 5, 6, 30.0)
+    assert {frame.time for frame in bank.frames.values()} == {0, 2, 4, 5}
+
+
+def test_an_unbounded_bank_grows_without_change():
+    bank, keys, values = MemoryBank(), [], []
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):  # beyond two doublings
+        keys.append(torch.randn(2, 7, 2, 3, generator=draw))
+        values.append(torch.randn(2, 2, 5, 2, 3, generator=draw))
+        bank.add(keys[-1], values[-1])
+    query = torch.randn(2, 7, 2, 3, generator=draw)
+    expected = read_memory(torch.stack(keys, 2), torch.stack(values, 3), query)
+    torch.testing.assert_close(bank.read(query), expected)
+
+
+def test_an_unknown_policy_is_refused():
+    with pytest.raises(ValueError, match="unknown memory policy 'best': expected one of"):
+        MemoryBank(4, "best")
 
 
 @pytest.mark.parametrize("capacity", [1, 0, -3])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bundle.memory import MemoryBank
+from bundle.memory import read_memory
 from bundle.networks.decoder import MaskDecoder
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip
@@ -129,18 +129,19 @@ class TCMN(nn.Module):
         clip = F.pad(clip, (0, 0, 0, -width % STRIDE, 0, -height % STRIDE))
         images = clip[:, :3].movedim(-1, 1).flatten(0, 1)
         encoded = self.encode(images.contiguous(memory_format=torch.channels_last))
-        bank = MemoryBank()
-        logits, values = [], []
+        logits: list[Tensor] = []
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
         for t in range(frames):
             features = FrameFeatures(*(x.unflatten(0, (-1, frames))[:, t] for x in encoded))
             if t == 0:
                 logits.append(aggregate(clip[:, 3:, ..., 0].float()))
             else:
-                logits.append(self.segment(features, bank.read(features.key)))
-            if t % every == 0 or return_values:
-                value = self.memorize(features, logits[-1].softmax(1)[:, 1:])
-                values.append(value)
-                bank.add(features.key, value)
+                memory = torch.stack(keys, dim=2), torch.stack(values, dim=3)
+                logits.append(self.segment(features, read_memory(*memory, features.key)))
+            if t % every == 0:
+                keys.append(features.key)
+                values.append(self.memorize(features, logits[-1].softmax(1)[:, 1:]))
         stacked = torch.stack(logits, dim=-1)[:, :, :height, :width]
         return ClipPrediction(stacked, torch.stack(values, dim=3)) if return_values else stacked
 

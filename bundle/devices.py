@@ -1,0 +1,60 @@
+"""What a machine has: its devices, the precision that pays on them, free memory."""
+
+from contextlib import AbstractContextManager
+from typing import Any
+
+import psutil
+import torch
+
+from bundle.distributed import process_device
+
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def find_device(name: str | torch.device) -> torch.device:
+    """The device of that name; ``auto`` is CUDA or MPS (Apple) if there is one, else the CPU.
+
+    Of several GPUs each process that torchrun started gets its own.
+
+    Raises:
+        ValueError: The name is unknown, or this machine has no such device.
+    """
+    if name == "auto":
+        found = torch.accelerator.current_accelerator(check_available=True)
+        if found is None or found.type not in ("cuda", "mps"):
+            return torch.device("cpu")
+        return process_device() if found.type == "cuda" else found
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name} was asked for, but PyTorch finds {torch.cuda.device_count()} CUDA "
+            "devices here: use --device cpu, or auto"
+        )
+    return device
+
+
+def autocast(
+    precision: str, device: torch.device, *, training: bool = False
+) -> AbstractContextManager[Any]:
+    """Mixed precision for a device.
+
+    ``auto``: float16 on CUDA; on a CPU bfloat16 where that is faster. That takes AMX tile units for
+    single frames, while batches in training gain with AVX-512's bfloat16 alone. Elsewhere float32.
+    """
+    dtype = PRECISIONS.get(precision)
+    if precision == "auto" and device.type == "cuda":
+        dtype = torch.float16
+    elif precision == "auto" and device.type == "cpu":
+        unit = "avx512_bf16" if training else "amx_bf16"
+        dtype = torch.bfloat16 if torch.cpu.get_capabilities().get(unit) else None
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Free memory of a device; of the machine where the device does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
