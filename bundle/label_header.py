@@ -1,7 +1,10 @@
 """Where a label volume lies: the NIfTI header that goes with a video's masks."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
+from jaxtyping import UInt8
 
 from bundle.data.video import VideoSource
 
@@ -46,3 +49,20 @@ def label_header(video: VideoSource) -> nib.Nifti1Header:
     # Without a unit, whoever reads the file knows that its spacing means nothing.
     header.set_xyzt_units("mm" if video.spacing_mm else None, "sec" if fps else None)
     return header
+
+
+def save_label_volume(
+    path: Path, labels: UInt8[np.ndarray, "x y t"], spacing_mm: tuple[float, float] | None
+) -> None:
+    """Write labels whose source has no geometry of its own as NIfTI, the upper left pixel at 0.
+
+    Args:
+        path: Ends in ``.nii.gz``.
+        labels: Columns first, as in NIfTI.
+        spacing_mm: Distance between rows and between columns; without it no unit is declared.
+    """
+    row, column = spacing_mm or (1.0, 1.0)
+    kind = nib.Nifti1Image if max(labels.shape) <= NIFTI1_MAX_SIDE else nib.Nifti2Image
+    image = kind(labels, np.diag([column, row, 1.0, 1.0]))
+    image.header.set_xyzt_units("mm" if spacing_mm else None)
+    nib.save(image, path)

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import bundle.outputs
+import bundle.outputs.pictures
 from bundle.data.video import Geometry, VideoSource
 from bundle.label_header import label_header
 from bundle.outputs import ResultWriter, blend
+from bundle.outputs.table import TableWriter
 from bundle.summary import PALETTE, pick_frames
 
 HEIGHT, WIDTH, FRAMES = 35, 53, 11
@@ -62,7 +63,7 @@ def everything(folder):
 @pytest.fixture
 def no_picture(monkeypatch):
     """Drawing takes most of the time: left out where it is beside the point."""
-    monkeypatch.setattr(bundle.outputs, "draw_summary", lambda *args, **options: None)
+    monkeypatch.setattr(bundle.outputs.pictures, "draw_summary", lambda *args, **options: None)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +251,9 @@ def test_table_has_exact_areas_for_each_frame_and_object(results):
     assert len(rows) == FRAMES * 2
     assert rows[0] == {
         "frame": "0", "time_s": "0.000000", "object": "2", "area_px": "0", "area_mm2": "0",
+        "centroid_x_px": "", "centroid_y_px": "", "confidence": "", "review": "false",
     }  # fmt: skip
+    assert (rows[1]["centroid_x_px"], rows[1]["centroid_y_px"]) == ("14.50", "8.50")
     for row, (index, object_id) in zip(
         rows, [(i, o) for i in range(FRAMES) for o in (2, 7)], strict=True
     ):
@@ -267,6 +270,22 @@ def test_table_leaves_unknown_times_and_sizes_empty(tmp_path):
     rows = read_table(write(tmp_path, make_source(fps=None, spacing_mm=None)))
     assert {(row["time_s"], row["area_mm2"]) for row in rows} == {("", "")}
     assert rows[-1]["area_px"] == "200"
+
+
+@pytest.mark.usefixtures("no_picture")
+def test_table_has_confidences_and_frames_to_review_where_given(tmp_path):
+    with ResultWriter(tmp_path, make_source()) as writer:
+        for index, (frame, labels) in enumerate(make_clip(make_source())):
+            given = {7: 0.9, 2: index / 10, 9: float("nan")} if index in (1, 4) else None
+            writer.write(frame, labels, given, review=index == 4)
+    rows = {(row["frame"], row["object"]): row for row in read_table(writer.folder)}
+    assert rows["4", "2"]["confidence"] == "0.4000"
+    assert rows["1", "2"]["confidence"] == "0.1000"  # asked about, if not to be seen
+    assert (rows["1", "7"]["confidence"], rows["2", "7"]["confidence"]) == ("0.9000", "")
+    assert (rows["1", "9"]["confidence"], rows["1", "9"]["area_px"]) == ("", "0")
+    assert [key for key, row in rows.items() if row["review"] == "true"] == [
+        ("4", "2"), ("4", "7"), ("4", "9"),
+    ]  # fmt: skip
 
 
 # Picture
@@ -329,12 +348,12 @@ def test_an_exception_leaves_nothing(tmp_path, error, written):
 
 
 @pytest.mark.usefixtures("no_picture")
-@pytest.mark.parametrize("step", ["_write_table", "_move_into_place"])
+@pytest.mark.parametrize("step", [(TableWriter, "finish"), (ResultWriter, "_move_into_place")])
 def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, monkeypatch, step):
     def fail(self):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ResultWriter, step, fail)
+    monkeypatch.setattr(*step, fail)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path, make_source())
     assert everything(tmp_path) == []
@@ -344,7 +363,7 @@ def test_a_failing_encoder_at_the_start_leaves_nothing(tmp_path, monkeypatch):
     def fail(*args, **options):
         raise OSError("no encoder")
 
-    monkeypatch.setattr(bundle.outputs, "OverlayVideo", fail)
+    monkeypatch.setattr(bundle.outputs.pictures, "OverlayVideo", fail)
     with pytest.raises(OSError, match="no encoder"), ResultWriter(tmp_path, make_source()):
         pass
     assert everything(tmp_path) == []
