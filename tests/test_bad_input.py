@@ -41,9 +41,6 @@ def inputs(tmp_path):
     volume = np.zeros((40, 24, 3), np.uint8)
     volume[10:30, 6:18, 0] = 1
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "three.nii.gz")
-    late = np.zeros((40, 24, 4), np.uint8)
-    late[10:30, 6:18, 2] = 1
-    nib.save(nib.Nifti1Image(late, np.eye(4)), tmp_path / "late.nii.gz")
     (tmp_path / "notes.txt").write_text("no video\n")
     (tmp_path / "broken.mp4").write_bytes(b"\0" * 200)
     (tmp_path / "frames").mkdir()
@@ -105,7 +102,6 @@ def root_cause(error):
         ({"mask": "empty.png"}, "empty"),
         ({"mask": "colour.png"}, "colour picture"),
         ({"mask": "three.nii.gz"}, "3"),
-        ({"mask": "late.nii.gz"}, "found the first on frame 2"),
         ({"weights": "nothing.pt"}, "no weights at"),
         ({"weights": "text.pt"}, "not a weights file"),
         ({"network_def#value_channels": 16}, "another network"),

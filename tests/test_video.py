@@ -19,6 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, MultiFrameGrayscaleByteSecondary
 
 from bundle.data import dicom as dicom_module
 from bundle.data import video as video_module
+from bundle.data import video_file
 from bundle.data.decode import natural_key
 from bundle.data.video import open_video, read_annotations
 
@@ -194,14 +195,14 @@ def test_a_name_that_looks_like_a_protocol(tmp_path, colour, monkeypatch):
 def test_video_files_decode_no_further_than_asked(tmp_path, colour, monkeypatch):
     video = open_video(write_video(tmp_path / "a.avi", colour, "ffv1", "bgr0"))
     decoded = []
-    decode = video_module._decode
+    decode = video_file.decode
 
     def counting(path):
         for frame in decode(path):
             decoded.append(frame)
             yield frame
 
-    monkeypatch.setattr(video_module, "_decode", counting)
+    monkeypatch.setattr(video_file, "decode", counting)
     assert len(list(itertools.islice(video, 3))) == 3
     assert len(decoded) == 3
 
@@ -763,12 +764,27 @@ def test_mask_volume_with_another_number_of_frames(tmp_path, video):
         read_annotations(path, video)
 
 
-def test_mask_folder_with_another_number_of_files(tmp_path, video):
-    (tmp_path / "masks").mkdir()
-    for index in (0, 5):
-        Image.fromarray(square(1)).save(tmp_path / "masks" / f"{index}.png")
-    with pytest.raises(ValueError, match=r"masks holds 2 masks but .* has 12 frames"):
-        read_annotations(tmp_path / "masks", video)
+def mask_folder(folder, *names):
+    folder.mkdir()
+    for label, name in enumerate(names, start=1):
+        Image.fromarray(square(label)).save(folder / f"{name}.png")
+    return folder
+
+
+def test_masks_of_a_folder_belong_to_the_frames_of_their_names(tmp_path, video):
+    found = read_annotations(mask_folder(tmp_path / "masks", "10", "2"), video)
+    assert {index: labels.max() for index, labels in found.items()} == {10: 1, 2: 2}
+
+
+def test_masks_of_a_video_file_are_numbered_from_0(tmp_path, colour):
+    file = open_video(write_video(tmp_path / "a.avi", colour, "ffv1", "bgr0"))
+    found = read_annotations(mask_folder(tmp_path / "masks", "mask_000", "mask_007"), file)
+    assert {index: labels.max() for index, labels in found.items()} == {0: 1, 7: 2}
+
+
+def test_a_mask_of_a_folder_that_fits_no_frame(tmp_path, video):
+    with pytest.raises(ValueError, match=r"30.png belongs to no frame: .*masks holds 2 masks and"):
+        read_annotations(mask_folder(tmp_path / "masks", "3", "30"), video)
 
 
 def test_colour_volume_is_no_mask(tmp_path, video, colour):

@@ -4,6 +4,8 @@ T frames of H x W. Every draw derives from seed, epoch and index, so a resumed t
 same clips, whatever the number of workers.
 """
 
+import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -89,6 +91,22 @@ def first_shown(video: Video) -> int:
         if np.isin(read_masks(video, [i])[0], list(video.labels)).any():
             return i
     raise ValueError(f"all {len(video.masks)} masks of video {video.id} are empty")
+
+
+def frame_names(video: Video) -> list[str]:
+    """What to call each frame: its own file's name without suffix, or its index, from 0.
+
+    The index, of five digits, names all frames of a video whose files hold many frames each, or do
+    not sort into the order of time as plain text: then a folder listing has the right order.
+    """
+    names = [
+        ref.name.removesuffix(".gz").rsplit(".", 1)[0].replace("|", "_")
+        for ref in video.frames
+        if isinstance(ref, Path)
+    ]
+    if len(names) == len(video.frames) and names == sorted(set(names)):
+        return names
+    return [f"{i:05d}" for i in range(len(video.frames))]
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
@@ -231,10 +249,12 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, ``name`` and ``classes``.
+        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, and what is known besides.
 
-        Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated;
-        ``classes`` are their names.
+        Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated.
+        All else is of a form that batches: ``name``; ``classes`` and ``ids`` of the objects,
+        ``frame_names``, each text with | between its entries; ``patient``; ``spacing_mm`` (2,),
+        NaN if unknown; ``info`` as JSON.
 
         Raises:
             ValueError: All masks are empty.
@@ -246,11 +266,16 @@ class VideoDataset(Dataset[dict[str, Any]]):
         renumbered = label.clamp(max=0)
         for number, i in enumerate(ids, start=1):
             renumbered[label == i] = number
-        classes = [video.labels[i] for i in ids]
+        names = frame_names(video)
         item = {
             "image": image.float() / 255,
             "label": renumbered,
             "name": video.id,
-            "classes": "|".join(classes),
+            "classes": "|".join(video.labels[i] for i in ids),
+            "ids": "|".join(map(str, ids)),
+            "frame_names": "|".join(names[i] for i in frames),
+            "patient": video.patient,
+            "spacing_mm": torch.tensor(video.spacing_mm or (math.nan, math.nan)),
+            "info": json.dumps(dict(video.info)),
         }
         return item if self.transform is None else self.transform(item)

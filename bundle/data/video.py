@@ -7,7 +7,6 @@ array files are in ``bundle.data.volumes``, DICOM in ``bundle.data.dicom``, sing
 
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +26,9 @@ from bundle.data.decode import (
     snap_labels,
 )
 from bundle.data.dicom import open_dicom
+from bundle.data.mask_folder import match_masks
+from bundle.data.records import FrameOf, FrameRef
+from bundle.data.video_file import decode, read_video_file, video_stream
 from bundle.data.volumes import (
     Geometry,
     VideoSource,
@@ -76,22 +78,22 @@ def read_annotations(path: str | Path, video: VideoSource) -> dict[int, LabelMap
 
     Args:
         path: One mask for the first frame (a picture, or a 2D NIfTI or MetaImage); or a volume of
-            the video's size, (x, y, t) or (x, y, 1, t), or a folder with one picture per frame,
-            whose empty frames count as not annotated.
+            the video's size, (x, y, t) or (x, y, 1, t); or a folder of pictures, which
+            ``bundle.data.mask_folder`` matches with frames. Empty masks count as not annotated.
         video: What the masks belong to.
 
     Returns:
         Frame index -> (H, W) uint8 labels; see ``bundle.data.decode.snap_labels``.
 
     Raises:
-        FileNotFoundError: There is no such file or folder.
+        FileNotFoundError: There is no such file or folder, or nothing in it.
         ValueError: The masks are empty, hold no labels, or differ from the video in size or number.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such mask: {path}")
     annotations = {}
-    for index, (source, labels) in enumerate(_read_masks(path, video)):
+    for index, source, labels in _read_masks(path, video):
         height, width = labels.shape
         if (height, width) != (video.height, video.width):
             raise ValueError(
@@ -105,22 +107,23 @@ def read_annotations(path: str | Path, video: VideoSource) -> dict[int, LabelMap
     return annotations
 
 
-def _read_masks(path: Path, video: VideoSource) -> Iterator[tuple[str, LabelMap]]:
-    """What to call a mask in messages, and its labels: one mask, or one for each frame."""
+def _read_masks(path: Path, video: VideoSource) -> Iterator[tuple[int, str, LabelMap]]:
+    """Frame index, what to call the mask in messages, and its labels."""
     if path.is_dir():
-        files = _list_frames(path)
-        _check_count(path, len(files), video)
-        for file in files:
-            yield str(file), read_labels(file)
+        frames: list[FrameRef] = [FrameOf(video.path, i) for i in range(video.frame_count)]
+        if video.path.is_dir():
+            frames = list(_list_frames(video.path))
+        for index, file in match_masks(path, video.path, frames).items():
+            yield index, str(file), read_labels(file)
     elif not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES) or is_single_image(path):
-        yield str(path), read_labels(path)
+        yield 0, str(path), read_labels(path)
     else:
         volume = open_volume(path)
         _check_count(path, volume.frame_count, video)
         for index, values in enumerate(volume.pixels(range(volume.frame_count))):
             if values.ndim != 2:
                 raise ValueError(f"{path} holds colours: expected label numbers, 0 for background")
-            yield str(path), snap_labels(values, f"frame {index} of {path}")
+            yield index, str(path), snap_labels(values, f"frame {index} of {path}")
 
 
 def _check_count(path: Path, count: int, video: VideoSource) -> None:
@@ -170,7 +173,7 @@ def _read_folder(files: list[Path], indices: Sequence[int]) -> Iterator[np.ndarr
 
 def _open_video_file(path: Path) -> VideoSource:
     try:
-        with _video_stream(path) as (container, stream):
+        with video_stream(path) as (container, stream):
             kind, rate = container.format.name, stream.average_rate
     except (OSError, ValueError, av.FFmpegError) as error:
         raise ValueError(f"cannot open {path} as a video ({error}): expected {KINDS}") from error
@@ -182,7 +185,7 @@ def _open_video_file(path: Path) -> VideoSource:
     if frame_count == 0:
         raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
     with explained(f"cannot read the first frame of {path}"):
-        height, width = next(_read_video_file(path, [0])).shape[:2]
+        height, width = next(read_video_file(path, frame_count, [0])).shape[:2]
     return VideoSource(
         path=path,
         name=source_name(path),
@@ -192,31 +195,12 @@ def _open_video_file(path: Path) -> VideoSource:
         fps=float(rate) if rate else None,
         spacing_mm=None,
         geometry=_plain_geometry(width, height, frame_count),
-        read=partial(_read_video_file, path),
+        read=partial(read_video_file, path, frame_count),
     )
 
 
-@contextmanager
-def _video_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    # An absolute path: FFmpeg takes "a:b.avi" for a protocol.
-    with av.open(str(path.absolute())) as container:
-        if not container.streams.video:
-            raise ValueError("it has no pictures")
-        yield container, container.streams.video[0]
-
-
-def _decode(path: Path) -> Iterator[av.VideoFrame]:
-    """All frames in order; a packet that is cut short raises, where FFmpeg would patch it up."""
-    with _video_stream(path) as (container, stream):
-        for packet in container.demux(stream):
-            if packet.is_corrupt:
-                yield from stream.decode(None)  # what the decoder still holds back is sound
-                raise EOFError("the last frame is cut short")
-            yield from packet.decode()
-
-
 def _count_frames(path: Path) -> int:
-    with _video_stream(path) as (container, stream):
+    with video_stream(path) as (container, stream):
         packets = sum(
             1
             for packet in container.demux(stream)
@@ -228,7 +212,7 @@ def _count_frames(path: Path) -> int:
     # Headers may be silent or wrong, and packets hold no frame or two: only decoding tells.
     count = 0
     try:
-        for _ in _decode(path):
+        for _ in decode(path):
             count += 1
     except (av.FFmpegError, EOFError) as error:
         raise ValueError(
@@ -238,13 +222,3 @@ def _count_frames(path: Path) -> int:
     if count < declared:
         logger.warning("%s declares %d frames but holds %d: is it whole?", path, declared, count)
     return count
-
-
-def _read_video_file(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    decoded = enumerate(_decode(path))
-    for wanted in indices:
-        frame = next((frame for index, frame in decoded if index == wanted), None)
-        if frame is None:
-            return
-        # Both count quarter turns counter-clockwise.
-        yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))

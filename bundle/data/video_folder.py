@@ -4,7 +4,6 @@
 the folder of masks ``c_mask``; any kind of mask goes with any kind of video.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bundle.data.decode import (
     natural_key,
 )
 from bundle.data.generic import ANY_OBJECT, list_images
+from bundle.data.mask_folder import match_masks
 from bundle.data.records import FrameOf, FrameRef, Report, Video, stop
 from bundle.data.roots import check_root
 from bundle.data.video import is_dicom, open_video
@@ -47,6 +47,29 @@ def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
         ValueError: By default, if a file cannot be opened, two have one name, or masks do not fit
             the frames in number.
     """
+    records = []
+    for stem, (videos, masks) in find_pairs(root).items():
+        try:
+            video, mask = pick_pair(stem, videos, masks)
+            records.append(make_record(stem.name, video, mask))
+        except (OSError, ValueError) as problem:
+            report(problem)
+    return records
+
+
+def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
+    """What a folder holds of each video, unopened, for ``pick_pair``.
+
+    Args:
+        root: See ``video_folder``.
+
+    Returns:
+        The video's path without suffix to its video and its mask, in natural order. There may be
+        none or several of either.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no mask in it.
+    """
     root = check_root(root, [f"*{MASK}", f"*{MASK}.*"], "videos with masks beside them")
     videos: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
@@ -59,15 +82,19 @@ def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
                 masks.setdefault(name.removesuffix(MASK), []).append(path)
         elif _is_video(path):
             videos.setdefault(name, []).append(path)
-    records = []
-    for name in sorted({*videos, *masks}, key=natural_key):
-        try:
-            video = _only(videos.get(name, []), "video", masks.get(name, []), root / name)
-            mask = _only(masks.get(name, []), "mask", [video], root / f"{name}{MASK}")
-            records.append(make_record(name, video, mask))
-        except (OSError, ValueError) as problem:
-            report(problem)
-    return records
+    names = sorted({*videos, *masks}, key=natural_key)
+    return {root / name: (videos.get(name, []), masks.get(name, [])) for name in names}
+
+
+def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tuple[Path, Path]:
+    """The one video and the one mask of what ``find_pairs`` found.
+
+    Raises:
+        FileNotFoundError: One of them is missing.
+        ValueError: There are several.
+    """
+    video = _only(videos, "video", masks, stem)
+    return video, _only(masks, "mask", [video], stem.with_name(f"{stem.name}{MASK}"))
 
 
 def _is_video(path: Path) -> bool:
@@ -115,7 +142,7 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
 
 def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
     if mask.is_dir():
-        return _match(mask, video, frames)
+        return dict(match_masks(mask, video, frames))
     if has_suffix(mask, STILL_SUFFIXES) or is_single_image(mask):
         return {0: mask}
     count = open_video(mask).frame_count
@@ -128,39 +155,3 @@ def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int
     if not shown:
         raise ValueError(f"{mask} is empty: paint the structure on one frame at least")
     return {i: FrameOf(mask, i) for i in shown}
-
-
-def _match(folder: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
-    """Which mask of a folder belongs to which frame."""
-    files = list_images(folder)
-    indices: list[int | None]
-    stems = {frame.stem: i for i, frame in enumerate(frames) if isinstance(frame, Path)}
-    if any(file.stem in stems for file in files):
-        indices = [stems.get(file.stem) for file in files]
-    elif len(files) == len(frames):
-        indices = list(range(len(frames)))
-    else:
-        numbers = {
-            frame.index if isinstance(frame, FrameOf) else _number(frame): i
-            for i, frame in enumerate(frames)
-        }
-        numbers.pop(None, None)
-        indices = [numbers.get(_number(file)) for file in files]
-    masks: dict[int, FrameRef] = {}
-    for file, index in zip(files, indices, strict=True):
-        if index is None:
-            raise ValueError(
-                f"{file} belongs to no frame: {folder} holds {len(files)} masks and {video} has "
-                f"{len(frames)} frames, expected one for each frame, or masks that are called or "
-                "numbered like their frames (a video's first is 0)"
-            )
-        if index in masks:
-            raise ValueError(f"{masks[index]} and {file} are both for frame {index} of {video}")
-        masks[index] = file
-    return masks
-
-
-def _number(path: Path) -> int | None:
-    """The last number in a file's name."""
-    numbers = re.findall("[0-9]+", path.stem)
-    return int(numbers[-1]) if numbers else None

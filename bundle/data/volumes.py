@@ -91,8 +91,8 @@ class VideoSource:
         """Decode some frames, (H, W, 3) uint8 RGB each.
 
         Args:
-            indices: Strictly rising. Arrays and folders skip what is not asked for, video files
-                decode up to the last index.
+            indices: Strictly rising. Arrays and folders skip what is not asked for; video files
+                decode from the key frame before, or from the start where they cannot leap.
 
         Raises:
             ValueError: An index is out of order or range; a frame is unreadable or of another size.
