@@ -8,6 +8,9 @@ import torch.nn.functional as F
 from monai.engines import PrepareBatch
 from torch import Tensor, nn
 
+from bundle.inferers import VideoInferer
+from bundle.networks.tcmn import TCMN
+
 
 class PrepareClips(PrepareBatch):
     """Turns collated clips into what the network takes and the loss compares.
@@ -48,6 +51,18 @@ class PrepareClips(PrepareBatch):
             "present": shown > 0,
         }
         return clip, targets, (), {"return_values": True}
+
+
+class LabelInferer(VideoInferer):
+    """``VideoInferer`` for whole clips that keeps one label a pixel instead of class logits.
+
+    It takes the same arguments. Of a long video the logits of all frames may not fit in memory.
+    """
+
+    def __call__(self, inputs: Any, network: TCMN, *args: Any, **kwargs: Any) -> Any:
+        """Label volume (B, 1, H, W, T) uint8 of a clip (B, 3 + N, H, W, T)."""
+        labels = [logits.argmax(1).byte() for logits in self.carry(inputs, network)]
+        return torch.stack(labels, dim=-1)[:, None]
 
 
 class PrepareVideo(PrepareBatch):

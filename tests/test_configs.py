@@ -166,7 +166,7 @@ def test_fine_tuning_runs_on_pictures_and_videos(layout, folder, data, tiny_weig
     [
         ("cvc_clinicdb", "CVC-ClinicDB", {"polyp"}),
         ("camus_seen", "CAMUS", {"LV wall"}),
-        ("camus_unseen", "CAMUS", {"LV cavity", "left atrium"}),
+        ("camus_unseen_from_es", "CAMUS", {"LV cavity", "left atrium"}),
         ("davis", "DAVIS-2016-val", {"object 1"}),
     ],
 )
@@ -182,10 +182,11 @@ def test_evaluation_writes_a_row_per_object_and_method(
         weights=tiny_weights,
         **TINY_TRAINING,
     )
-    with (tmp_path / "scores" / "scores.csv").open() as file:
+    with (tmp_path / "scores" / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["class"] for row in rows} == classes
-    assert {row["method"] for row in rows} == {"network", "copy first mask"}
+    methods = {"network", "copy first mask", "optical flow (DIS)"}
+    assert {row["method"] for row in rows} == methods
     copied = [float(row["dice"]) for row in rows if row["method"] == "copy first mask"]
     assert all(20 < score <= 100 for score in copied)  # the made-up objects hardly move
 

@@ -1,10 +1,11 @@
 """Handlers that MONAI and Ignite lack; configs name them ``bundle.handlers.<Name>``."""
 
 from bundle.handlers.checkpoints import ResumableCheckpoint
+from bundle.handlers.evaluation import EvaluationReport
 from bundle.handlers.pictures import CurvesPicture, SampleOverlays
 from bundle.handlers.progress import LossTerms, TrainingBar, track_terms
 from bundle.handlers.results import ResultSaver
-from bundle.handlers.scores import ScoreTable, VideoScoreHandler
+from bundle.handlers.scores import VideoScoreHandler
 from bundle.handlers.training import Attach, EpochHandler, GradientClipping, LossTable
 from bundle.handlers.validation import EarlyStop, MetricTable
 
@@ -13,6 +14,7 @@ __all__ = [
     "CurvesPicture",
     "EarlyStop",
     "EpochHandler",
+    "EvaluationReport",
     "GradientClipping",
     "LossTable",
     "LossTerms",
@@ -20,7 +22,6 @@ __all__ = [
     "ResultSaver",
     "ResumableCheckpoint",
     "SampleOverlays",
-    "ScoreTable",
     "TrainingBar",
     "VideoScoreHandler",
     "track_terms",

@@ -1,7 +1,5 @@
 """Pictures that a training leaves: its curves, and what the network made of validation videos."""
 
-import re
-from collections.abc import Collection
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -13,6 +11,7 @@ from PIL import Image
 from skimage.segmentation import find_boundaries
 
 from bundle.curves import draw_curves
+from bundle.evaluation.saved_masks import file_name
 from bundle.summary import blend
 from bundle.types import Frame
 
@@ -20,7 +19,6 @@ FRAMES = 6
 COLUMNS = 3
 LONGEST_SIDE_PX = 320
 GAP_PX = 4
-MAX_NAME = 60
 
 
 class CurvesPicture:
@@ -84,22 +82,6 @@ class SampleOverlays:
             partial = folder / f"{self.names[-1]}.partial"
             Image.fromarray(sheet).save(partial, format="PNG")
             partial.replace(folder / f"{self.names[-1]}.png")
-
-
-def file_name(name: str, taken: Collection[str]) -> str:
-    """A name that every file system takes, other than those that are taken already.
-
-    Example:
-        >>> file_name("CAMUS/patient 1 (4CH)", ["CAMUS_patient_1_4CH_"])
-        'CAMUS_patient_1_4CH__2'
-    """
-    safe = re.sub(r"[^\w.-]+", "_", name)[:MAX_NAME].lstrip(".") or "video"
-    others = {other.casefold() for other in taken}  # some file systems do not tell case
-    number, found = 1, safe
-    while found.casefold() in others:
-        number += 1
-        found = f"{safe}_{number}"
-    return found
 
 
 def draw_sheet(

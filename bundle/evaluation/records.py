@@ -1,0 +1,87 @@
+"""What an evaluation measures: the scores of one object in one video."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bundle.metrics import Score
+
+NETWORK = "network"
+"""The method that is evaluated; others are named by what they do."""
+UNCHANGED = "none"
+"""The perturbation that leaves everything as it is."""
+
+
+@dataclass(frozen=True)
+class VideoScores:
+    """One object of one video under one method and perturbation, a value for each scored frame.
+
+    Attributes:
+        video: Its id.
+        class_name: Of the object.
+        object_id: In the data set's masks.
+        method: ``NETWORK``, a baseline, or the name given to ``--predictions``.
+        perturbation: ``UNCHANGED`` or another, see ``bundle.evaluation.perturbations``.
+        frame_names: The frames that were scored, in order of time.
+        distance: Frames from the annotated one.
+        jaccard: J, 0 to 1.
+        boundary: F, 0 to 1.
+        dice: 0 to 1.
+        shown: Does the truth show the object?
+        frames_per_second: Of the whole video with all its objects; None where it was not timed.
+        together: How many objects were given together in that video.
+    """
+
+    video: str
+    class_name: str
+    object_id: int
+    method: str
+    perturbation: str
+    frame_names: tuple[str, ...]
+    distance: tuple[int, ...]
+    jaccard: tuple[float, ...]
+    boundary: tuple[float, ...]
+    dice: tuple[float, ...]
+    shown: tuple[bool, ...]
+    frames_per_second: float | None
+    together: int
+
+    def values(self, score: Score) -> tuple[float, ...]:
+        """The score in each frame."""
+        found: tuple[float, ...] = getattr(self, score)
+        return found
+
+    def mean(self, score: Score, only_shown: bool = False) -> float:
+        """Mean over the scored frames, or over those that show the object; NaN if there is none."""
+        chosen = [
+            value
+            for value, shown in zip(self.values(score), self.shown, strict=True)
+            if shown or not only_shown
+        ]
+        return sum(chosen) / len(chosen) if chosen else math.nan
+
+
+def select(
+    scores: Sequence[VideoScores],
+    method: str = NETWORK,
+    perturbation: str = UNCHANGED,
+    class_name: str | None = None,
+) -> list[VideoScores]:
+    """Those of one method and perturbation, of one class or of all."""
+    return [
+        one
+        for one in scores
+        if (one.method, one.perturbation) == (method, perturbation)
+        and class_name in (None, one.class_name)
+    ]
+
+
+def runs_of(scores: Sequence[VideoScores]) -> list[tuple[str, str]]:
+    """Methods with their perturbations, each once, the unchanged ones first."""
+    found = dict.fromkeys((one.method, one.perturbation) for one in scores)
+    return sorted(found, key=lambda run: run[1] != UNCHANGED)
+
+
+def classes_of(scores: Sequence[VideoScores]) -> list[str]:
+    """Names of the classes, each once."""
+    return list(dict.fromkeys(one.class_name for one in scores))

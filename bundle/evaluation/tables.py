@@ -1,0 +1,246 @@
+"""The tables of an evaluation: every frame, every video, a summary, and Markdown like the paper's."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from bundle.evaluation.paper import ERROR_NOTE, printed_rows
+from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores, classes_of, runs_of, select
+from bundle.evaluation.statistics import (
+    RESAMPLES,
+    Estimate,
+    given_together,
+    perturbation_costs,
+    speed,
+    summarise,
+)
+from bundle.metrics import SCORES
+
+SPEED_INCLUDES = (
+    "from the clip in memory to one label per pixel: copy to the device, resizing, network and memory; "
+    "not reading, scoring or writing; a process's first video includes its warm-up"
+)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file beside its place and rename it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        beside.write_text(text, encoding="utf-8", newline="")
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows of equal keys; None is an empty cell."""
+    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
+    try:
+        with beside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def frame_rows(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
+    """A row for each frame, object, method and perturbation; scores in percent."""
+    return [
+        {
+            **_key(one),
+            "frame": name,
+            "distance": distance,
+            "shown": int(shown),
+            **{score: f"{100 * one.values(score)[i]:.6f}" for score in SCORES},
+        }
+        for one in scores
+        for i, (name, distance, shown) in enumerate(
+            zip(one.frame_names, one.distance, one.shown, strict=True)
+        )
+    ]
+
+
+def metric_rows(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
+    """A row for each object, method and perturbation: means over frames, in percent."""
+    return [
+        {
+            **_key(one),
+            "given_together": one.together,
+            "frames": len(one.frame_names),
+            **{score: f"{100 * one.mean(score):.6f}" for score in SCORES},
+            "frames_shown": sum(one.shown),
+            **{f"{score}_shown": _cell(100 * one.mean(score, True)) for score in SCORES},
+        }
+        for one in scores
+    ]
+
+
+def _key(one: VideoScores) -> dict[str, Any]:
+    return {
+        "video": one.video,
+        "class": one.class_name,
+        "object": one.object_id,
+        "method": one.method,
+        "perturbation": one.perturbation,
+    }
+
+
+def _cell(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.6f}"
+
+
+def make_summary(
+    scores: Sequence[VideoScores], description: str, settings: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All figures of ``summary.json``, in percent."""
+    return {
+        "description": description,
+        "given_together": given_together(scores),
+        "settings": dict(settings),
+        "frames_per_second": {**speed(scores), "includes": SPEED_INCLUDES},
+        "interval": f"95 % percentile bootstrap over videos, {RESAMPLES} resamples",
+        "results": [
+            {
+                "method": method,
+                "perturbation": perturbation,
+                **summarise(select(scores, method, perturbation)),
+            }
+            for method, perturbation in runs_of(scores)
+        ],
+        "perturbation_costs": perturbation_costs(scores, NETWORK),
+    }
+
+
+def to_json(summary: Mapping[str, Any]) -> str:
+    return json.dumps(summary, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
+    """The page ``tables.md``: the table of methods, and what perturbations cost."""
+    unchanged = [run for run in summary["results"] if run["perturbation"] == UNCHANGED]
+    classes = list(unchanged[0]["classes"])
+    columns = [*classes, *(["mean"] if len(classes) > 1 else [])]
+    where, printed = printed_rows(protocol, columns)
+    counts = ", ".join(
+        f"{name}: {group['objects']} objects in {group['videos']} videos"
+        for name, group in unchanged[0]["classes"].items()
+    )
+    lines = [
+        f"# {summary['description']}",
+        "",
+        f"{counts}. {summary['given_together']} Scores in percent with {summary['interval']}: mean "
+        "over the scored frames of each object, then over objects.",
+        *_told_settings(summary["settings"]),
+        "",
+        *_header(columns),
+    ]
+    for run in unchanged:
+        groups = {**run["classes"], "mean": run["mean"]}
+        cells = [_estimate(groups[name][score]) for name in columns for score in SCORES]
+        lines.append(_row([run["method"], *cells]))
+    for method, triples in printed.items():
+        blank = ("", "", "")
+        cells = [
+            f"{value:.2f}" if value != "" else ""
+            for name in columns
+            for value in triples.get(name, blank)
+        ]
+        lines.append(_row([f"*{method}, as printed*", *cells]))
+    if printed:
+        lines += [
+            "",
+            f"*As printed*: {where}. These figures are the authors', for their own splits of the data "
+            "(and for CAMUS whole sequences); they were not measured here and do not compare "
+            "directly.",
+        ]
+    if where.endswith("table 2"):
+        lines += ["", ERROR_NOTE]
+    if any(
+        run["mean"][s] != run["mean"]["only_frames_that_show_it"][s]
+        for run in unchanged
+        for s in SCORES
+    ):
+        lines += _only_shown(unchanged, columns)
+    lines += _costs(summary["perturbation_costs"])
+    return "\n".join(lines) + "\n"
+
+
+def _told_settings(settings: Mapping[str, Any]) -> list[str]:
+    if "weights_sha256" not in settings:
+        return []
+    size = settings["working_size"]
+    seen = "at their own size" if size is None else f"at a shorter side of {size} pixels"
+    return [
+        "",
+        f"Weights `{settings['weights']}` (SHA-256 {settings['weights_sha256'][:12]}), frames {seen}, "
+        f"one of {settings['memory_every']} remembered, computed in {settings['computed_in']}.",
+    ]
+
+
+def _only_shown(unchanged: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    lines = ["", "## Only frames that show the object", "", *_header(columns)]
+    for run in unchanged:
+        groups = {**run["classes"], "mean": run["mean"]}
+        shown = [groups[name]["only_frames_that_show_it"] for name in columns]
+        cells = [_estimate(group[score]) for group in shown for score in SCORES]
+        lines.append(_row([run["method"], *cells]))
+    return lines
+
+
+def _costs(costs: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not costs:
+        return []
+    lines = [
+        "",
+        "## What perturbations cost",
+        "",
+        "Difference to the unchanged input, in points, on the same frames, with the paired interval.",
+        "",
+        _row(["perturbation", "class", "J", "F", "Dice"]),
+        _row(["---", "---", "---:", "---:", "---:"]),
+    ]
+    for cost in costs:
+        cells = [_estimate(cost[score], "+") for score in SCORES]
+        lines.append(_row([cost["perturbation"], cost["class"], *cells]))
+    return lines
+
+
+def _header(columns: Sequence[str]) -> list[str]:
+    names = [f"{name} {score}" for name in columns for score in ("J", "F", "Dice")]
+    return [_row(["method", *names]), _row(["---", *["---:"] * len(names)])]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _estimate(found: Estimate, sign: str = "") -> str:
+    if found["mean"] is None:
+        return "-"
+    text = f"{found['mean']:{sign}.2f}"
+    if found["low"] is None:
+        return text
+    return f"{text} [{found['low']:{sign}.1f}, {found['high']:{sign}.1f}]"
+
+
+def log_lines(scores: Sequence[VideoScores]) -> list[str]:
+    """A line for each class and method, for the log."""
+    lines = []
+    for method, perturbation in runs_of(scores):
+        for name in classes_of(scores):
+            chosen = select(scores, method, perturbation, name)
+            if chosen:
+                means = [100 * sum(one.mean(s) for one in chosen) / len(chosen) for s in SCORES]
+                run = method if perturbation == UNCHANGED else f"{method}, {perturbation}"
+                told = " ".join(
+                    f"{k} {v:.2f}" for k, v in zip(["J", "F", "Dice"], means, strict=True)
+                )
+                lines.append(f"{name}, {run}: {told} ({len(chosen)} objects)")
+    return lines
