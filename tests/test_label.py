@@ -1,0 +1,441 @@
+"""A real MONAI Label server on loopback: our app, and its stock app for bundles; a tiny network."""
+
+import io
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import av
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+import yaml
+from monai.bundle import ConfigWorkflow
+from PIL import Image
+
+from bundle.networks import TCMN
+
+if find_spec("monailabel") is None:
+    pytest.skip("MONAI Label is not here: make label-test", allow_module_level=True)
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import requests
+    from monailabel.client import MONAILabelClient
+    from monailabel.client.client import MONAILabelClientException
+
+pytestmark = [pytest.mark.label, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[1]
+X, Y, T = 56, 40, 6
+# Turned and shifted, unlike any default.
+AFFINE = np.array([[0, -0.7, 0, 10], [0.5, 0, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+TINY = {
+    "backbone": "resnet18",
+    "key_channels": 8,
+    "value_channels": 8,
+    "decoder_channels": [8, 8, 8],
+    "stride_in_1x1": False,
+}
+
+
+def disk(t, radius=9):
+    """(x, y) mask of a disk that wanders; its way is no mirror image of itself."""
+    x, y = np.mgrid[:X, :Y]
+    return (x - 14 - 5 * t) ** 2 + (y - 12 - 2 * t) ** 2 < radius**2
+
+
+def save(path, volume, affine=AFFINE):
+    nib.save(nib.Nifti1Image(volume.astype(np.uint8), affine), path)
+    return path
+
+
+def paint(path, *frames, values=(1,), shape=(X, Y, T)):
+    """A label volume whose frames show disks, smaller ones inside for further objects."""
+    volume = np.zeros(shape, np.uint8)
+    for t in frames:
+        for number, value in enumerate(values):
+            volume[..., t][disk(t, 9 - 5 * number)] = value
+    return save(path, volume)
+
+
+def make_bundle(folder):
+    """The bundle with a tiny network: configs, weights, and this package."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    for name in ("inference.yaml", "train.yaml"):
+        path = folder / "configs" / name
+        config = yaml.safe_load(path.read_text())
+        config["network_def"] |= TINY
+        config["precision"] = "float32"
+        if name == "train.yaml":
+            config |= {"size": 32, "workers": 0, "threads": 1, "warm_up": 1}
+        path.write_text(yaml.safe_dump(config, sort_keys=False))
+    torch.manual_seed(3)
+    network = TCMN(**{**TINY, "mask_backbone": "resnet18"})
+    # Of an untrained network the masks are all or nothing: this makes them follow the picture.
+    network.decoder.predict.weight.data *= 40
+    network.decoder.predict.bias.data.zero_()
+    (folder / "models").mkdir()
+    torch.save(network.state_dict(), folder / "models/model.pt")
+    (folder / "bundle").symlink_to(ROOT / "bundle")
+    return folder
+
+
+class Server:
+    """The process, its address and its client."""
+
+    def __init__(self, folder, app, *conf):
+        self.studies = folder / "studies"
+        self.studies.mkdir()
+        for number in range(3):
+            grey = np.random.default_rng(number).integers(40, 90, (X, Y, T))
+            for t in range(T):
+                grey[..., t][disk(t + number)] += 120
+            save(self.studies / f"echo{number}.nii.gz", grey)
+        foreign = folder / "elsewhere" / "bundle"
+        foreign.mkdir(parents=True)
+        (foreign / "__init__.py").write_text("raise RuntimeError('this is not our package')\n")
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        command = [sys.executable, "-m", "monailabel.main", "start_server", "--host", "127.0.0.1"]
+        command += ["--port", str(port), "--app", str(app), "--studies", str(self.studies)]
+        for pair in conf:
+            command += ["--conf", *pair]
+        environment = os.environ | {
+            "PYTHONPATH": str(foreign.parent),
+            "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+            "MONAI_LABEL_TRACKING_ENABLED": "false",
+        }
+        self.log = folder / "server.log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(
+                command, cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.url = f"http://127.0.0.1:{port}"
+        self.client = MONAILabelClient(self.url, tmpdir=str(folder))
+        for _ in range(600):
+            if self.process.poll() is not None:
+                raise RuntimeError(self.log.read_text()[-3000:])
+            try:
+                self.info = requests.get(f"{self.url}/info/", timeout=60).json()
+                return
+            except requests.ConnectionError:
+                time.sleep(0.2)
+        raise TimeoutError(self.log.read_text()[-3000:])
+
+    def infer(self, model, image, label=None, session=None, **params):
+        """The label volume and what was said of it, by MONAI Label's client."""
+        path, answer = self.client.infer(
+            model, image, params, str(label) if label else None, session_id=session
+        )
+        return nib.load(path), answer
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(30)
+        assert code in (0, -signal.SIGTERM)
+        log = self.log.read_text()
+        assert "App Shutdown" in log
+        assert "Traceback" not in log[log.index("App Shutdown") :]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return make_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="module")
+def ours(tiny, tmp_path_factory):
+    """Our app, in a folder of its own, since the server writes into it."""
+    folder = tmp_path_factory.mktemp("ours")
+    (folder / "app").mkdir()
+    (folder / "app/main.py").symlink_to(ROOT / "scripts/label_app/main.py")
+    server = Server(folder, folder / "app", ("bundle", str(tiny)))
+    server.app = folder / "app"
+    yield server
+    server.process.kill()
+
+
+@pytest.fixture(scope="module")
+def stock(tiny, tmp_path_factory):
+    """MONAI Label's own app, unmodified."""
+    folder = tmp_path_factory.mktemp("stock")
+    source = Path(sys.prefix) / "monailabel/sample-apps/monaibundle"
+    shutil.copytree(source, folder / "app", ignore=shutil.ignore_patterns("model", "logs"))
+    (folder / "app/model").mkdir()
+    (folder / "app/model/tcmn").symlink_to(tiny)
+    conf = ("models", "tcmn"), ("zoo_source", "ngc"), ("sam2", "false")
+    server = Server(folder, folder / "app", *conf)
+    yield server
+    server.process.kill()
+
+
+@pytest.fixture(params=["ours", "stock"])
+def server(request):
+    return request.getfixturevalue(request.param)
+
+
+def from_command_line(tiny, video, mask, output_dir):
+    """The masks of configs/inference.yaml, as the command line runs it."""
+    workflow = ConfigWorkflow(
+        config_file=str(tiny / "configs/inference.yaml"),
+        workflow_type="infer",
+        logging_file=False,
+        video=str(video),
+        mask=str(mask),
+        output_dir=str(output_dir),
+        weights=str(tiny / "models/model.pt"),
+        device="cpu",
+        progress=False,
+        formats="nifti",
+    )
+    workflow.initialize()
+    workflow.run()
+    return nib.load(output_dir / video.name.split(".")[0] / "masks.nii.gz")
+
+
+def test_the_painted_frame_becomes_all_frames_as_on_the_command_line(server, tiny, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 2)
+    found, answer = server.infer("tcmn", "echo0", mask)
+    labels = np.asarray(found.dataobj)
+    np.testing.assert_allclose(found.affine, AFFINE, atol=1e-5)
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels[..., 2], disk(2))
+    # All or nothing in the other frames would look the same lying on its side.
+    assert all(0.02 < labels[..., t].mean() < 0.9 for t in (0, T - 1))
+    video = server.studies / "echo0.nii.gz"
+    expected = from_command_line(tiny, video, mask, tmp_path / "results")
+    # The stock app does not fold BatchNorm: a pixel on the edge may fall elsewhere.
+    assert (labels != np.asarray(expected.dataobj)).mean() < 1e-3
+    assert answer["latencies"]["total"] > 0
+
+
+def test_all_objects_in_one_call_by_plain_http(server, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 0, values=(2, 7))
+    with mask.open("rb") as file:
+        response = requests.post(
+            f"{server.url}/infer/tcmn",
+            params={"image": "echo1", "output": "image"},
+            data={"params": json.dumps({"direction": "forward"})},
+            files={"label": ("mask.nii.gz", file)},
+            timeout=100,
+        )
+    assert response.status_code == 200, response.text
+    result = tmp_path / "result.nii.gz"
+    result.write_bytes(response.content)
+    labels = np.asarray(nib.load(result).dataobj)
+    assert set(np.unique(labels)) <= {0, 2, 7}
+    np.testing.assert_array_equal(labels[..., 0], np.asarray(nib.load(mask).dataobj)[..., 0])
+
+
+def test_direction_leaves_the_other_side_empty(server, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 3)
+    forward, _ = server.infer("tcmn", "echo0", mask, direction="forward")
+    assert not np.asarray(forward.dataobj)[..., :3].any()
+    backward, _ = server.infer("tcmn", "echo0", mask, direction="backward")
+    assert not np.asarray(backward.dataobj)[..., 4:].any()
+
+
+def test_one_of_several_painted_frames(server, tmp_path):
+    both = paint(tmp_path / "both.nii.gz", 1, 4)
+    alone = paint(tmp_path / "alone.nii.gz", 4)
+    found, _ = server.infer("tcmn", "echo0", both, reference_frame=4)
+    expected, _ = server.infer("tcmn", "echo0", alone)
+    np.testing.assert_array_equal(np.asarray(found.dataobj), np.asarray(expected.dataobj))
+    found, _ = server.infer("tcmn", "echo0", both, use_all_painted=True)
+    for t in (1, 4):
+        np.testing.assert_array_equal(np.asarray(found.dataobj)[..., t], disk(t))
+
+
+def write_movie(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = X, Y, "yuv420p"
+        for t in range(T):
+            picture = np.full((Y, X, 3), (90, 60, 50), np.uint8)
+            picture[disk(t).T] = 220, 180, 160
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def zip_frames():
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for t in range(T):
+            picture = io.BytesIO()
+            Image.fromarray(np.where(disk(t).T, 200, 60).astype(np.uint8)).save(picture, "png")
+            archive.writestr(f"case/{t}.png", picture.getvalue())
+    return packed.getvalue()
+
+
+def test_sessions_take_a_movie_and_a_zip_of_frames(server, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 1)
+    session = server.client.create_session(str(write_movie(tmp_path / "polyp.mp4")))["session_id"]
+    response = requests.put(
+        f"{server.url}/session/?uncompress=true",
+        files={"files": ("case.zip", zip_frames())},
+        timeout=60,
+    )
+    for session_id in (session, response.json()["session_id"]):
+        found, _ = server.infer("tcmn", "", mask, session=session_id)
+        assert found.shape == (X, Y, T)
+        np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 1], disk(1))
+        assert server.client.remove_session(session_id)
+
+
+def test_two_requests_at_once_each_get_their_own_result(server, tmp_path):
+    requests_ = [
+        ("echo0", paint(tmp_path / "a.nii.gz", 0)),
+        ("echo2", paint(tmp_path / "b.nii.gz", 5)),
+    ]
+
+    def ask(request):
+        return np.asarray(server.infer("tcmn", *request)[0].dataobj)
+
+    alone = [ask(request) for request in requests_]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(ask, requests_ * 2))
+    assert not np.array_equal(*alone)
+    for number, found in enumerate(together):
+        np.testing.assert_array_equal(found, alone[number % 2])
+
+
+def test_bad_requests_get_a_message_and_the_server_lives_on(server, tmp_path):
+    good = paint(tmp_path / "good.nii.gz", 0)
+    garbage = tmp_path / "garbage.nii.gz"
+    garbage.write_bytes(b"no volume")
+    cases = [
+        ("echo0", None, {}, 400, "no mask came with the request: paint"),
+        ("echo0", paint(tmp_path / "empty.nii.gz"), {}, 400, "the mask is empty"),
+        ("echo0", paint(tmp_path / "small.nii.gz", 0, shape=(X, Y, 3)), {}, 400, "3 masks but"),
+        ("echo0", save(tmp_path / "wide.nii.gz", np.ones((X + 1, Y, T))), {}, 400, "57x40 but"),
+        ("echo0", garbage, {}, 400, "the mask"),
+        ("nobody", good, {}, 404, "there is no such image"),
+        (
+            "echo0",
+            paint(tmp_path / "several.nii.gz", 1, 3),
+            {},
+            400,
+            r"2 frames are painted (1, 3)",
+        ),
+        ("echo0", good, {"reference_frame": 4}, 400, "nothing is painted on frame 4"),
+        ("echo0", good, {"direction": "sideways"}, 400, "choose one of both, forward, backward"),
+    ]
+    for image, mask, params, status, message in cases:
+        with pytest.raises(MONAILabelClientException) as caught:
+            server.infer("tcmn", image, mask, **params)
+        assert f"Status: {status}" in caught.value.msg
+        assert message in caught.value.msg
+        assert str(tmp_path.parent) not in caught.value.msg
+    found, _ = server.infer("tcmn", "echo0", good)
+    assert found.shape == (X, Y, T)
+
+
+def test_what_slicer_is_told(ours):
+    models = ours.info["models"]
+    assert {name: model["type"] for name, model in models.items()} == {
+        "tcmn": "scribbles",
+        "tcmn_stored_label": "segmentation",
+    }
+    config = models["tcmn"]["config"]
+    assert config["direction"][0] == "both"
+    assert config["reference_frame"] == -1
+    assert list(ours.info["trainers"]) == ["tcmn"]
+    assert "lowest_confidence" in ours.info["strategies"]
+
+
+def test_scribbles_as_slicer_sends_them(ours, tmp_path):
+    # The segment is in all frames, from an earlier answer; the user adds to frame 2 and takes away.
+    volume = np.stack([2 * disk(t) for t in range(T)], axis=-1).astype(np.uint8)
+    volume[20:24, 20:24, 2], volume[disk(2, 3), 2] = 4, 3
+    mask = save(tmp_path / "scribbles.nii.gz", volume)
+    names = "wall", "cavity", "background_scribbles", "foreground_scribbles"
+    found, answer = ours.infer(
+        "tcmn",
+        "echo0",
+        mask,
+        label_info=[{"name": name, "id": i} for i, name in enumerate(names, start=1)],
+        selected_label_name="cavity",
+        result_extension=".nrrd",
+    )
+    labels = np.asarray(found.dataobj)
+    assert set(np.unique(labels)) == {0, 1}
+    assert answer["painted_frames"] == [2]
+    assert answer["label_names"] == {"cavity": 1}
+    np.testing.assert_array_equal(labels[..., 2], np.isin(volume[..., 2], (2, 4)))
+
+
+def test_an_unknown_model_and_segment_are_told(ours, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 0)
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.infer("nothing", "echo0", mask)
+    assert "Status: 404" in caught.value.msg
+    assert "no model 'nothing'" in caught.value.msg
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.infer("tcmn", "echo0", mask, label_info=[], selected_label_name="polyp")
+    assert "no segment 'polyp'" in caught.value.msg
+
+
+def test_a_volume_with_a_slice_axis_keeps_it(ours, tmp_path):
+    video = np.asarray(nib.load(ours.studies / "echo0.nii.gz").dataobj)[:, :, None]
+    session = ours.client.create_session(str(save(tmp_path / "4d.nii.gz", video)))["session_id"]
+    found, _ = ours.infer("tcmn", "", paint(tmp_path / "mask.nii.gz", 0), session=session)
+    assert found.shape == (X, Y, 1, T)
+
+
+def test_the_stored_label_serves_where_none_is_sent_and_the_worst_image_is_next(ours, tmp_path):
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.infer("tcmn_stored_label", "echo2")
+    assert "none is stored for this image" in caught.value.msg
+    mask = paint(tmp_path / "echo2.nii.gz", 1)
+    ours.client.save_label("echo2", str(mask), tag="original")
+    found, answer = ours.infer("tcmn_stored_label", "echo2")
+    np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 1], disk(1))
+    lowest = {"echo2": min(answer["confidence"])}
+    for image in ("echo0", "echo1"):
+        answer = ours.infer("tcmn", image, mask)[1]
+        lowest[image] = min(answer["confidence"])
+        assert answer["confidence"][answer["suggested_frame"]] < 1
+    chosen = ours.client.next_sample("lowest_confidence", {})
+    assert chosen["id"] == min(lowest, key=lowest.get)
+    assert chosen["lowest_confidence"] == lowest[chosen["id"]]
+    assert 0 <= chosen["frame"] < T
+
+
+def test_one_epoch_of_training_changes_what_is_served(ours, tiny, tmp_path):
+    weights = ours.app / "model/model.pt"
+    mask = paint(tmp_path / "mask.nii.gz", 0)
+    before, _ = ours.infer("tcmn", "echo0", mask)
+    for image in ("echo0", "echo1"):
+        ours.client.save_label(image, str(paint(tmp_path / f"{image}.nii.gz", *range(T))))
+    small = {"epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "run_id": ""}
+    ours.client.train_start("tcmn", small)
+    for _ in range(1000):
+        status = ours.client.train_status(check_if_running=False)
+        if status["status"] not in ("SUBMITTED", "RUNNING"):
+            break
+        time.sleep(0.2)
+    assert status["status"] == "DONE", status["details"]
+    after = torch.load(weights, weights_only=True)
+    shipped = torch.load(tiny / "models/model.pt", weights_only=True)
+    assert after.keys() == shipped.keys()
+    found, _ = ours.infer("tcmn", "echo0", mask)
+    assert f"loading {weights}" in ours.log.read_text()
+    assert found.shape == before.shape
+
+
+def test_servers_stop_cleanly(server):
+    server.stop()
