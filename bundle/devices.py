@@ -1,14 +1,30 @@
 """What a machine has: its devices, the precision that pays on them, free memory."""
 
+import os
 from contextlib import AbstractContextManager
 from typing import Any
 
 import psutil
 import torch
 
-from bundle.distributed import process_device
-
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def process_device() -> torch.device:
+    """The GPU of this process, by its place on the node; the CPU where there is no GPU.
+
+    Raises:
+        ValueError: The node has more processes than GPUs.
+    """
+    place, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
+    if count == 0:
+        return torch.device("cpu")
+    if place >= count:
+        raise ValueError(
+            f"process {place + 1} of this node has no GPU of its own, there are {count}: start "
+            f"torchrun with --nproc_per_node={count}"
+        )
+    return torch.device("cuda", place)
 
 
 def find_device(name: str | torch.device) -> torch.device:

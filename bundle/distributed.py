@@ -21,23 +21,6 @@ from torch.utils.data import Sampler
 Item = TypeVar("Item")
 
 
-def process_device() -> torch.device:
-    """The GPU of this process, by its place on the node; the CPU where there is no GPU.
-
-    Raises:
-        ValueError: The node has more processes than GPUs.
-    """
-    place, count = int(os.environ.get("LOCAL_RANK", 0)), torch.cuda.device_count()
-    if count == 0:
-        return torch.device("cpu")
-    if place >= count:
-        raise ValueError(
-            f"process {place + 1} of this node has no GPU of its own, there are {count}: start "
-            f"torchrun with --nproc_per_node={count}"
-        )
-    return torch.device("cuda", place)
-
-
 def start(device: torch.device) -> None:
     """Join the processes that torchrun started: by NCCL on GPUs, by Gloo on CPUs.
 

@@ -16,7 +16,7 @@ from monai.inferers import Inferer
 from torch import Tensor, nn
 
 from bundle.data.prompts import PromptedVideo
-from bundle.devices import autocast, find_device
+from bundle.devices import autocast
 from bundle.networks.tcmn import TCMN
 from bundle.propagation import FrameResult, Propagation, judge
 from bundle.sessions import InferenceSettings, VideoSession
@@ -32,11 +32,13 @@ from bundle.video_access import (
     to_image,
 )
 
-__all__ = ["ClipInferer", "VideoInferer", "autocast", "find_device"]
-
 
 class ClipInferer(Inferer):
-    """Passes a whole clip through the network at once, for training; see ``autocast``."""
+    """Passes a whole clip through the network at once, for training.
+
+    Args:
+        precision: See ``bundle.devices.autocast``.
+    """
 
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
@@ -56,7 +58,7 @@ class VideoInferer(Inferer):
         policy: Which frame goes when memory is full; a name in ``bundle.memory.POLICIES``.
         working_size: Shorter side, in pixels, at which frames pass through the network; None for
             their own size. Masks come back at the frames' size.
-        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see ``autocast``.
+        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see ``bundle.devices.autocast``.
         direction: ``both`` ways from each mask, ``forward`` or ``backward``.
         review_below: Frames with an object of less confidence are flagged, see
             ``bundle.confidence``; 0 for none.

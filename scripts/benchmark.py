@@ -1,10 +1,12 @@
 """Measure speed and memory; prints one line of JSON per case.
 
 python scripts/benchmark.py --frames 30 --size 384 --threads 2
+python scripts/benchmark.py --case training --size 224 --threads 2
 python scripts/benchmark.py --case loader --dataset_dir DATA
 
 ``video`` carries random masks through random frames with the shipped network; weights do not change
-how long that takes. ``loader`` makes the batches of configs/train.yaml and trains nothing.
+how long that takes. ``training`` times steps on random clips, each way of computing in turn, and says
+where the time goes. ``loader`` makes the batches of configs/train.yaml and trains nothing.
 """
 
 import argparse
@@ -23,7 +25,9 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.inferers import VideoInferer, find_device
+from bundle.devices import find_device
+from bundle.engines import parameter_groups
+from bundle.inferers import ClipInferer, VideoInferer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +47,7 @@ def measure_video(options: argparse.Namespace) -> dict[str, Any]:
     mask = np.broadcast_to(stripe, size).astype(np.uint8)
 
     def run() -> int:
-        stream = inferer.stream(iter(frames), {0: mask}, network, device)
+        stream = inferer.stream(list(frames), {0: mask}, network, device)
         count = sum(1 for _ in stream)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
@@ -53,6 +57,90 @@ def measure_video(options: argparse.Namespace) -> dict[str, Any]:
     if device.type == "cuda":
         result["peak_device_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
+
+
+TRAINING_VARIANTS: dict[str, dict[str, Any]] = {
+    "float32": {"precision": "float32", "layout": torch.contiguous_format, "fused": False},
+    "channels_last": {"precision": "float32", "layout": torch.channels_last, "fused": False},
+    "channels_last, fused": {"precision": "float32", "layout": torch.channels_last, "fused": True},
+    "bfloat16": {"precision": "bfloat16", "layout": torch.contiguous_format, "fused": False},
+    "bfloat16, channels_last": {
+        "precision": "bfloat16", "layout": torch.channels_last, "fused": False
+    },
+}  # fmt: skip
+OPERATIONS = {
+    "convolution, backwards": ("convolution_backward",),
+    "convolution": ("mkldnn_convolution", "cudnn_convolution"),
+    "batch normalisation": ("batch_norm",),
+    "memory read": ("bmm", "softmax", "scaled_dot_product"),
+    "optimiser": ("lerp_", "addcmul_", "addcdiv_", "sqrt", "_fused_adamw"),
+}
+
+
+def measure_training(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds a step of each variant, in turn, so that what else the machine does falls on all."""
+    steps = {name: make_step(options, **how) for name, how in TRAINING_VARIANTS.items()}
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(options.runs):
+        for name, step in steps.items():
+            seconds[name] += [elapsed for _, elapsed in timed(step, 1)]
+    middle = {name: statistics.median(each) for name, each in seconds.items()}
+    best = min(middle, key=lambda name: middle[name])
+    return {
+        "seconds_per_step": {name: round(value, 3) for name, value in middle.items()},
+        "times_faster_than_float32": {
+            name: round(middle["float32"] / value, 2) for name, value in middle.items()
+        },
+        "where_time_goes_percent": {best: profile_step(steps[best])},
+    }
+
+
+def make_step(
+    options: argparse.Namespace, precision: str, layout: torch.memory_format, fused: bool
+) -> Callable[[], int]:
+    """One iteration of configs/train.yaml on random clips."""
+    config = ConfigParser()
+    config.read_config(str(ROOT / "configs/train.yaml"))
+    network = config.get_parsed_content("network_def").train().to(memory_format=layout)
+    groups = parameter_groups(network, 1e-4, 0.2, config["frozen"])
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, fused=fused)
+    loss = config.get_parsed_content("loss")
+    inferer = ClipInferer(precision)
+    clip = torch.rand(config["batch_size"], 4, options.size, options.size, 3)
+    clip[:, 3] = 0
+    clip[:, 3, : options.size // 2, : options.size // 2] = 1
+    target = {
+        "label": clip[:, 3].long(),
+        "ordered": torch.ones(len(clip), dtype=torch.bool),
+        "present": torch.ones(len(clip), 1, dtype=torch.bool),
+    }
+
+    def step() -> int:
+        optimizer.zero_grad()
+        loss(inferer(clip, network, return_values=True), target).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        return 1
+
+    return step
+
+
+def profile_step(step: Callable[[], int]) -> dict[str, float]:
+    """Share of the time of one step, by kind of operation."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
+        step()
+    spent = dict.fromkeys([*OPERATIONS, "everything else"], 0.0)
+    for event in recorded.key_averages():
+        kinds = (
+            kind
+            for kind, names in OPERATIONS.items()
+            if any(event.key == f"aten::{name}" or name in event.key for name in names)
+        )
+        spent[next(kinds, "everything else")] += event.self_cpu_time_total
+    total = sum(spent.values())
+    return {kind: round(100 * value / total, 1) for kind, value in spent.items()}
 
 
 def measure_loader(options: argparse.Namespace) -> dict[str, Any]:
@@ -108,7 +196,7 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-CASES = {"video": measure_video, "loader": measure_loader}
+CASES = {"video": measure_video, "training": measure_training, "loader": measure_loader}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from monai.bundle import ConfigWorkflow
 from PIL import Image
 
 from bundle.data.video import open_video
-from bundle.inferers import find_device
+from bundle.devices import find_device
 from bundle.networks import TCMN
 from bundle.options import print_error
 

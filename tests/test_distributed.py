@@ -21,11 +21,11 @@ from torch.utils.data import DataLoader
 
 from bundle.data.clips import ClipDataset
 from bundle.data.records import Video
+from bundle.devices import process_device
 from bundle.distributed import (
     ShardSampler,
     gather_shards,
     mean_over_processes,
-    process_device,
     start,
 )
 from bundle.handlers import ResumableCheckpoint

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from bundle.inferers import ClipInferer, VideoInferer, autocast, find_device
+from bundle.devices import autocast, find_device
+from bundle.inferers import ClipInferer, VideoInferer
 from bundle.networks import TCMN
 
 HEIGHT, WIDTH = 32, 48

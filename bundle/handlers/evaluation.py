@@ -19,6 +19,7 @@ from monai.engines import IterationEvents
 from torch import Tensor
 
 from bundle.data.clips import VideoDataset
+from bundle.devices import autocast
 from bundle.distributed import gather_shards
 from bundle.evaluation.baselines import BASELINES
 from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores
@@ -32,7 +33,6 @@ from bundle.evaluation.saved_masks import (
     save_masks,
 )
 from bundle.evaluation.tables import log_lines
-from bundle.inferers import autocast
 from bundle.metrics import SCORES, score_objects, scored_frames
 
 logger = logging.getLogger(__name__)

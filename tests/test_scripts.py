@@ -1,0 +1,58 @@
+"""The measuring scripts run, and count what they say they count."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT.parent / "shared/data"
+
+
+def run(script, *arguments):
+    """What the script prints last, as JSON."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", ROOT / "scripts" / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_endurance_measures_each_frame(tmp_path):
+    arguments = ["--case", "endurance", "--frames", "12", "--working_size", "32"]
+    result = json.loads(run("study_inference.py", *arguments, "--output_dir", tmp_path))
+    assert result["frames"] == 12
+    assert result["rss_mb_end"] > 100
+    assert (tmp_path / "endurance.png").stat().st_size > 1000
+    assert json.loads((tmp_path / "endurance.json").read_text()) == result
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data sets")
+def test_confidence_is_compared_with_the_truth(tmp_path):
+    arguments = ["--case", "confidence", "--videos", "1", "--working_size", "96", "--every", "10"]
+    arguments += ["--dataset_dir", str(DATA), "--output_dir", str(tmp_path)]
+    result = json.loads(run("study_inference.py", *arguments))
+    assert sum(row["frames"] for row in result["by_tenths"]) == result["frames"]
+    assert -1 <= result["spearman"] <= 1
+    rising = [row["confidence"] for row in result["by_tenths"]]
+    assert rising == sorted(rising)
+
+
+@pytest.mark.slow
+def test_training_steps_are_timed_in_each_variant():
+    result = json.loads(
+        run("benchmark.py", "--case", "training", "--size", "32", "--runs", "1", "--threads", "2")
+    )
+    assert result["times_faster_than_float32"]["float32"] == 1
+    assert len(result["seconds_per_step"]) == 5
+    (shares,) = result["where_time_goes_percent"].values()
+    assert np.isclose(sum(shares.values()), 100, atol=0.5)
+    assert shares["convolution, backwards"] > 0
