@@ -75,7 +75,7 @@ class VideoInferer(Inferer):
         working_size: int | None = None,
         precision: str = "auto",
         direction: str = "both",
-        review_below: float = 0.5,
+        review_below: float = 0.7,
     ) -> None:
         self.settings = InferenceSettings(
             memory_every, capacity, policy, working_size, precision, direction, review_below

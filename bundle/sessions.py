@@ -35,7 +35,7 @@ class InferenceSettings:
     working_size: int | None = None
     precision: str = "auto"
     direction: str = "both"
-    review_below: float = 0.5
+    review_below: float = 0.7
 
     def __post_init__(self) -> None:
         if isinstance(self.capacity, str) and self.capacity != "auto":
