@@ -115,7 +115,6 @@ def study_directions(options: argparse.Namespace) -> dict[str, Any]:
             "first, forward": ([0], "forward"),
             "last, backward": ([last], "backward"),
             "middle, both": ([middle], "both"),
-            "both ends, forward": ([0, last], "forward"),
             "both ends, both": ([0, last], "both"),
         }
         scored = [i for i in range(1, last) if i != middle]
