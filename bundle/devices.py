@@ -52,20 +52,17 @@ def find_device(name: str | torch.device) -> torch.device:
     return device
 
 
-def autocast(
-    precision: str, device: torch.device, *, training: bool = False
-) -> AbstractContextManager[Any]:
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
     """Mixed precision for a device.
 
-    ``auto``: float16 on CUDA; on a CPU bfloat16 where that is faster. That takes AMX tile units for
-    single frames, while batches in training gain with AVX-512's bfloat16 alone. Elsewhere float32.
+    ``auto``: float16 on CUDA; on a CPU bfloat16 where that is faster, which takes AMX tile units;
+    elsewhere float32.
     """
     dtype = PRECISIONS.get(precision)
     if precision == "auto" and device.type == "cuda":
         dtype = torch.float16
     elif precision == "auto" and device.type == "cpu":
-        unit = "avx512_bf16" if training else "amx_bf16"
-        dtype = torch.bfloat16 if torch.cpu.get_capabilities().get(unit) else None
+        dtype = torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

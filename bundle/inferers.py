@@ -44,7 +44,7 @@ class ClipInferer(Inferer):
         self.precision = precision
 
     def __call__(self, inputs: Clip, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        with autocast(self.precision, inputs.device, training=True):
+        with autocast(self.precision, inputs.device):
             return network(inputs, *args, **kwargs)
 
 
