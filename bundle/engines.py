@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bundle.inferers import VideoInferer
 from bundle.networks.tcmn import TCMN
+from bundle.sessions import choose_class
 
 
 class PrepareClips(PrepareBatch):
@@ -61,7 +62,7 @@ class LabelInferer(VideoInferer):
 
     def __call__(self, inputs: Any, network: TCMN, *args: Any, **kwargs: Any) -> Any:
         """Label volume (B, 1, H, W, T) uint8 of a clip (B, 3 + N, H, W, T)."""
-        labels = [logits.argmax(1).byte() for logits in self.carry(inputs, network)]
+        labels = [choose_class(logits) for logits in self.carry(inputs, network)]
         return torch.stack(labels, dim=-1)[:, None]
 
 

@@ -19,7 +19,7 @@ from bundle.data.prompts import PromptedVideo
 from bundle.devices import autocast
 from bundle.networks.tcmn import TCMN
 from bundle.propagation import FrameResult, Propagation, judge
-from bundle.sessions import InferenceSettings, VideoSession
+from bundle.sessions import InferenceSettings, VideoSession, choose_class
 from bundle.types import ClassLogits, Clip, Frame, LabelMap
 from bundle.video_access import (
     FrameList,
@@ -188,7 +188,7 @@ class VideoInferer(Inferer):
             else:
                 found = session.step(image)
                 trust = zip(ids, found.confidence[0].tolist(), strict=True)
-                labels = lookup[found.logits.argmax(1)[0].cpu().numpy()]
+                labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
                 yield judge(
                     self.settings, index, labels, {i: value for i, value in trust if i in shown}
                 )

@@ -14,7 +14,7 @@ import torch
 from bundle.confidence import suggest_frame
 from bundle.networks.tcmn import TCMN
 from bundle.plan import Stretch, plan_stretches
-from bundle.sessions import InferenceSettings, VideoSession
+from bundle.sessions import InferenceSettings, VideoSession, choose_class
 from bundle.types import LabelMap
 from bundle.video_access import (
     Frames,
@@ -236,7 +236,7 @@ class Propagation:
             if number < skip:
                 continue
             trust = zip(self._ids, found.confidence[0].tolist(), strict=True)
-            labels = lookup[found.logits.argmax(1)[0].cpu().numpy()]
+            labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
             self._keep(index, labels, {i: value for i, value in trust if i in shown})
             yield index
 

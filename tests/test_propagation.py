@@ -13,7 +13,7 @@ from bundle.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.networks.tcmn import aggregate
 from bundle.plan import Stretch, plan_stretches
-from bundle.sessions import count_that_fits
+from bundle.sessions import choose_class, count_that_fits
 from bundle.video_access import FrameList, ahead, read_range
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
@@ -287,6 +287,13 @@ class TestConfidence:
             work.annotate(suggested[-1], make_labels())
             list(work.run())
         assert len({0, *suggested}) == 4
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_the_class_chosen_is_argmax_also_among_equals(classes):
+    draw = torch.Generator().manual_seed(0)
+    logits = torch.randint(0, 3, (2, classes, 20, 30), generator=draw).float()
+    torch.testing.assert_close(choose_class(logits), logits.argmax(1).byte())
 
 
 class TestDevices:
