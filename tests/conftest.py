@@ -1,7 +1,25 @@
 """Checks every annotation of the package while its tests run, tensor shapes included."""
 
+import pytest
 from jaxtyping import install_import_hook
 
 # The tower: an int passes for a float, as type checkers allow.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook("bundle", CHECKER)
+
+
+@pytest.fixture(scope="module")
+def network():
+    """A tiny network whose masks are not empty; not trained."""
+    import torch  # after the hook, like all of the package
+
+    from bundle.networks import TCMN
+
+    torch.manual_seed(0)
+    network = TCMN(
+        "resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)
+    ).eval()
+    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
+    # An untrained decoder is sure of "no object" everywhere; this one draws patterns.
+    torch.nn.init.normal_(network.decoder.predict.weight, std=0.3)
+    return network

@@ -5,26 +5,12 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bundle.devices import autocast, find_device
 from bundle.inferers import ClipInferer, VideoInferer
-from bundle.networks import TCMN
 
 HEIGHT, WIDTH = 32, 48
 ONE_OBJECT, TWO_OBJECTS = 1, 2
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    network = TCMN(
-        "resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)
-    ).eval()
-    nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    # An untrained decoder is sure of "no object" everywhere; this one draws patterns.
-    nn.init.normal_(network.decoder.predict.weight, std=0.3)
-    return network
 
 
 def make_clip(objects=ONE_OBJECT, height=HEIGHT, width=WIDTH, frames=7):

@@ -5,7 +5,6 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from bundle.confidence import expected_jaccard, margin, suggest_frame
 from bundle.data.video import open_video
@@ -17,17 +16,6 @@ from bundle.sessions import choose_class, count_that_fits
 from bundle.video_access import FrameList, ahead, read_range
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
-
-
-@pytest.fixture(scope="module")
-def network():
-    torch.manual_seed(0)
-    network = TCMN(
-        "resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8)
-    ).eval()
-    nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    nn.init.normal_(network.decoder.predict.weight, std=0.3)
-    return network
 
 
 @pytest.fixture(scope="module")
