@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from monai.engines import PrepareBatch
 from torch import Tensor, nn
 
+from bundle.confidence import choose_class
 from bundle.inferers import VideoInferer
-from bundle.networks.tcmn import TCMN
-from bundle.sessions import choose_class
+from bundle.networks.tcmn import VideoNetwork
 
 
 class PrepareClips(PrepareBatch):
@@ -60,7 +60,7 @@ class LabelInferer(VideoInferer):
     It takes the same arguments. Of a long video the logits of all frames may not fit in memory.
     """
 
-    def __call__(self, inputs: Any, network: TCMN, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, inputs: Any, network: VideoNetwork, *args: Any, **kwargs: Any) -> Any:
         """Label volume (B, 1, H, W, T) uint8 of a clip (B, 3 + N, H, W, T)."""
         labels = [choose_class(logits) for logits in self.carry(inputs, network)]
         return torch.stack(labels, dim=-1)[:, None]

@@ -15,11 +15,12 @@ from jaxtyping import Float
 from monai.inferers import Inferer
 from torch import Tensor, nn
 
+from bundle.confidence import choose_class
 from bundle.data.prompts import PromptedVideo
 from bundle.devices import autocast
-from bundle.networks.tcmn import TCMN
+from bundle.networks.tcmn import VideoNetwork
 from bundle.propagation import FrameResult, Propagation, judge
-from bundle.sessions import InferenceSettings, VideoSession, choose_class
+from bundle.sessions import InferenceSettings, VideoSession
 from bundle.types import ClassLogits, Clip, Frame, LabelMap
 from bundle.video_access import (
     FrameList,
@@ -82,7 +83,7 @@ class VideoInferer(Inferer):
         )
 
     def __call__(
-        self, inputs: Clip | PromptedVideo, network: TCMN, *args: Any, **kwargs: Any
+        self, inputs: Clip | PromptedVideo, network: VideoNetwork, *args: Any, **kwargs: Any
     ) -> ClassLogits | Iterator[tuple[Frame, FrameResult]]:
         """Segment clips whose first frame is annotated, or a video with masks on any frames.
 
@@ -98,20 +99,22 @@ class VideoInferer(Inferer):
             return self._segment(inputs, network)
         return torch.stack(list(self.carry(inputs, network)), dim=-1)
 
-    def carry(self, clip: Clip, network: TCMN) -> Iterator[Float[Tensor, "B C H W"]]:
+    def carry(self, clip: Clip, network: VideoNetwork) -> Iterator[Float[Tensor, "B C H W"]]:
         """Class logits of each frame of clips whose first frame is annotated."""
         session = self.start(network)
         yield session.prompt(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
         for t in range(1, clip.shape[-1]):
             yield session.step(clip[:, :3, ..., t]).logits
 
-    def _segment(self, video: PromptedVideo, network: TCMN) -> Iterator[tuple[Frame, FrameResult]]:
+    def _segment(
+        self, video: PromptedVideo, network: VideoNetwork
+    ) -> Iterator[tuple[Frame, FrameResult]]:
         # A generator: whoever consumes it learns that the video cannot be opened.
         device = next(network.parameters()).device
         results = self.stream(video.source, video.annotations, network, device)
         yield from zip(ahead(iter(video.source)), results, strict=True)
 
-    def start(self, network: TCMN) -> VideoSession:
+    def start(self, network: VideoNetwork) -> VideoSession:
         """Begin a video whose frames you will feed yourself."""
         return VideoSession(self.settings, network, self.settings.working_size)
 
@@ -119,7 +122,7 @@ class VideoInferer(Inferer):
         self,
         video: Frames | Sequence[Frame],
         annotations: Mapping[int, LabelMap],
-        network: TCMN,
+        network: VideoNetwork,
         device: torch.device | str = "cpu",
     ) -> Propagation:
         """Begin a video that you will correct as you go; see ``Propagation``."""
@@ -130,7 +133,7 @@ class VideoInferer(Inferer):
         self,
         video: Frames | Iterable[Frame],
         annotations: Mapping[int, LabelMap],
-        network: TCMN,
+        network: VideoNetwork,
         device: torch.device | str = "cpu",
     ) -> Iterator[FrameResult]:
         """Segment a video.
@@ -167,7 +170,7 @@ class VideoInferer(Inferer):
         self,
         frames: Iterator[Frame],
         annotations: Mapping[int, LabelMap],
-        network: TCMN,
+        network: VideoNetwork,
         device: torch.device,
     ) -> Iterator[FrameResult]:
         require_object(annotations.values())

@@ -14,8 +14,8 @@ from monai.bundle import ConfigParser
 
 from bundle.data.volumes import source_name
 from bundle.label_requests import RequestInferer, refuse
-from bundle.networks.folding import fold_batch_norm
-from bundle.networks.tcmn import TCMN, load_weights
+from bundle.networks.quantized import optimize
+from bundle.networks.tcmn import VideoNetwork, load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class ServedModel:
     def weights(self) -> Path:
         return self.own_weights if self.own_weights.is_file() else self.root / "models/model.pt"
 
-    def network(self, device: str) -> TCMN:
+    def network(self, device: str) -> VideoNetwork:
         """The network on a device, with the newest weights."""
         with self._lock:
             state = self.weights, self.weights.stat().st_mtime_ns
@@ -67,9 +67,9 @@ class ServedModel:
                 logger.info("loading %s for %s", state[0], device)
                 self._config.parse()  # else it would be the same object again
                 network = self._config.get_parsed_content("network_def")
-                folded = fold_batch_norm(load_weights(network, state[0]).eval())
-                folded = folded.to(memory_format=torch.channels_last).to(device)
-                self._loaded[device] = state, folded
+                network = load_weights(network, state[0]).eval()
+                int8 = self.root / "models/int8"
+                self._loaded[device] = state, optimize(network, device, "auto", int8)
             return self._loaded[device][1]
 
 

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-CHUNK_SCORES = 2**23
-"""Most affinities (32 MiB in float32) that exist at once where no fused kernel fits."""
+CHUNK_SCORES = 2**22
+"""Most affinities (16 MiB in float32) that exist at once, but on CUDA, whose kernel holds none."""
 
 GROWTH = 8
 """Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
@@ -72,9 +72,7 @@ def _attend(
     value_BMC: Tensor,
     chunk_scores: int | None = None,
 ) -> Tensor:
-    """(B, P, C). CUDA's memory-efficient kernel never holds the affinities, if head sizes are
-    multiples of 8. Elsewhere PyTorch does, so the query is read in chunks that bound them.
-    """
+    """(B, P, C), from as many query positions at once as keep the affinities in bounds."""
     if chunk_scores is None:
         chunk_scores = 0 if query.is_cuda else CHUNK_SCORES
     query_BPK = F.pad(query.flatten(2).mT.float(), (0, 1), value=1.0)
@@ -82,13 +80,28 @@ def _attend(
     scale = 1 / math.sqrt(query.shape[1])
     positions = query_BPK.shape[1]
     rows = positions if chunk_scores == 0 else chunk_scores // (len(query) * key_BMK.shape[1])
-    reads = [
-        F.scaled_dot_product_attention(
-            part[:, None], key_BMK[:, None], value_BMC[:, None], scale=scale
-        )[:, 0]
-        for part in query_BPK.split(max(1, min(rows, positions)), dim=1)
-    ]
+    parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
+    attend = _attend_on_cpu if query.device.type == "cpu" else _attend_fused
+    reads = [attend(part, key_BMK, value_BMC, scale) for part in parts]
     return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
+
+
+def _attend_fused(query_BPK: Tensor, key_BMK: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
+    """CUDA's memory-efficient kernel never holds the affinities, if head sizes are multiples of 8."""
+    return F.scaled_dot_product_attention(
+        query_BPK[:, None], key_BMK[:, None], value_BMC[:, None], scale=scale
+    )[:, 0]
+
+
+def _attend_on_cpu(query_BPK: Tensor, key_BMK: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
+    """Softmax in place, and its division after the sum, where the rows are short.
+
+    PyTorch's attention is slower here: its fused CPU kernel wants keys as wide as the values are.
+    """
+    weight_BPM = torch.bmm(query_BPK * scale, key_BMK.mT)
+    weight_BPM -= weight_BPM.detach().amax(-1, keepdim=True)
+    weight_BPM.exp_()
+    return torch.bmm(weight_BPM, value_BMC) / weight_BPM.sum(-1, keepdim=True)
 
 
 @dataclass(frozen=True)

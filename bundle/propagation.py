@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from bundle.confidence import suggest_frame
-from bundle.networks.tcmn import TCMN
+from bundle.confidence import choose_class, suggest_frame
+from bundle.networks.tcmn import VideoNetwork
 from bundle.plan import Stretch, plan_stretches
-from bundle.sessions import InferenceSettings, VideoSession, choose_class
+from bundle.sessions import InferenceSettings, VideoSession
 from bundle.types import LabelMap
 from bundle.video_access import (
     Frames,
@@ -88,7 +88,7 @@ class Propagation:
     def __init__(
         self,
         settings: InferenceSettings,
-        network: TCMN,
+        network: VideoNetwork,
         video: Frames,
         annotations: Mapping[int, LabelMap],
         device: torch.device | str = "cpu",

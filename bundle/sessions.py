@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from bundle.confidence import expected_jaccard
 from bundle.devices import PRECISIONS, autocast, free_bytes
 from bundle.memory import MemoryBank
-from bundle.networks.tcmn import STRIDE, TCMN, aggregate
+from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
 
 DIRECTIONS = ("both", "forward", "backward")
 NOT_THERE = -16.0
@@ -74,7 +74,7 @@ class VideoSession:
     """
 
     def __init__(
-        self, settings: InferenceSettings, network: TCMN, working_size: int | None = None
+        self, settings: InferenceSettings, network: VideoNetwork, working_size: int | None = None
     ) -> None:
         self.settings, self.network, self.working_size = settings, network, working_size
         self.known: Bool[Tensor, " N"] | None = None
@@ -171,20 +171,6 @@ class VideoSession:
         if logits.shape[-2:] == size:
             return logits
         return F.interpolate(logits, size, mode="bilinear", align_corners=False)
-
-
-def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
-    """The likeliest class of each pixel, the first of equals, as ``argmax`` gives it.
-
-    Class by class, since PyTorch's ``argmax`` over a leading axis is an order slower on CPUs.
-    """
-    best = logits[:, 0]
-    chosen = torch.zeros_like(best, dtype=torch.uint8)
-    for number in range(1, logits.shape[1]):
-        better = logits[:, number] > best
-        best = torch.where(better, logits[:, number], best)
-        chosen.masked_fill_(better, number)
-    return chosen
 
 
 def count_that_fits(key: Tensor, value: Tensor) -> int:

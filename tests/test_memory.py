@@ -71,18 +71,24 @@ def test_every_path_equals_the_loop_in_value_and_gradient(tensors, chunk_scores)
 
 @pytest.mark.parametrize("chunk_scores", [ONE_ROW, 4 * ONE_ROW, 6 * ONE_ROW, 10**9, None])
 def test_affinities_held_at_once_are_bounded(tensors, chunk_scores, monkeypatch):
-    sizes, attention = [], F.scaled_dot_product_attention
+    sizes, attend = [], memory_module._attend_on_cpu
 
-    def record(query, key, *args, **kwargs):
+    def record(query, key, *args):
         sizes.append(len(query) * query.shape[-2] * key.shape[-2])
-        return attention(query, key, *args, **kwargs)
+        return attend(query, key, *args)
 
     if chunk_scores is None:
         monkeypatch.setattr(memory_module, "CHUNK_SCORES", 2 * ONE_ROW)
-    monkeypatch.setattr(memory_module.F, "scaled_dot_product_attention", record)
+    monkeypatch.setattr(memory_module, "_attend_on_cpu", record)
     read_memory(*tensors, chunk_scores=chunk_scores)
     assert max(sizes) <= (2 * ONE_ROW if chunk_scores is None else chunk_scores)
     assert sum(sizes) == HEIGHT * WIDTH * ONE_ROW
+
+
+def test_the_fused_read_of_other_devices_is_the_same(tensors, monkeypatch):
+    expected = read_memory(*tensors)
+    monkeypatch.setattr(memory_module, "_attend_on_cpu", memory_module._attend_fused)
+    torch.testing.assert_close(read_memory(*tensors), expected)
 
 
 def test_frames_may_come_in_any_order(tensors):

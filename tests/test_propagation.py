@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from bundle.confidence import expected_jaccard, margin, suggest_frame
+from bundle.confidence import choose_class, expected_jaccard, margin, suggest_frame
 from bundle.data.video import open_video
 from bundle.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.networks.tcmn import aggregate
 from bundle.plan import Stretch, plan_stretches
-from bundle.sessions import choose_class, count_that_fits
+from bundle.sessions import count_that_fits
 from bundle.video_access import FrameList, ahead, read_range
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12

@@ -53,14 +53,14 @@ class MaskDecoder(nn.Module):
         batch, objects = readout.shape[:2]
         query = features.query.repeat_interleave(objects, dim=0)
         x = self.compress(torch.cat([readout.flatten(0, 1), query], dim=1))
-        x = self.refine8(_add_skip(self.reduce8(x), self.skip8(features.stride8), objects))
-        x = self.refine4(_add_skip(self.reduce4(x), self.skip4(features.stride4), objects))
+        x = self.refine8(_add_skip(self.reduce8(x), self.skip8(features.stride8)))
+        x = self.refine4(_add_skip(self.reduce4(x), self.skip4(features.stride4)))
         logit = self.predict(torch.relu(x)).float()
         logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
         return logit.unflatten(0, (batch, objects))[:, :, 0]
 
 
-def _add_skip(x: Tensor, skip: Tensor, objects: int) -> Tensor:
+def _add_skip(x: Tensor, skip: Tensor) -> Tensor:
     """Upsample x2 and add the frame's skip, which its objects share, to each of them."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    return x + skip.repeat_interleave(objects, dim=0)
+    return x + skip.repeat_interleave(x.shape[0] // skip.shape[0], dim=0)

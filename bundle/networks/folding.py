@@ -1,6 +1,7 @@
 """A network made faster for inference without changing what it computes."""
 
 import copy
+from typing import TypeVar
 
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -10,7 +11,10 @@ from bundle.networks.encoders import Trunk
 PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
 
-def fold_batch_norm(network: nn.Module) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def fold_batch_norm(network: Network) -> Network:
     """A copy whose trunks have their BatchNorm folded into the convolutions before it.
 
     Exact but for rounding, since the statistics are constants. A pass over each trunk's maps less,

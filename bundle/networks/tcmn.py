@@ -1,8 +1,8 @@
 """The Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,25 @@ from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip
 
 STRIDE = 16
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@runtime_checkable
+class VideoNetwork(Protocol):
+    """What segmenting a video asks of a network; ``TCMN`` says what each does."""
+
+    def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures: ...
+
+    def memorize(
+        self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+    ) -> Float[Tensor, "B N V h w"]: ...
+
+    def segment(
+        self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
+    ) -> Float[Tensor, "B 1+N H W"]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
 
 
 class ClipPrediction(NamedTuple):
@@ -160,7 +179,7 @@ def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W
     return torch.log(p / (1 - p))
 
 
-def load_weights(network: nn.Module, path: str | Path) -> nn.Module:
+def load_weights(network: Network, path: str | Path) -> Network:
     """Load a plain state dict, in any floating-point precision, into a network.
 
     Raises:
