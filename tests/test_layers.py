@@ -31,9 +31,11 @@ LAYERS = [
         "bundle.curves",
         "bundle.contact_sheet",
         "bundle.label_header",
+        "bundle.export",
     ],
     ["bundle.engines", "bundle.handlers"],
-    ["bundle.label", "bundle.label_model", "bundle.label_requests"],
+    ["bundle.label", "bundle.label_model", "bundle.label_requests", "bundle.annotate"],
+    ["bundle.command_line"],
 ]
 MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py") if p.name != "__init__.py")
 

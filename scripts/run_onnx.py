@@ -1,0 +1,149 @@
+"""Carry the mask of a video's first frame through the video with the exported network: no PyTorch.
+
+    python scripts/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
+
+``carry`` is the whole method, to be copied. Graphs and shapes: docs/export.md.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy import ndarray
+from onnxruntime import InferenceSession, get_available_providers
+from PIL import Image
+
+STRIDE, MEMORY_EVERY = 16, 5
+STILLS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# Colours of DAVIS: bits 0, 1, 2 of an id are the top bits of red, green, blue; 3, 4, 5 the next.
+PALETTE = [128, 64, 32] @ (np.arange(256)[:, None] >> np.arange(9) & 1).reshape(-1, 3, 3)
+
+
+def load(folder: Path) -> list[Any]:
+    """The three graphs, on a GPU if this onnxruntime can use one."""
+    kinds = ("CUDAExecutionProvider", "CPUExecutionProvider")
+    providers = [kind for kind in kinds if kind in get_available_providers()]
+    paths = [folder / f"{name}.onnx" for name in ("encode", "memorize", "read_and_decode")]
+    if missing := [path for path in paths if not path.is_file()]:
+        raise FileNotFoundError(f"no {missing[0]}: write it with scripts/export_onnx.py")
+    return [InferenceSession(path, providers=providers) for path in paths]
+
+
+def carry(
+    graphs: list[Any], frames: Iterable[ndarray], first: ndarray, size: int, capacity: int | None
+) -> Iterator[ndarray]:
+    """Label maps (H, W) of all frames (H, W, 3) uint8 RGB, in order; ``first`` is the first one's.
+
+    ``size`` is the shorter side at which the network sees frames. The first and every fifth are
+    remembered; of more than ``capacity`` the first and the latest.
+    """
+    encode, memorize, read_and_decode = graphs
+    ids = np.insert(np.unique(first[first > 0]), 0, 0)  # background and the objects
+    height, width = (max(STRIDE, round(n * size / min(first.shape))) for n in first.shape)
+    memory: dict[str, ndarray] = {}
+    for index, frame in enumerate(frames):
+        if frame.shape[:2] != first.shape:
+            found = f"frame {index} is {frame.shape[:2]} (rows, columns), the mask {first.shape}"
+            raise ValueError(f"{found}: give both at one size")
+        image = enter(frame.transpose(2, 0, 1), height, width) / 255
+        key, query, stride16, stride8, stride4 = encode.run(None, {"image": image})
+        if index == 0:
+            labels, masks = first, enter(first == ids[1:, None, None], height, width)
+        else:
+            features = {"key": key, "query": query, "stride8": stride8, "stride4": stride4}
+            logits, masks = read_and_decode.run(None, {**features, **memory})
+            labels = ids[resize(logits[0, :, :height, :width], *first.shape).argmax(0)]
+        if index % MEMORY_EVERY == 0:
+            value = memorize.run(None, {"stride16": stride16, "masks": masks})[0]
+            new = {"keys": key, "values": value}
+            if len(memory.get("keys", ())) == capacity:  # the oldest but the first goes
+                memory = {name: np.delete(memory[name], 1, axis=0) for name in new}
+            memory = {n: np.concatenate([memory.get(n, new[n][:0]), new[n]]) for n in new}
+        yield labels
+
+
+def enter(channels: ndarray, height: int, width: int) -> ndarray:
+    """(C, H, W) at the working size, with zeros up to a multiple of the stride: (1, C, H', W')."""
+    padding = ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE))
+    return np.pad(resize(channels, height, width), padding)[None]
+
+
+def resize(channels: ndarray, height: int, width: int) -> ndarray:
+    """Bilinear, averaging where it shrinks: float32 (C, height, width)."""
+    shape, bilinear = (width, height), Image.Resampling.BILINEAR
+    pictures = (Image.fromarray(channel) for channel in channels.astype(np.float32))
+    return np.stack([np.asarray(picture.resize(shape, bilinear)) for picture in pictures])
+
+
+def read_frames(path: Path) -> Iterator[ndarray]:
+    """RGB frames (H, W, 3) of a video file, or of a folder of pictures, where 2 comes before 10."""
+    if path.is_dir():
+        files = [file for file in path.iterdir() if file.suffix.lower() in STILLS]
+        if not files:
+            raise ValueError(f"{path} holds no frames: expected {', '.join(STILLS)} files")
+        for file in sorted(files, key=lambda f: re.sub(r"\d+", lambda n: n[0].zfill(20), f.name)):
+            with Image.open(file) as picture:
+                if picture.mode.startswith(("I", "F")):
+                    raise ValueError(f"{file} has {picture.mode} pixels: expected 8 bits a channel")
+                yield np.asarray(picture.convert("RGB"))
+        return
+    import av  # folders do without
+
+    with av.open(path.absolute()) as container:
+        for frame in container.decode(video=0):  # FFmpeg and NumPy turn the same way
+            yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+
+
+def read_mask(path: Path) -> ndarray:
+    """Object ids (H, W) uint8 of a grey or palette picture; a sole 255 becomes 1."""
+    with Image.open(path) as picture:
+        if picture.mode not in ("1", "L", "P"):
+            raise ValueError(f"{path} has {picture.mode} pixels: save it in grey or with a palette")
+        labels = np.asarray(picture).astype(np.uint8)
+    ids = np.unique(labels[labels > 0])
+    if not 0 < len(ids) <= 32:
+        found = f"holds {len(ids)} labels (soft edges?)" if len(ids) else "is empty"
+        raise ValueError(f"{path} {found}: expected 1 to 32 objects, a number for each")
+    return (labels > 0).astype(np.uint8) if list(ids) == [255] else labels
+
+
+def write_masks(label_maps: Iterable[ndarray], folder: Path) -> None:
+    """Palette PNGs ``00000.png`` ... in a new folder, which appears when all are written."""
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists: choose another --output_dir")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        (partial := Path(scratch, "masks")).mkdir()
+        for index, labels in enumerate(label_maps):
+            picture = Image.fromarray(labels)
+            picture.putpalette(PALETTE.ravel().tolist())
+            picture.save(partial / f"{index:05d}.png")
+        partial.rename(folder)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", type=Path, required=True, help="folder of the three graphs")
+    parser.add_argument("--video", type=Path, required=True, help="file, or folder of pictures")
+    parser.add_argument("--mask", type=Path, required=True, help="picture, of the first frame")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the masks")
+    parser.add_argument("--working_size", type=int, default=320, help="shorter side in pixels")
+    parser.add_argument("--capacity", type=int, help="most frames remembered (no limit)")
+    options = parser.parse_args(arguments)
+    if options.working_size < STRIDE or (options.capacity is not None and options.capacity < 2):
+        parser.error(f"--working_size must be {STRIDE} at least, and --capacity 2")
+    try:
+        graphs, first = load(options.network), read_mask(options.mask)
+        frames, size = read_frames(options.video), options.working_size
+        write_masks(carry(graphs, frames, first, size, options.capacity), options.output_dir)
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
