@@ -5,10 +5,13 @@ holds is read in ``bundle.label_requests``.
 """
 
 import shutil
+import stat
 import tempfile
 import time
+import zipfile
+import zlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,8 +25,14 @@ from bundle.label_model import (
     name_to_device,
     of_monailabel,
 )
-from bundle.label_requests import Prompts, RequestOptions, read_request, refuse
-from bundle.networks.tcmn import TCMN
+from bundle.label_requests import (
+    Prompts,
+    RequestOptions,
+    read_request,
+    refuse,
+    understandable,
+)
+from bundle.networks.tcmn import VideoNetwork
 from bundle.outputs.volume import NiftiWriter
 from bundle.outputs.writer import Segmented
 from bundle.sessions import DIRECTIONS
@@ -32,6 +41,7 @@ MONAILabelApp: Any = of_monailabel("interfaces.app", "MONAILabelApp")
 InferTask: Any = of_monailabel("interfaces.tasks.infer_v2", "InferTask")
 Strategy: Any = of_monailabel("interfaces.tasks.strategy", "Strategy")
 LocalDatastore: Any = of_monailabel("datastore.local", "LocalDatastore")
+Sessions: Any = of_monailabel("utils.sessions", "Sessions")
 MONAILabelException: Any = of_monailabel("interfaces.exception", "MONAILabelException")
 
 DESCRIPTION = "Carries a structure that was painted on one frame to all frames of the video"
@@ -84,9 +94,12 @@ class PaintedFrameTask(InferTask):
         if self.stored_label and not request.get("label") and Path(request["image"]).is_file():
             request["label"], names = self._stored(request.get("image_id", ""))
         prompts = read_request(request)
-        network = self.model.network(name_to_device(request["device"]))
+        with understandable({self.get_path(): "model.pt on the server"}, status=500):
+            network = self.model.network(name_to_device(request["device"]))
         opened = time.perf_counter()
-        path, answer = self._segment(prompts, network, RequestOptions.read(request).direction)
+        # Its frames are read while they are segmented: this is where a damaged one is found.
+        with understandable({str(request["image"]): "the video"}):
+            path, answer = self._segment(prompts, network, RequestOptions.read(request).direction)
         answer["latencies"] = {
             "open": round(opened - begin, 3),
             "infer": round(time.perf_counter() - opened, 3),
@@ -101,7 +114,7 @@ class PaintedFrameTask(InferTask):
         return path, answer
 
     def _segment(
-        self, prompts: Prompts, network: TCMN, direction: str
+        self, prompts: Prompts, network: VideoNetwork, direction: str
     ) -> tuple[str, dict[str, Any]]:
         video, annotations = prompts
         confidence: dict[int, dict[int, float]] = {}
@@ -175,6 +188,63 @@ class LowestConfidence(Strategy):
         return {"id": chosen, **notes[chosen]}
 
 
+class Studies(LocalDatastore):
+    """MONAI Label's folder of studies, which says why it does not take a label."""
+
+    def save_label(self, image_id: str, *others: Any) -> str:
+        if image_id not in self.list_images():
+            refuse(
+                f"there is no image {image_id!r} on the server to which a label could belong", 404
+            )
+        return super().save_label(image_id, *others)
+
+
+class FrameSessions(Sessions):
+    """MONAI Label's sessions, which would unpack any archive, and to anywhere: a zip, to its folder."""
+
+    def add_session(
+        self,
+        data_file: str,
+        expiry: int = 0,
+        uncompress: bool = False,
+        session_id: str | None = None,
+    ) -> tuple[str, Any]:
+        if not uncompress or Path(data_file).is_dir():
+            return super().add_session(data_file, expiry, False, session_id)
+        with tempfile.TemporaryDirectory() as folder:
+            frames = Path(folder) / "frames"
+            try:
+                unpack_frames(Path(data_file), frames)
+            finally:
+                Path(data_file).unlink()
+            return super().add_session(str(frames), expiry, False, session_id)
+
+
+def unpack_frames(archive: Path, folder: Path) -> None:
+    """Unpack a zip of frames into a new folder.
+
+    Raises:
+        HTTPException: Or ValueError, see ``refuse``: it is no sound zip, or it holds links or files
+            that would lie elsewhere.
+    """
+    folder.mkdir()
+    try:
+        with zipfile.ZipFile(archive) as packed:
+            for entry in packed.infolist():
+                path = PurePosixPath(entry.filename.replace("\\", "/"))
+                link = stat.S_ISLNK(entry.external_attr >> 16)
+                if link or path.is_absolute() or ".." in path.parts:
+                    refuse(
+                        f"the zip holds {entry.filename!r}, which "
+                        f"{'is a link' if link else 'would lie outside its folder'}: pack the "
+                        "frames alone"
+                    )
+            packed.extractall(folder)
+    # What zipfile raises where a zip is damaged, or needs a password.
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        refuse(f"the upload cannot be unpacked ({error}): send a zip of the frames")
+
+
 class LabelApp(MONAILabelApp):
     """The app; its configuration (``--conf``) may name another ``bundle`` folder.
 
@@ -192,9 +262,13 @@ class LabelApp(MONAILabelApp):
     def init_datastore(self) -> Any:
         if self.studies.startswith(("http://", "https://")):
             return super().init_datastore()
-        return LocalDatastore(
+        return Studies(
             self.studies, extensions=[f"*.{suffix}" for suffix in SUFFIXES], auto_reload=True
         )
+
+    def _load_sessions(self, load: bool = False) -> Any:
+        sessions = super()._load_sessions(load)
+        return sessions if sessions is None else FrameSessions(sessions.store_path, sessions.expiry)
 
     def init_infers(self) -> dict[str, Any]:
         store = self._datastore

@@ -115,7 +115,7 @@ def read_request(request: Mapping[str, Any]) -> Prompts:
 
 
 @contextmanager
-def understandable(names: Mapping[str, str]) -> Iterator[None]:
+def understandable(names: Mapping[str, str], status: int = 400) -> Iterator[None]:
     """Refuse what the readers raise, with names that mean something to a user for the paths."""
     try:
         yield
@@ -123,7 +123,7 @@ def understandable(names: Mapping[str, str]) -> Iterator[None]:
         message = str(error)
         for path, name in names.items():
             message = message.replace(path, name)
-        refuse(message)
+        refuse(message, status)
 
 
 def only_folder(folder: Path) -> Path:

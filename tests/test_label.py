@@ -6,8 +6,10 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import tarfile
 import time
 import warnings
 import zipfile
@@ -19,10 +21,13 @@ import av
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk
 import torch
 import yaml
 from monai.bundle import ConfigWorkflow
 from PIL import Image
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, UltrasoundMultiFrameImageStorage
 
 from bundle.networks import TCMN
 
@@ -92,6 +97,14 @@ def make_bundle(folder):
     return folder
 
 
+def wait(condition):
+    for _ in range(200):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise TimeoutError("waited 10 s")
+
+
 class Server:
     """The process, its address and its client."""
 
@@ -141,6 +154,24 @@ class Server:
             model, image, params, str(label) if label else None, session_id=session
         )
         return nib.load(path), answer
+
+    def add_study(self, write, name):
+        """Lay a file into the studies of the running server; its id."""
+        write(self.studies / name)
+        study = name.split(".")[0]
+        wait(lambda: study in self.list_studies())
+        return study
+
+    def remove_studies(self, *studies):
+        for study in studies:
+            for file in self.studies.glob(f"{study}.*"):
+                file.unlink()
+        wait(lambda: not self.list_studies() & set(studies))
+
+    def list_studies(self):
+        parameters = {"output": "all"}
+        answer = requests.get(f"{self.url}/datastore/", params=parameters, timeout=60)
+        return set(answer.json()["objects"])
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
@@ -259,10 +290,10 @@ def test_one_of_several_painted_frames(server, tmp_path):
         np.testing.assert_array_equal(np.asarray(found.dataobj)[..., t], disk(t))
 
 
-def write_movie(path):
+def write_movie(path, codec="mpeg4", pixels="yuv420p"):
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = X, Y, "yuv420p"
+        stream = container.add_stream(codec, rate=25)
+        stream.width, stream.height, stream.pix_fmt = X, Y, pixels
         for t in range(T):
             picture = np.full((Y, X, 3), (90, 60, 50), np.uint8)
             picture[disk(t).T] = 220, 180, 160
@@ -294,6 +325,91 @@ def test_sessions_take_a_movie_and_a_zip_of_frames(server, tmp_path):
         assert found.shape == (X, Y, T)
         np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 1], disk(1))
         assert server.client.remove_session(session_id)
+
+
+def frames(colour):
+    """(T, Y, X) grey or (T, Y, X, 3) colours."""
+    grey = np.stack([np.where(disk(t).T, 200, 60) for t in range(T)]).astype(np.uint8)
+    return np.stack([grey, grey // 2, grey // 3], axis=-1) if colour else grey
+
+
+def write_meta(path, colour):
+    image = sitk.GetImageFromArray(frames(colour), isVector=colour)
+    image.SetSpacing((0.5, 0.7, 2.0))
+    image.SetOrigin((10, -20, 5))
+    image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    sitk.WriteImage(image, str(path))
+
+
+def write_cine(path, colour):
+    """A DICOM of the kind that ultrasound devices write."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID = UltrasoundMultiFrameImageStorage
+    meta.MediaStorageSOPInstanceUID = "1.2.3"
+    cine = FileDataset(None, {}, b"\0" * 128, meta, is_implicit_VR=False, is_little_endian=True)
+    cine.SOPClassUID, cine.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
+    cine.NumberOfFrames, cine.Rows, cine.Columns = T, Y, X
+    cine.SamplesPerPixel = 3 if colour else 1
+    cine.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
+    if colour:
+        cine.PlanarConfiguration = 0
+    cine.BitsAllocated = cine.BitsStored = 8
+    cine.HighBit, cine.PixelRepresentation = 7, 0
+    cine.PixelSpacing = [0.7, 0.5]
+    cine.PixelData = frames(colour).tobytes()
+    cine["PixelData"].VR = "OB"
+    cine.save_as(path)
+
+
+def assert_lies_like(found, source):
+    """A label volume has size, spacing, origin and directions of a source, as SimpleITK reads them."""
+    labels, image = sitk.ReadImage(found.get_filename()), sitk.ReadImage(str(source))
+    assert labels.GetSize() == image.GetSize()
+    for name in ("GetSpacing", "GetOrigin", "GetDirection"):
+        expected = getattr(image, name)()
+        np.testing.assert_allclose(getattr(labels, name)(), expected, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
+@pytest.mark.parametrize(
+    ("suffix", "write"), [(".mhd", write_meta), (".mha", write_meta), (".dcm", write_cine)]
+)
+def test_a_study_of_another_kind_is_answered_in_its_geometry(ours, suffix, write, colour, tmp_path):
+    study = ours.add_study(lambda path: write(path, colour), f"other{suffix}")
+    found, _ = ours.infer("tcmn", study, paint(tmp_path / "mask.nii.gz", 2))
+    assert_lies_like(found, ours.studies / f"other{suffix}")
+    np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 2], disk(2))
+    ours.remove_studies(study)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("movie.mp4", ("mpeg4", "yuv420p")), ("movie.avi", ("ffv1", "gray"))]
+)
+def test_a_movie_among_the_studies(ours, name, form, tmp_path):
+    study = ours.add_study(lambda path: write_movie(path, *form), name)
+    found, _ = ours.infer("tcmn", study, paint(tmp_path / "mask.nii.gz", 2))
+    # It has no place in space: ITK's identity.
+    np.testing.assert_array_equal(found.affine, np.diag([-1, -1, 1, 1]))
+    assert found.shape == (X, Y, T)
+    np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 2], disk(2))
+    ours.remove_studies(study)
+
+
+def test_an_echocardiogram_among_the_studies(ours, tmp_path):
+    # MONAI Label wants a pydicom that has no such file; the one of `make demo` has.
+    name = "examples_ybr_color.dcm"
+    found = ROOT.glob(f".venv/lib/python*/site-packages/pydicom/data/test_files/{name}")
+    source = next(found, None)
+    if source is None:
+        pytest.skip(f"no {name} in .venv: make demo")
+    study = ours.add_study(lambda path: shutil.copy(source, path), name)
+    mask = np.zeros((320, 240, 30))
+    mask[120:170, 60:130, 0] = 3
+    found, _ = ours.infer("tcmn", study, save(tmp_path / "mask.nii.gz", mask))
+    assert_lies_like(found, source)
+    np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 0], mask[..., 0])
+    ours.remove_studies(study)
 
 
 def test_two_requests_at_once_each_get_their_own_result(server, tmp_path):
@@ -344,6 +460,129 @@ def test_bad_requests_get_a_message_and_the_server_lives_on(server, tmp_path):
     assert found.shape == (X, Y, T)
 
 
+def refusal(server, image, mask, **others):
+    """Status and message of a request that is refused; no path of the server's is in it."""
+    with pytest.raises(MONAILabelClientException) as caught:
+        server.infer("tcmn", image, mask, **others)
+    assert str(server.studies.parent) not in caught.value.msg
+    return caught.value.msg
+
+
+def test_a_video_that_is_gone(server, tmp_path):
+    good = paint(tmp_path / "good.nii.gz", 0)
+    study = server.add_study(
+        lambda path: shutil.copy(server.studies / "echo0.nii.gz", path), "gone.nii.gz"
+    )
+    server.infer("tcmn", study, good)
+    (server.studies / "gone.nii.gz").unlink()
+    expected = "there is no such image on the server, or its session has ended: choose another"
+    # At once, and when the server has noticed.
+    for _ in range(2):
+        message = refusal(server, study, good)
+        assert "Status: 404" in message
+        assert expected in message
+        server.remove_studies(study)
+    session = server.client.create_session(str(server.studies / "echo1.nii.gz"))["session_id"]
+    server.client.remove_session(session)
+    for session_id in (session, "never-was"):
+        message = refusal(server, "", good, session=session_id)
+        assert "Status: 404" in message
+        assert expected in message
+    assert server.infer("tcmn", "echo0", good)[0].shape == (X, Y, T)
+
+
+def test_a_damaged_video_is_told(ours, tmp_path):
+    good = paint(tmp_path / "good.nii.gz", 0)
+    study = ours.add_study(lambda path: write_meta(path, False), "damaged.mhd")
+    (ours.studies / "damaged.raw").unlink()
+    message = refusal(ours, study, good)
+    assert "Status: 400" in message
+    assert "cannot read frame 0 of 6 of the video" in message
+    ours.remove_studies(study)
+    (tmp_path / "notes.txt").write_text("no video")
+    session = ours.client.create_session(str(tmp_path / "notes.txt"))["session_id"]
+    message = refusal(ours, "", good, session=session)
+    assert "Status: 400" in message
+    assert "cannot open the video as a video" in message
+    assert ours.infer("tcmn", "echo0", good)[0].shape == (X, Y, T)
+
+
+def test_damaged_weights_are_told(ours, tmp_path):
+    good = paint(tmp_path / "good.nii.gz", 0)
+    weights = ours.app / "model/model.pt"
+    weights.parent.mkdir(exist_ok=True)
+    weights.write_bytes(b"half a file")
+    message = refusal(ours, "echo0", good)
+    assert "Status: 500" in message
+    assert "model.pt on the server is not a weights file" in message
+    weights.unlink()
+    assert ours.infer("tcmn", "echo0", good)[0].shape == (X, Y, T)
+
+
+def pack(*entries):
+    """A zip of (name, content); a link where the content is a name."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for name, content in entries:
+            entry = zipfile.ZipInfo(name)
+            if isinstance(content, str):
+                entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+            archive.writestr(entry, content)
+    return packed.getvalue()
+
+
+def upload(server, content, name="frames.zip"):
+    return requests.put(
+        f"{server.url}/session/?uncompress=true", files={"files": (name, content)}, timeout=60
+    )
+
+
+def test_an_archive_cannot_leave_its_folder(ours, tmp_path):
+    secret = tmp_path / "secret.png"
+    Image.fromarray(np.zeros((Y, X), np.uint8)).save(secret)
+    target = tmp_path / "written.png"
+    up = "../" * 20
+    cases = [
+        (pack((f"{up}{target}", b"evil")), "would lie outside its folder: pack the frames alone"),
+        (pack(("case/../../0.png", b"evil")), "would lie outside its folder"),
+        (pack(("case\\..\\..\\0.png", b"evil")), "would lie outside its folder"),
+        (pack((str(target), b"evil")), "would lie outside its folder"),
+        (pack(("case/0.png", str(secret))), "is a link: pack the frames alone"),
+        (pack(("case", str(tmp_path)), ("case/written.png", b"evil")), "is a link"),
+        (b"no zip", "cannot be unpacked (File is not a zip file): send a zip of the frames"),
+        (zip_frames()[:-100], "cannot be unpacked"),
+        (zip_frames().replace(b"IDAT", b"XXXX", 1), "cannot be unpacked (Bad CRC-32"),
+    ]
+    for content, message in cases:
+        response = upload(ours, content)
+        assert response.status_code == 400, response.text
+        assert message in response.json()["detail"]
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as archive:
+        entry = tarfile.TarInfo(f"{up}{target}")
+        entry.size = 4
+        archive.addfile(entry, io.BytesIO(b"evil"))
+    response = upload(ours, packed.getvalue(), "frames.tar")
+    assert response.status_code == 400
+    assert "send a zip of the frames" in response.json()["detail"]
+    assert not target.exists()
+    session = upload(ours, zip_frames()).json()["session_id"]
+    found, _ = ours.infer("tcmn", "", paint(tmp_path / "mask.nii.gz", 0), session=session)
+    assert found.shape == (X, Y, T)
+
+
+def test_the_stock_app_leaves_out_what_an_archive_holds_elsewhere(stock, tmp_path):
+    target = tmp_path / "written.png"
+    packed = pack((f"{'../' * 20}{target}", b"evil"), (str(target), b"evil"))
+    session = upload(stock, packed).json()["session_id"]
+    mask = paint(tmp_path / "mask.nii.gz", 0)
+    message = refusal(stock, "", mask, session=session)
+    assert "Status: 400" in message
+    assert "the video holds no frames" in message
+    assert not target.exists()
+    assert stock.infer("tcmn", "echo0", mask)[0].shape == (X, Y, T)
+
+
 def test_what_slicer_is_told(ours):
     models = ours.info["models"]
     assert {name: model["type"] for name, model in models.items()} == {
@@ -378,8 +617,11 @@ def test_scribbles_as_slicer_sends_them(ours, tmp_path):
     np.testing.assert_array_equal(labels[..., 2], np.isin(volume[..., 2], (2, 4)))
 
 
-def test_an_unknown_model_and_segment_are_told(ours, tmp_path):
+def test_an_unknown_image_model_and_segment_are_told(ours, tmp_path):
     mask = paint(tmp_path / "mask.nii.gz", 0)
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.client.save_label("nobody", str(mask))
+    assert "there is no image 'nobody' on the server" in caught.value.msg
     with pytest.raises(MONAILabelClientException) as caught:
         ours.infer("nothing", "echo0", mask)
     assert "Status: 404" in caught.value.msg

@@ -1,0 +1,54 @@
+"""Draw what a server of this app is sent, one painted frame, and what it sends back.
+
+    python scripts/label_app/draw_request.py VIDEO MASK docs/monai_label.png
+
+VIDEO and MASK as in time_request.py, in the same environment.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from import_video import import_video
+from PIL import Image, ImageDraw, ImageOps
+from time_request import serve
+
+from bundle.data.video import open_video, read_annotations
+from bundle.summary import blend
+
+COLUMNS, ROWS = 3, 2
+CELL = 320, 240
+TEXT_HEIGHT = 20
+
+
+def draw(path: Path, study: Path, mask: Path, answer: Path) -> None:
+    """The frame that was painted, then what came back, on evenly spaced frames."""
+    video, labels = open_video(study), open_video(answer)
+    picks = np.linspace(0, video.frame_count - 1, COLUMNS * ROWS).round().astype(int).tolist()
+    shown = [read_annotations(mask, video)[0], *labels.pixels(picks[1:])]
+    width, height = CELL[0], CELL[1] + TEXT_HEIGHT
+    sheet = Image.new("RGB", (COLUMNS * width, ROWS * height), "black")
+    pen = ImageDraw.Draw(sheet)
+    for place, (index, frame) in enumerate(zip(picks, video.frames(picks), strict=True)):
+        left, top = place % COLUMNS * width, place // COLUMNS * height
+        cell = ImageOps.pad(Image.fromarray(blend(frame, shown[place])), CELL)
+        sheet.paste(cell, (left, top + TEXT_HEIGHT))
+        what = "returned" if place else "painted and sent"
+        pen.text((left + 6, top + 4), f"frame {index}, {what}", "white")
+    sheet.quantize(128).save(path, optimize=True)
+
+
+def main(video: Path, mask: Path, picture: Path) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        study = import_video(video, Path(name) / "studies")
+        with serve(Path(name)) as client:
+            answer, _ = client.infer("tcmn", study.name.removesuffix(".nii.gz"), {}, str(mask))
+        draw(picture, study, mask, Path(answer))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for argument in ("video", "mask", "picture"):
+        parser.add_argument(argument, type=Path)
+    main(**vars(parser.parse_args()))
