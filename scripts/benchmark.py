@@ -1,11 +1,11 @@
 """Measure speed and memory; prints one line of JSON per case.
 
-python scripts/benchmark.py --frames 30 --size 384 --threads 2
+python scripts/benchmark.py --frames 30 --size 384 --threads 2 --backends torch int8
 python scripts/benchmark.py --case training --size 224 --threads 2
 python scripts/benchmark.py --case loader --dataset_dir DATA
 
-``video`` carries random masks through random frames with the shipped network; weights do not change
-how long that takes. ``training`` times steps on random clips, each way of computing in turn, and says
+``video`` carries masks through random frames with the shipped network, as it was trained and as each
+backend runs it. ``training`` times steps on random clips, each way of computing in turn, and says
 where the time goes. ``loader`` makes the batches of configs/train.yaml and trains nothing.
 """
 
@@ -16,7 +16,8 @@ import resource
 import statistics
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,35 +26,64 @@ import numpy as np
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.devices import find_device
+from bundle.devices import autocast, find_device
 from bundle.engines import parameter_groups
 from bundle.inferers import ClipInferer, VideoInferer
+from bundle.networks.quantized import optimize
+from bundle.networks.tcmn import VideoNetwork
+from bundle.options import parse_capacity
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def measure_video(options: argparse.Namespace) -> dict[str, Any]:
-    """Frames per second of whole videos, first frame and its memorising included."""
+    """Frames per second of whole videos, first frame and its memorising included, of each backend.
+
+    ``plain`` is the network as it was trained. The wall is what its query trunk alone would allow.
+    Backends take turns, so that what else the machine does falls on all.
+    """
     device = find_device(options.device)
     config = ConfigParser()
-    config.read_config(str(ROOT / "configs/train.yaml"))
-    network = config.get_parsed_content("network_def").eval()
-    network = network.to(device, memory_format=torch.channels_last)
-    inferer = VideoInferer(precision=options.precision)
+    config.read_config(str(ROOT / "configs/inference.yaml"))
+    loaded = config.get_parsed_content("loaded")
+    networks = {"plain": loaded.to(device, memory_format=torch.channels_last)}
+    for backend in options.backends:
+        networks[backend] = optimize(loaded, device, backend, ROOT / "models/int8")
+    inferer = VideoInferer(
+        precision=options.precision, capacity=parse_capacity(options.capacity), direction="forward"
+    )
     random = np.random.default_rng(0)
     size = (options.size, options.size)
     frames = random.integers(0, 256, (options.frames, *size, 3), dtype=np.uint8)
     stripe = np.arange(options.size) * (options.objects + 1) // options.size
     mask = np.broadcast_to(stripe, size).astype(np.uint8)
+    image = torch.rand(1, 3, *size, device=device).contiguous(memory_format=torch.channels_last)
 
-    def run() -> int:
-        stream = inferer.stream(list(frames), {0: mask}, network, device)
-        count = sum(1 for _ in stream)
+    def segment(network: VideoNetwork) -> int:
+        count = sum(1 for _ in inferer.stream(list(frames), {0: mask}, network, device))
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         return count
 
-    result = rate(run, options.runs, "fps")
+    def encode(module: Callable[[torch.Tensor], Any]) -> int:
+        with torch.inference_mode(), autocast(options.precision, device):
+            for _ in range(options.frames):
+                module(image)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return options.frames
+
+    runs: dict[str, Callable[[], int]] = {
+        name: partial(segment, network) for name, network in networks.items()
+    }
+    runs["wall, plain"] = partial(encode, networks["plain"].query_encoder.trunk)
+    for name, network in networks.items():
+        runs[f"encoder, {name}"] = partial(encode, network.encode)
+    result: dict[str, Any] = {"fps": rates(runs, options.runs)}
+    middle = {name: each["median"] for name, each in result["fps"].items()}
+    result["times_faster_than_plain"] = {
+        name: round(middle[name] / middle["plain"], 2) for name in networks
+    }
     if device.type == "cuda":
         result["peak_device_mb"] = round(torch.cuda.max_memory_allocated(device) / 2**20)
     return result
@@ -156,17 +186,27 @@ def measure_loader(options: argparse.Namespace) -> dict[str, Any]:
     def run() -> int:
         return sum(len(next(batches)["name"]) for _ in range(options.batches))
 
-    return {"workers": options.workers, **rate(run, options.runs, "clips_per_s")}
-
-
-def rate(run: Callable[[], int], runs: int, unit: str) -> dict[str, Any]:
-    """Median and extremes of ``run``'s count per second, after one run to warm up."""
-    run()
-    rates = [count / seconds for count, seconds in timed(run, runs)]
     return {
-        unit: round(statistics.median(rates), 2),
-        f"{unit}_min": round(min(rates), 2),
-        f"{unit}_max": round(max(rates), 2),
+        "workers": options.workers,
+        "clips_per_s": rates({"loader": run}, options.runs)["loader"],
+    }
+
+
+def rates(runs: Mapping[str, Callable[[], int]], times: int) -> dict[str, dict[str, float]]:
+    """Median and extremes of each run's count per second, in turn, after one to warm up."""
+    for run in runs.values():
+        run()
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(times):
+        for name, run in runs.items():
+            found[name] += [count / seconds for count, seconds in timed(run, 1)]
+    return {
+        name: {
+            "median": round(statistics.median(each), 2),
+            "min": round(min(each), 2),
+            "max": round(max(each), 2),
+        }
+        for name, each in found.items()
     }
 
 
@@ -208,6 +248,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--backends", nargs="*", default=["torch"], help="video only: torch, int8")
+    parser.add_argument("--capacity", default="null", help="video only: frames remembered")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data", help="loader only")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/benchmark")
