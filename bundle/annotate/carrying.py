@@ -1,0 +1,109 @@
+"""A propagation that runs beside the page, can be stopped, and whose results can be put back."""
+
+import threading
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import closing
+from typing import cast
+
+from bundle.propagation import FrameResult, Propagation
+from bundle.types import LabelMap
+
+
+class KeptPropagation(Propagation):
+    """A ``Propagation`` that takes results of an earlier process as its own."""
+
+    def restore(self, results: Iterable[FrameResult]) -> list[int]:
+        """Take frames as done; what its prompts leave to do is then only the others.
+
+        Args:
+            results: What a propagation with the same prompts and settings has found.
+
+        Returns:
+            Their indices.
+        """
+        restored = []
+        for result in results:
+            self._keep(result.frame, result.labels, dict(result.confidence))
+            restored.append(result.frame)
+        self._pending = [
+            stretch for stretch in self._pending if not all(map(self.done, stretch.frames))
+        ]
+        return restored
+
+    @property
+    def remaining(self) -> int:
+        """How many frames ``run`` would go over."""
+        return sum(len(stretch.frames) for stretch in self._pending)
+
+    def adopt(self, prompts: Mapping[int, LabelMap]) -> None:
+        """Make these its prompts; only what the differences touch is left to do.
+
+        Raises:
+            ValueError: None shows an object.
+        """
+        # Those that show something first, so that at no time nothing would be left.
+        for index in sorted(prompts, key=lambda i: not prompts[i].any()):
+            had = self.prompts.get(index)
+            if had is None or (had != prompts[index]).any():
+                self.annotate(index, prompts[index])
+        for index in sorted(set(self.prompts) - set(prompts)):
+            self.retract(index)
+
+
+class Worker:
+    """Runs one propagation at a time in a thread of its own.
+
+    Attributes:
+        problem: What ended the last run, if it was not its end.
+        finished: Frames gone over in this run.
+        total: Of how many.
+    """
+
+    def __init__(self) -> None:
+        self.problem: Exception | None = None
+        self.finished = self.total = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, work: KeptPropagation, found: Callable[[int], None]) -> None:
+        """Begin.
+
+        Args:
+            work: What to run.
+            found: Called with each frame as it is done, in the worker's thread.
+
+        Raises:
+            ValueError: One is running.
+        """
+        if self.running:
+            raise ValueError("masks are being carried already: wait for the end, or cancel first")
+        self.problem, self.finished, self.total = None, 0, work.remaining
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, args=(work, found), daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop after the frame that is being worked on; what is done stays."""
+        self._stop.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of a run; whether it came."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.running
+
+    def _run(self, work: KeptPropagation, found: Callable[[int], None]) -> None:
+        try:
+            # Closed at once when stopped: threads that decode ahead end.
+            with closing(cast(Generator[int, None, None], work.run())) as frames:
+                for index in frames:
+                    found(index)
+                    self.finished += 1
+                    if self._stop.is_set():
+                        return
+        except Exception as error:  # told on the page, whatever it was
+            self.problem = error

@@ -1,0 +1,56 @@
+"""The network and inferer of configs/inference.yaml, for use without its evaluator."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+import bundle
+from bundle.devices import find_device
+from bundle.inferers import VideoInferer
+
+ROOT = Path(bundle.__file__ or "").resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Model:
+    """What carries masks.
+
+    Attributes:
+        inferer: With its settings.
+        network: On ``device``, in evaluation mode.
+        device: Where it is.
+    """
+
+    inferer: VideoInferer
+    network: Any
+    device: torch.device
+
+
+def load_model(options: Mapping[str, object]) -> Model:
+    """Read network, weights and settings as ``configs/inference.yaml`` has them.
+
+    Args:
+        options: Instead of the values there, by name: weights, device, working_size ...
+
+    Raises:
+        ValueError: A value is out of range, or the weights do not fit.
+        FileNotFoundError: There are no such weights.
+    """
+    config = ConfigParser()
+    config.read_config(str(ROOT / "configs/inference.yaml"))
+    config["bundle_root"] = str(ROOT)
+    for name, value in options.items():
+        config[name] = value
+    try:
+        inferer = config.get_parsed_content("inferer")
+        network = config.get_parsed_content("network")
+    except RuntimeError as error:  # MONAI wraps what a config's expression raises
+        root: BaseException = error
+        while root.__cause__ is not None and isinstance(root, RuntimeError):
+            root = root.__cause__
+        raise root from None
+    return Model(inferer, network, find_device(config["device"]))

@@ -1,0 +1,135 @@
+"""Take the pictures of docs/annotate.md: the page at work on pydicom's echocardiogram.
+
+    python scripts/screenshot_annotate.py --output_dir docs
+
+Needs the extra annotate, Playwright and a Chromium on the PATH. The left ventricle of frame 0 is the
+outline in scripts/demo, clicked corner by corner; the weights are the shipped ones.
+"""
+
+import argparse
+import io
+import json
+import shutil
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pydicom.data
+from PIL import Image
+from playwright.sync_api import Page, sync_playwright
+
+from bundle.annotate.desk import Desk
+from bundle.annotate.model import load_model
+from bundle.annotate.server import bind, make_app, make_server
+from bundle.annotate.work import Work
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
+CINE = "examples_ybr_color.dcm"
+SIZE = {"width": 1320, "height": 800}
+TIMEOUT_S = 300.0
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Wait until something is true.
+
+    Raises:
+        TimeoutError: It did not become true.
+    """
+    end = time.monotonic() + TIMEOUT_S
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(f"the page did not get there in {TIMEOUT_S:.0f} s")
+        time.sleep(0.1)
+
+
+class Screen:
+    """The page as somebody sees and uses it."""
+
+    def __init__(self, page: Page, work: Work, output_dir: Path) -> None:
+        self.page, self.work, self.output_dir = page, work, output_dir
+
+    def click(self, name: str) -> None:
+        self.page.click(f"[data-testid={name}]")
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the video is on the screen."""
+        box = self.page.locator("[data-testid=view]").bounding_box()
+        assert box is not None
+        height, width = self.work.size
+        scale = 0.98 * min(box["width"] / width, box["height"] / height)
+        left = box["x"] + (box["width"] - width * scale) / 2
+        return left + x * scale, box["y"] + (box["height"] - height * scale) / 2 + y * scale
+
+    def take(self, name: str) -> None:
+        """Write what is to be seen to a file."""
+        self.page.wait_for_timeout(1200)  # until notes are gone and curves drawn
+        path = self.output_dir / f"{name}.png"
+        Image.open(io.BytesIO(self.page.screenshot())).convert("RGB").save(path, optimize=True)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+    def propagate(self) -> None:
+        self.click("propagate")
+        wait_for(lambda: self.work.worker.running)
+        wait_for(lambda: not self.work.worker.running)
+
+
+def walk(screen: Screen) -> None:
+    """What docs/annotate.md tells."""
+    page, work = screen.page, screen.work
+    outline = json.loads(OUTLINES.read_text())["0"]
+    name = page.locator("[data-testid=object-1] input")
+    name.fill("left ventricle")
+    name.press("Enter")
+    screen.click("polygon")
+    for x, y in outline[:-4]:
+        page.mouse.click(*screen.at(x + 0.5, y + 0.5))
+    page.mouse.move(*screen.at(196, 122))
+    screen.take("annotate_paint")
+    for x, y in outline[-4:]:
+        page.mouse.click(*screen.at(x + 0.5, y + 0.5))
+    page.keyboard.press("Enter")
+    wait_for(lambda: 0 in work.prompts)
+    screen.propagate()
+    screen.click("next-to-annotate")
+    page.mouse.move(*screen.at(300, 20))
+    screen.take("annotate")
+    screen.click("export")
+    page.fill("[data-testid=export-path]", "results")
+    screen.take("annotate_export")
+
+
+def main(output_dir: Path, working_size: int) -> None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        sys.exit("error: no Chromium on the PATH: install it, or make a link called chromium")
+    video = pydicom.data.get_testdata_file(CINE, download=False)
+    if video is None:
+        sys.exit(f"error: this pydicom has no {CINE}: install pydicom 3 or newer")
+    desk = Desk(load_model({"working_size": working_size}))
+    work = desk.open(str(video))
+    server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport=SIZE)  # type: ignore[arg-type]
+        page.goto(f"http://127.0.0.1:{taken.getsockname()[1]}/")
+        page.wait_for_selector("[data-testid=view]")
+        page.wait_for_timeout(1000)
+        walk(Screen(page, work, output_dir))
+        browser.close()
+    server.should_exit = True
+    thread.join(20)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "output" / "annotate")
+    parser.add_argument("--working_size", type=int, default=320)
+    arguments = parser.parse_args()
+    main(arguments.output_dir, arguments.working_size)
