@@ -16,8 +16,9 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(RUN) scripts/make_demo.py --output_dir output/demo
 
+# Two at once, since most of the time goes into starting processes; one thread each.
 test: $(VENV)/.installed
-	$(RUN) -m pytest
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow"

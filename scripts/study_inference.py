@@ -330,7 +330,7 @@ def _draw_endurance(path: Path, resident: Sequence[float], elapsed: Sequence[flo
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
     upper.plot(resident)
-    upper.set(ylabel="resident memory, MiB", ylim=(0, None))
+    upper.set(ylabel="resident memory, MiB", ylim=(0, 1.25 * max(resident)))
     lower.plot(1000 * np.asarray(elapsed), linewidth=0.5)
     lower.set(ylabel="time a frame, ms", xlabel="frame", ylim=(0, 3000 * float(np.median(elapsed))))
     _save(path, figure)
