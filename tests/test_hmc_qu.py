@@ -10,9 +10,9 @@ from openpyxl import Workbook
 from PIL import Image
 from scipy import io
 
-from bundle.data.decode import mat_masks_shape
 from bundle.data.frames import read_frames, read_masks
 from bundle.data.hmc_qu import WITH_MASKS, cycle_frames, hmc_qu, read_sheet
+from bundle.data.mat_masks import mat_masks_shape
 from bundle.data.records import FrameOf
 
 REAL = Path(__file__).parents[2] / "shared" / "data" / "HMC-QU"

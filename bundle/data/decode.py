@@ -5,7 +5,7 @@ Frames are (H, W, 3) uint8 RGB, masks (H, W) uint8 label maps. Whole videos: ``b
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,9 +13,11 @@ import nibabel as nib
 import numpy as np
 import SimpleITK as sitk
 import tifffile
-from PIL import Image, UnidentifiedImageError
-from scipy import io, ndimage
+from PIL import Image, ImageOps, UnidentifiedImageError
+from scipy import ndimage
 
+from bundle.data.limits import MAX_FRAME_PIXELS, SHRINK, DeclaredSizeError, check_size
+from bundle.data.scaling import to_rgb, to_uint8, value_range
 from bundle.types import Frame, LabelMap
 
 logger = logging.getLogger(__name__)
@@ -24,6 +26,7 @@ STILL_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 META_SUFFIXES = (".mhd", ".mha")
 MAX_OBJECTS = 32
+HINT = "(a truncated or damaged file?)"
 
 
 def has_suffix(path: Path, suffixes: tuple[str, ...]) -> bool:
@@ -46,15 +49,18 @@ def explained(what: str) -> Iterator[None]:
     """Turn whatever a decoding library raises into one line that starts with ``what``.
 
     Raises:
-        ValueError: Anything went wrong inside.
+        DeclaredSizeError: Raised inside; it says all by itself.
+        ValueError: Anything else went wrong inside.
     """
     try:
         yield
+    except DeclaredSizeError:
+        raise
     except Exception as error:
         lines = [line for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
         # SimpleITK puts a line about its own source file first.
         reason = next((line for line in lines if "ERROR:" in line), lines[0])
-        raise ValueError(f"{what}: {reason} (a truncated or damaged file?)") from error
+        raise ValueError(f"{what}: {reason.removesuffix(HINT).rstrip()} {HINT}") from error
 
 
 def load_nifti(path: Path) -> nib.Nifti1Image:
@@ -66,6 +72,14 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
     return image
 
 
+def meta_image_reader(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header only."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
 def read_image(path: Path) -> Frame:
     """Read one frame as RGB.
 
@@ -73,15 +87,17 @@ def read_image(path: Path) -> Frame:
         path: A still picture, or a NIfTI or MetaImage file that holds a single 2D image.
 
     Returns:
-        (H, W, 3) uint8. Grey becomes three equal channels, 16-bit and float values are scaled
-        by ``to_uint8``, transparency is dropped.
+        (H, W, 3) uint8, as viewers show it. Grey becomes three equal channels, 16-bit and float
+        values are scaled by ``to_uint8``, transparency is dropped.
 
     Raises:
         FileNotFoundError: There is no such file.
         ValueError: The file cannot be read as one image.
     """
     pixels = read_pixels(path)
-    return to_rgb(to_uint8(pixels, *value_range(pixels)))
+    with explained(f"cannot read {path} as an image"):
+        ends = value_range(pixels)
+    return to_rgb(to_uint8(pixels, *ends))
 
 
 def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
@@ -109,35 +125,6 @@ def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
     # A lossy format holds no ids either.
     binary = binary or has_suffix(path, (".jpg", ".jpeg"))
     return (pixels > 127).astype(np.uint8) if binary else snap_labels(pixels, str(path))
-
-
-def read_mat_masks(path: Path) -> np.ndarray:
-    """The masks of a MATLAB file of HMC-QU, (F, H, W), in the file's own values.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
-    """
-    mat_masks_shape(path)
-    with explained(f"cannot read {path} as a MATLAB file"):
-        return np.asarray(io.loadmat(path, variable_names="predicted")["predicted"])
-
-
-def mat_masks_shape(path: Path) -> tuple[int, ...]:
-    """(frames, height, width) of what ``read_mat_masks`` gives, from the file's headers alone.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no such file: {path}")
-    with explained(f"cannot read {path} as a MATLAB file"):
-        shapes = {name: shape for name, shape, _ in io.whosmat(path)}
-    shape = shapes.get("predicted", ())
-    if len(shape) != 3:
-        raise ValueError(f"{path} holds {shapes}: expected 'predicted', (frames, height, width)")
-    return tuple(shape)
 
 
 def snap_labels(values: np.ndarray, source: str) -> LabelMap:
@@ -200,29 +187,6 @@ def _harden(labels: LabelMap, ids: np.ndarray, source: str) -> LabelMap:
     return np.where(labels > owner // 2, owner, 0).astype(np.uint8)
 
 
-def value_range(values: np.ndarray) -> tuple[float, float]:
-    """The range that ``to_uint8`` maps to 0..255: that of the data, 0..255 for data that fit it."""
-    low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    fits = values.dtype == np.uint8 or (low >= 0 and 1 < high <= 255)
-    return (0.0, 255.0) if fits else (low, high)
-
-
-def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Map [low, high] linearly to 0..255; values of uint8 pass unchanged."""
-    if values.dtype == np.uint8:
-        return values
-    scale = 255 / (high - low) if high > low else 0.0
-    scaled = (np.nan_to_num(values.astype(np.float32), nan=low) - low) * scale
-    return np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-
-
-def to_rgb(pixels: np.ndarray) -> Frame:
-    """(H, W) grey or (H, W, 3 or 4) colours as (H, W, 3): grey repeated, transparency dropped."""
-    if pixels.ndim == 2:
-        return np.repeat(pixels[..., None], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
-
-
 def read_pixels(path: Path, *, palette_indices: bool = False) -> np.ndarray:
     """Read one image in the file's own values.
 
@@ -237,39 +201,93 @@ def read_pixels(path: Path, *, palette_indices: bool = False) -> np.ndarray:
         FileNotFoundError: There is no such file.
         ValueError: The file cannot be read as one image.
     """
+    check_file(path)
+    with explained(f"cannot read {path} as an image"):
+        if not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+            return check_pixels(_read_still(path, palette_indices))
+        shape, read = _open_array(path)
+    size = shape[-2:] if max(shape[:-2], default=1) == 1 else tuple(n for n in shape if n != 1)
+    if len(size) != 2:
+        raise ValueError(f"{path} has shape {shape}: expected a single 2D image")
+    check_size(path, *size)
+    with explained(f"cannot read {path} as an image"):
+        pixels = read()
+        return check_pixels(pixels.reshape(*size, *pixels.shape[len(shape) :]))
+
+
+def check_file(path: Path) -> None:
+    """Refuse what cannot be opened as a file; a pipe would be waited for.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It is no file.
+    """
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
-    with explained(f"cannot read {path} as an image"):
-        if has_suffix(path, NIFTI_SUFFIXES):
-            pixels = np.asanyarray(load_nifti(path).dataobj).T
-        elif has_suffix(path, META_SUFFIXES):
-            pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-        else:
-            return _read_still(path, palette_indices)
-    return _single_image(pixels, path)
+    if not path.is_file():
+        raise ValueError(f"{path} is no file: expected one, or a link to one")
 
 
-def _single_image(pixels: np.ndarray, path: Path) -> np.ndarray:
-    squeezed = pixels.reshape([size for size in pixels.shape if size != 1] or [1])
-    if squeezed.ndim != 2:
-        raise ValueError(f"{path} has shape {pixels.shape}: expected a single 2D image")
-    return squeezed
+def check_pixels(pixels: np.ndarray) -> np.ndarray:
+    """Refuse what is neither grey nor colour.
+
+    Returns:
+        What was given: (H, W), or (H, W, C) with 3 or 4 channels, of real numbers.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    drawable = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if not drawable or pixels.dtype.kind not in "biuf":
+        raise ValueError(
+            f"found pixels of shape {pixels.shape} and type {pixels.dtype}: expected real numbers, "
+            "(height, width), with 3 or 4 channels last if in colour"
+        )
+    return pixels
+
+
+def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
+    """The shape that a NIfTI or MetaImage declares, x last, and what reads all of it."""
+    if has_suffix(path, NIFTI_SUFFIXES):
+        image = load_nifti(path)
+        return image.shape[::-1], lambda: np.asanyarray(image.dataobj).T
+    reader = meta_image_reader(path)
+    return reader.GetSize()[::-1], lambda: sitk.GetArrayFromImage(reader.Execute())
 
 
 def _read_still(path: Path, palette_indices: bool) -> np.ndarray:
     try:
         with Image.open(path) as image:
+            check_size(path, image.height, image.width)
+            ImageOps.exif_transpose(image, in_place=True)
             if image.mode == "1":
                 return np.asarray(image.convert("L"))
             if image.mode == "P":
-                return np.asarray(image if palette_indices else image.convert("RGB"))
+                if palette_indices:
+                    return np.asarray(image)
+                # Pillow warns of colours that lose a transparency of their own.
+                clear = isinstance(image.info.get("transparency"), bytes)
+                return np.asarray(image.convert("RGBA" if clear else "RGB"))
             if image.mode == "LA":
                 return np.asarray(image.convert("L"))
             if image.mode in ("L", "RGB", "RGBA", "F", "I") or image.mode.startswith("I;16"):
                 return np.asarray(image)
             return np.asarray(image.convert("RGB"))
+    except Image.DecompressionBombError as error:
+        raise DeclaredSizeError(
+            f"{path} declares too many pixels: expected at most {MAX_FRAME_PIXELS}; {SHRINK} ({error})"
+        ) from error
     except UnidentifiedImageError:
         # The owner's CVC-ClinicDB TIFs are of a kind that Pillow cannot read.
         if has_suffix(path, (".tif", ".tiff")):
-            return np.asarray(tifffile.imread(path))
+            return _read_tiff(path)
         raise
+
+
+def _read_tiff(path: Path) -> np.ndarray:
+    with tifffile.TiffFile(path) as file:
+        page = file.pages[0]
+        check_size(path, page.imagelength, page.imagewidth)
+        if page.imagedepth * page.samplesperpixel > 4:
+            raise ValueError(f"found a TIFF of shape {page.shape}: expected grey or RGB")
+        return np.asarray(page.asarray())

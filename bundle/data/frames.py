@@ -13,7 +13,8 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
-from bundle.data.decode import has_suffix, read_image, read_labels, read_mat_masks, snap_labels
+from bundle.data.decode import has_suffix, read_image, read_labels, snap_labels
+from bundle.data.mat_masks import read_mat_masks
 from bundle.data.records import FrameOf, FrameRef, Video
 from bundle.data.video import open_video
 from bundle.types import Frame, LabelMap

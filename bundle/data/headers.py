@@ -3,15 +3,24 @@
 Units that a header does not declare are unknown, not millimetres.
 """
 
+import os
 from pathlib import Path
 
 import nibabel as nib
-import SimpleITK as sitk
 
-from bundle.data.decode import META_SUFFIXES, NIFTI_SUFFIXES, explained, has_suffix, load_nifti
+from bundle.data.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    explained,
+    has_suffix,
+    load_nifti,
+    meta_image_reader,
+)
 
 MILLIMETRES = {"micron": 1e-3, "mm": 1.0, "meter": 1e3}
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+LEAST = 1e-7
+"""Of a spacing in mm or a frame rate that is meant; 1 / LEAST is the most."""
 
 Spacing = tuple[float, float]
 """(row, column) distance of pixels, mm."""
@@ -34,9 +43,8 @@ def image_spacing(path: Path) -> Spacing | None:
 def nifti_spacing(header: nib.Nifti1Header) -> Spacing | None:
     """As ``image_spacing``."""
     zooms = [float(zoom) for zoom in header.get_zooms()]
-    mm = MILLIMETRES.get(header.get_xyzt_units()[0], 0.0)
-    spacing = (zooms[1] * mm, zooms[0] * mm)
-    return spacing if min(spacing) > 0 else None
+    mm = MILLIMETRES.get(_units(header)[0], 0.0)
+    return known_spacing(zooms[1] * mm, zooms[0] * mm)
 
 
 def nifti_fps(header: nib.Nifti1Header) -> float | None:
@@ -44,27 +52,49 @@ def nifti_fps(header: nib.Nifti1Header) -> float | None:
 
     Only that one is time to NIfTI; writers fill the zoom of a third one with anything.
     """
-    zooms = header.get_zooms()
-    frame_s = float(zooms[3]) * SECONDS.get(header.get_xyzt_units()[1], 0.0)
-    return 1 / frame_s if frame_s > 0 else None
+    frame_s = known(float(header.get_zooms()[3]) * SECONDS.get(_units(header)[1], 0.0))
+    return 1 / frame_s if frame_s else None
 
 
-def meta_image_reader(path: Path) -> sitk.ImageFileReader:
-    """A reader that has read the header only."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
+def _units(header: nib.Nifti1Header) -> tuple[str, str]:
+    """Of space and time; unknown also where the code means nothing."""
+    try:
+        return header.get_xyzt_units()
+    except KeyError:
+        return "unknown", "unknown"
+
+
+def known(value: float) -> float | None:
+    """A rate or distance as declared; None where it cannot be one, such as 0, NaN or 1e30."""
+    return value if LEAST < value < 1 / LEAST else None
+
+
+def known_spacing(row_mm: float, column_mm: float) -> Spacing | None:
+    """Both distances, or None if one cannot be one."""
+    return (row_mm, column_mm) if known(row_mm) and known(column_mm) else None
 
 
 def meta_image_spacing(path: Path) -> Spacing | None:
     """As ``image_spacing``. ITK answers 1 where the header is silent, so look into it ourselves."""
+    if not {b"ElementSpacing", b"ElementSize"} & _meta_image_fields(path).keys():
+        return None
+    spacing = meta_image_reader(path).GetSpacing()
+    return known_spacing(spacing[1], spacing[0])
+
+
+def meta_image_bytes(path: Path) -> int | None:
+    """The size of the file that holds the pixels; None if they are in several."""
+    name = _meta_image_fields(path).get(b"ElementDataFile", b"")
+    file = path if name == b"LOCAL" else path.parent / os.fsdecode(name)
+    return file.stat().st_size if file.is_file() else None
+
+
+def _meta_image_fields(path: Path) -> dict[bytes, bytes]:
+    fields: dict[bytes, bytes] = {}
     with path.open("rb") as file:
         for line in file:
-            key = line.split(b"=")[0].strip()
-            if key in (b"ElementSpacing", b"ElementSize"):
-                spacing = meta_image_reader(path).GetSpacing()
-                return spacing[1], spacing[0]
+            key, _, value = (part.strip() for part in line.partition(b"="))
+            fields[key] = value
             if key == b"ElementDataFile":  # the last key; pixels may follow
                 break
-    return None
+    return fields

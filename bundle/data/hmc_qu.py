@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from openpyxl import load_workbook
 
-from bundle.data.decode import explained, has_suffix, mat_masks_shape
+from bundle.data.decode import explained, has_suffix
+from bundle.data.mat_masks import mat_masks_shape
 from bundle.data.records import FrameOf, Report, Video, stop
 from bundle.data.roots import check_root
 

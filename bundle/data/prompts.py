@@ -154,8 +154,8 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
                         raise ValueError(f"{path}, line {reader.line_num}: the {column} is missing")
                 image, label = (path.parent / cell for cell in cells)
                 items.append({"image": image, "label": label})
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}): save it as CSV UTF-8") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} is no table in UTF-8 ({error}): save it as CSV UTF-8") from error
     if not items:
         raise ValueError(f"{path} lists no video: expected a line for each below video,mask")
     return items

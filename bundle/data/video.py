@@ -18,6 +18,7 @@ from bundle.data.decode import (
     META_SUFFIXES,
     NIFTI_SUFFIXES,
     STILL_SUFFIXES,
+    check_file,
     explained,
     has_suffix,
     natural_key,
@@ -26,6 +27,8 @@ from bundle.data.decode import (
     snap_labels,
 )
 from bundle.data.dicom import open_dicom
+from bundle.data.headers import known
+from bundle.data.limits import MAX_FRAME_PIXELS, DeclaredSizeError
 from bundle.data.mask_folder import match_masks
 from bundle.data.records import FrameOf, FrameRef
 from bundle.data.video_file import decode, read_video_file, video_stream
@@ -64,6 +67,7 @@ def open_video(path: str | Path) -> VideoSource:
         raise FileNotFoundError(f"no such file or folder: {path}; expected {KINDS}")
     if path.is_dir():
         return _open_folder(path)
+    check_file(path)
     if is_dicom(path):
         return open_dicom(path)
     if has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
@@ -92,6 +96,8 @@ def read_annotations(path: str | Path, video: VideoSource) -> dict[int, LabelMap
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"no such mask: {path}")
+    if not path.is_dir():
+        check_file(path)
     annotations = {}
     for index, source, labels in _read_masks(path, video):
         height, width = labels.shape
@@ -140,11 +146,19 @@ def _plain_geometry(width: int, height: int, frame_count: int) -> Geometry:
 
 
 def _list_frames(folder: Path) -> list[Path]:
+    """In natural order; links are followed, wherever they lead.
+
+    Raises:
+        FileNotFoundError: A link leads nowhere: without its frame the others would move up.
+        ValueError: There are none.
+    """
     files = [
         file
         for file in folder.iterdir()
-        if has_suffix(file, STILL_SUFFIXES) and not file.name.startswith(".") and file.is_file()
+        if has_suffix(file, STILL_SUFFIXES) and not file.name.startswith(".") and not file.is_dir()
     ]
+    for file in files:
+        check_file(file)
     if not files:
         raise ValueError(f"{folder} holds no frames: expected {', '.join(STILL_SUFFIXES)} files")
     return sorted(files, key=lambda file: natural_key(file.name))
@@ -175,6 +189,8 @@ def _open_video_file(path: Path) -> VideoSource:
     try:
         with video_stream(path) as (container, stream):
             kind, rate = container.format.name, stream.average_rate
+    except DeclaredSizeError:
+        raise
     except (OSError, ValueError, av.FFmpegError) as error:
         raise ValueError(f"cannot open {path} as a video ({error}): expected {KINDS}") from error
     if kind == "tty":  # FFmpeg would draw the text
@@ -184,7 +200,10 @@ def _open_video_file(path: Path) -> VideoSource:
     frame_count = _count_frames(path)
     if frame_count == 0:
         raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
-    with explained(f"cannot read the first frame of {path}"):
+    limit = (
+        f"which may have {MAX_FRAME_PIXELS} pixels at most"  # FFmpeg does not say that it is that
+    )
+    with explained(f"cannot read the first frame of {path}, {limit}"):
         height, width = next(read_video_file(path, frame_count, [0])).shape[:2]
     return VideoSource(
         path=path,
@@ -192,7 +211,7 @@ def _open_video_file(path: Path) -> VideoSource:
         height=height,
         width=width,
         frame_count=frame_count,
-        fps=float(rate) if rate else None,
+        fps=known(float(rate or 0)),
         spacing_mm=None,
         geometry=_plain_geometry(width, height, frame_count),
         read=partial(read_video_file, path, frame_count),
@@ -200,7 +219,7 @@ def _open_video_file(path: Path) -> VideoSource:
 
 
 def _count_frames(path: Path) -> int:
-    with video_stream(path) as (container, stream):
+    with explained(f"cannot read {path}"), video_stream(path) as (container, stream):
         packets = sum(
             1
             for packet in container.demux(stream)

@@ -5,6 +5,7 @@ it, the packets' timestamps are read once, which decodes nothing, and decoding b
 Where a file does not bear its timestamps out it is decoded from its start.
 """
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -14,6 +15,17 @@ from typing import NamedTuple
 import av
 import numpy as np
 from av.video.frame import PictureType
+
+from bundle.data.limits import MAX_FRAME_PIXELS, check_size
+
+logger = logging.getLogger(__name__)
+
+# They name other files or addresses, and one of them is waited for until it ends.
+PLAYLISTS = {"concat", "dash", "hls", "imf", "rtsp", "sdp"}
+OPTIONS = {
+    "format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS)),
+    "max_pixels": str(MAX_FRAME_PIXELS),
+}
 
 
 class FrameTimes(NamedTuple):
@@ -37,14 +49,20 @@ def video_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.V
     """Open a file and its first stream of pictures.
 
     Raises:
-        ValueError: It has none.
+        ValueError: It has none, or none that can be decoded, or they are too large.
         av.FFmpegError: FFmpeg cannot open it.
     """
     # An absolute path: FFmpeg takes "a:b.avi" for a protocol.
-    with av.open(str(path.absolute())) as container:
+    with av.open(str(path.absolute()), options=OPTIONS) as container:
         if not container.streams.video:
             raise ValueError("it has no pictures")
-        yield container, container.streams.video[0]
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise ValueError("FFmpeg cannot decode its pictures")
+        if stream.width and stream.height:  # else only decoding tells
+            check_size(path, stream.height, stream.width)
+        stream.codec_context.options = {"max_pixels": OPTIONS["max_pixels"]}
+        yield container, stream
 
 
 def decode(path: Path) -> Iterator[av.VideoFrame]:
@@ -75,7 +93,7 @@ def read_video_file(path: Path, frame_count: int, indices: Sequence[int]) -> Ite
     found = 0
     if indices and indices[-1] >= len(indices):  # else it is the first frames, one after another
         for sought in _seek(path, frame_count, indices):
-            yield _to_pixels(sought)
+            yield _to_pixels(sought, path, indices[found])
             found += 1
     rest = indices[found:]
     decoded = enumerate(decode(path))
@@ -83,10 +101,12 @@ def read_video_file(path: Path, frame_count: int, indices: Sequence[int]) -> Ite
         frame = next((frame for index, frame in decoded if index == wanted), None)
         if frame is None:
             return
-        yield _to_pixels(frame)
+        yield _to_pixels(frame, path, wanted)
 
 
-def _to_pixels(frame: av.VideoFrame) -> np.ndarray:
+def _to_pixels(frame: av.VideoFrame, path: Path, index: int) -> np.ndarray:
+    if frame.is_corrupt:
+        logger.warning("frame %d of %s is damaged, and filled in from others", index, path)
     # Both count quarter turns counter-clockwise.
     return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
@@ -137,6 +157,8 @@ def _decode_from(
                 return
             row += 1
         for frame in packet.decode():
+            if frame.is_corrupt:
+                return  # filled in from frames before, which are not at hand
             if begin is not None and frame.pts is not None and frame.pts >= begin:
                 if frame.pict_type != PictureType.I:
                     return  # refreshed bit by bit, of which the pixels keep traces

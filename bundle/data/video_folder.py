@@ -100,7 +100,7 @@ def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tupl
 def _is_video(path: Path) -> bool:
     if path.is_dir():
         return any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir())
-    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or is_dicom(path)
+    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or (path.is_file() and is_dicom(path))
 
 
 def _only(found: Sequence[Path], what: str, counterpart: Sequence[Path], stem: Path) -> Path:

@@ -4,6 +4,7 @@ Files list x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) =
 read before it is asked for, and never more than a block of frames at once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -17,19 +18,15 @@ import SimpleITK as sitk
 from bundle.data.decode import (
     META_SUFFIXES,
     NIFTI_SUFFIXES,
+    check_pixels,
     explained,
     has_suffix,
     load_nifti,
-    to_rgb,
-    to_uint8,
-    value_range,
-)
-from bundle.data.headers import (
     meta_image_reader,
-    meta_image_spacing,
-    nifti_fps,
-    nifti_spacing,
 )
+from bundle.data.headers import meta_image_bytes, meta_image_spacing, nifti_fps, nifti_spacing
+from bundle.data.limits import check_size, check_stored
+from bundle.data.scaling import finite_ends, to_rgb, to_uint8, value_range
 from bundle.types import Frame
 
 SAMPLED_FRAMES = 16
@@ -84,6 +81,9 @@ class VideoSource:
     geometry: Geometry
     read: RawFrames = field(repr=False)
 
+    def __post_init__(self) -> None:
+        check_size(self.path, self.height, self.width, self.frame_count)
+
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(range(self.frame_count))
 
@@ -113,6 +113,8 @@ class VideoSource:
         for index in indices:
             with explained(f"cannot read frame {index} of {self.frame_count} of {self.path}"):
                 pixels = next(reader, None)
+                if pixels is not None:
+                    check_pixels(pixels)
             if pixels is None:
                 raise ValueError(
                     f"{self.path} ends at frame {index} of {self.frame_count}: the file is "
@@ -130,12 +132,9 @@ class VideoSource:
     def _value_range(self) -> tuple[float, float]:
         count = min(SAMPLED_FRAMES, self.frame_count)
         indices = np.linspace(0, self.frame_count - 1, count).round().astype(int).tolist()
-        # fmin and fmax pass over NaN in silence.
-        ends = [
-            (np.fmin.reduce(pixels, axis=None), np.fmax.reduce(pixels, axis=None))
-            for pixels in self.pixels(indices)
-        ]
-        return value_range(np.array(ends))
+        ends = np.array([finite_ends(pixels) for pixels in self.pixels(indices)])
+        with explained(f"cannot scale the pixels of {self.path}"):
+            return value_range(ends)
 
 
 def source_name(path: Path) -> str:
@@ -190,6 +189,8 @@ def _open_nifti(path: Path) -> VideoSource:
         image = load_nifti(path)
         header = image.header.copy()
     shape = image.shape
+    stored_bytes, voxel_bytes = path.stat().st_size, header.get_data_dtype().itemsize
+    check_stored(path, math.prod(shape) * voxel_bytes, stored_bytes)
     colour_axis = len(shape) > 3 and shape[-1] == 3 and (len(shape) > 4 or shape[2] > 1)
     time_axis = _time_axis(shape[:-1] if colour_axis else shape, path)
     return VideoSource(
@@ -227,8 +228,10 @@ def _read_nifti(
 def _open_meta_image(path: Path) -> VideoSource:
     with explained(f"cannot open {path} as MetaImage"):
         reader = meta_image_reader(path)
-        spacing = meta_image_spacing(path)
+        spacing, stored_bytes = meta_image_spacing(path), meta_image_bytes(path)
     shape = reader.GetSize()
+    if stored_bytes is not None:
+        check_stored(path, math.prod(shape), stored_bytes)
     if reader.GetNumberOfComponents() not in (1, 3, 4):
         raise ValueError(
             f"{path} has {reader.GetNumberOfComponents()} channels: expected 1 (grey) or 3 (RGB)"

@@ -1,0 +1,78 @@
+"""How large a frame and a file may declare themselves to be: checked before memory is taken for it.
+
+A header of a few bytes can ask for any amount of memory. Readers ask here first.
+"""
+
+from pathlib import Path
+
+MAX_FRAME_PIXELS = 2**26
+"""Of one frame: 8192x8192, twice the pixels of an 8K video."""
+SHRINK = "shrink or crop the frames, or copy the file again if it is damaged"
+DEFLATE_RATIO = 1032
+"""Deflate, which .nii.gz, compressed MetaImages and PNG use, cannot shrink data further than this."""
+MAX_INFLATED_BYTES = 2**30
+"""Of a file that is only read after it was unpacked into memory as a whole."""
+
+
+class DeclaredSizeError(ValueError):
+    """A file declares a size that no reader takes on."""
+
+
+def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> None:
+    """Refuse frames of no pixels or of too many.
+
+    Args:
+        path: For the message.
+        height: Of a frame, in pixels, as declared.
+        width: Likewise.
+        frame_count: As declared.
+
+    Raises:
+        DeclaredSizeError: There is nothing in it, or its frames are larger than ``MAX_FRAME_PIXELS``.
+    """
+    if min(height, width, frame_count) < 1:
+        raise DeclaredSizeError(
+            f"{path} declares {frame_count} frames of {width}x{height} pixels: expected one pixel "
+            "and one frame at least, the file is damaged or empty, copy or export it again"
+        )
+    if height * width > MAX_FRAME_PIXELS:
+        raise DeclaredSizeError(
+            f"{path} declares frames of {width}x{height}, {height * width} pixels: expected at most "
+            f"{MAX_FRAME_PIXELS}; {SHRINK}"
+        )
+
+
+def check_stored(path: Path, declared_bytes: int, stored_bytes: int) -> None:
+    """Refuse a file that is too small for what it declares, however well that is compressed.
+
+    Args:
+        path: For the message.
+        declared_bytes: Of all pixels, unpacked.
+        stored_bytes: Of the file.
+
+    Raises:
+        DeclaredSizeError: They cannot be in there.
+    """
+    if declared_bytes > DEFLATE_RATIO * stored_bytes:
+        raise DeclaredSizeError(
+            f"{path} declares {declared_bytes} bytes of pixels, but its {stored_bytes} bytes hold "
+            f"{DEFLATE_RATIO * stored_bytes} at most: the file is truncated or damaged, copy or "
+            "export it again"
+        )
+
+
+def check_inflated(path: Path, inflated_bytes: int) -> None:
+    """Refuse a file that would take too much memory unpacked.
+
+    Args:
+        path: For the message.
+        inflated_bytes: So many it has at least.
+
+    Raises:
+        DeclaredSizeError: They are more than ``MAX_INFLATED_BYTES``.
+    """
+    if inflated_bytes > MAX_INFLATED_BYTES:
+        raise DeclaredSizeError(
+            f"{path} unpacks to more than {MAX_INFLATED_BYTES} bytes, and has to be unpacked as a "
+            "whole: save it in another transfer syntax, such as Explicit VR Little Endian"
+        )
