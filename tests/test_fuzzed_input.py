@@ -5,10 +5,12 @@ TCMN_FUZZ_EXAMPLES sets how many damaged copies there are of each file (the same
 
 import io
 import os
+import tempfile
 import warnings
 import zlib
 from collections import Counter
 from functools import cache
+from pathlib import Path
 
 import av
 import nibabel as nib
@@ -214,8 +216,7 @@ def test_a_damaged_video(name, folder):
     @fuzz
     @given(damage)
     def check(done):
-        place = folder / f"{name}-{tally.total()}"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=folder))
         if name == "a.mhd":
             (place / "a.raw").symlink_to(folder / "a.raw")
         (place / name).write_bytes(damaged(data, **done))
@@ -232,8 +233,7 @@ def test_a_damaged_picture_in_the_middle(kind, folder):
     @fuzz
     @given(damage)
     def check(done):
-        place = folder / f"frames-{kind}-{tally.total()}"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=folder))
         for index, data in enumerate(frames):
             (place / f"{index}.{kind}").write_bytes(damaged(data, **done) if index == 2 else data)
         tally[type(outcome(place, read_all))] += 1
@@ -275,8 +275,7 @@ def test_a_damaged_mask(name, folder):
     @fuzz
     @given(damage)
     def check(done):
-        place = folder / f"{name}-{tally.total()}"
-        place.mkdir()
+        place = Path(tempfile.mkdtemp(dir=folder))
         (place / name).write_bytes(damaged(data, **done))
         tally[type(outcome(place / name, read))] += 1
 

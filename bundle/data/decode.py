@@ -4,6 +4,7 @@ Frames are (H, W, 3) uint8 RGB, masks (H, W) uint8 label maps. Whole videos: ``b
 """
 
 import logging
+import math
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from bundle.data.limits import MAX_FRAME_PIXELS, SHRINK, DeclaredSizeError, check_size
+from bundle.data.meta_image import check_unpacked, meta_image_reader, voxel_bytes
 from bundle.data.scaling import to_rgb, to_uint8, value_range
 from bundle.types import Frame, LabelMap
 
@@ -70,14 +72,6 @@ def load_nifti(path: Path) -> nib.Nifti1Image:
     if not isinstance(image, nib.Nifti1Image):
         raise ValueError(f"expected NIfTI, found {type(image).__name__}")
     return image
-
-
-def meta_image_reader(path: Path) -> sitk.ImageFileReader:
-    """A reader that has read the header only."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader
 
 
 def read_image(path: Path) -> Frame:
@@ -252,6 +246,7 @@ def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
         image = load_nifti(path)
         return image.shape[::-1], lambda: np.asanyarray(image.dataobj).T
     reader = meta_image_reader(path)
+    check_unpacked(path, math.prod(reader.GetSize()) * voxel_bytes(reader))
     return reader.GetSize()[::-1], lambda: sitk.GetArrayFromImage(reader.Execute())
 
 

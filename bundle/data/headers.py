@@ -3,7 +3,6 @@
 Units that a header does not declare are unknown, not millimetres.
 """
 
-import os
 from pathlib import Path
 
 import nibabel as nib
@@ -14,8 +13,8 @@ from bundle.data.decode import (
     explained,
     has_suffix,
     load_nifti,
-    meta_image_reader,
 )
+from bundle.data.meta_image import meta_image_reader, read_meta_header
 
 MILLIMETRES = {"micron": 1e-3, "mm": 1.0, "meter": 1e3}
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
@@ -76,25 +75,7 @@ def known_spacing(row_mm: float, column_mm: float) -> Spacing | None:
 
 def meta_image_spacing(path: Path) -> Spacing | None:
     """As ``image_spacing``. ITK answers 1 where the header is silent, so look into it ourselves."""
-    if not {b"ElementSpacing", b"ElementSize"} & _meta_image_fields(path).keys():
+    if not {b"ElementSpacing", b"ElementSize"} & read_meta_header(path).fields.keys():
         return None
     spacing = meta_image_reader(path).GetSpacing()
     return known_spacing(spacing[1], spacing[0])
-
-
-def meta_image_bytes(path: Path) -> int | None:
-    """The size of the file that holds the pixels; None if they are in several."""
-    name = _meta_image_fields(path).get(b"ElementDataFile", b"")
-    file = path if name == b"LOCAL" else path.parent / os.fsdecode(name)
-    return file.stat().st_size if file.is_file() else None
-
-
-def _meta_image_fields(path: Path) -> dict[bytes, bytes]:
-    fields: dict[bytes, bytes] = {}
-    with path.open("rb") as file:
-        for line in file:
-            key, _, value = (part.strip() for part in line.partition(b"="))
-            fields[key] = value
-            if key == b"ElementDataFile":  # the last key; pixels may follow
-                break
-    return fields

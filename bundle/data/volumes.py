@@ -22,10 +22,15 @@ from bundle.data.decode import (
     explained,
     has_suffix,
     load_nifti,
-    meta_image_reader,
 )
-from bundle.data.headers import meta_image_bytes, meta_image_spacing, nifti_fps, nifti_spacing
+from bundle.data.headers import meta_image_spacing, nifti_fps, nifti_spacing
 from bundle.data.limits import check_size, check_stored
+from bundle.data.meta_image import (
+    check_unpacked,
+    meta_image_reader,
+    read_meta_header,
+    voxel_bytes,
+)
 from bundle.data.scaling import finite_ends, to_rgb, to_uint8, value_range
 from bundle.types import Frame
 
@@ -228,10 +233,12 @@ def _read_nifti(
 def _open_meta_image(path: Path) -> VideoSource:
     with explained(f"cannot open {path} as MetaImage"):
         reader = meta_image_reader(path)
-        spacing, stored_bytes = meta_image_spacing(path), meta_image_bytes(path)
-    shape = reader.GetSize()
-    if stored_bytes is not None:
-        check_stored(path, math.prod(shape), stored_bytes)
+        spacing, data = meta_image_spacing(path), read_meta_header(path).data
+        shape = reader.GetSize()
+        declared_bytes = math.prod(shape) * voxel_bytes(reader)
+        if data is not None:
+            check_stored(path, declared_bytes, data.stat().st_size)
+        check_unpacked(path, declared_bytes)
     if reader.GetNumberOfComponents() not in (1, 3, 4):
         raise ValueError(
             f"{path} has {reader.GetNumberOfComponents()} channels: expected 1 (grey) or 3 (RGB)"
@@ -262,8 +269,7 @@ def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
 def _read_meta_image(path: Path, time_axis: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
     reader = meta_image_reader(path)
     size, start = list(reader.GetSize()), [0] * reader.GetDimension()
-    pixel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
-    frame_bytes = size[0] * size[1] * sitk.GetArrayViewFromImage(pixel).nbytes
+    frame_bytes = size[0] * size[1] * voxel_bytes(reader)
     loaded = range(0)
     for index in indices:
         if index not in loaded:
