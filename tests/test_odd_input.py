@@ -386,6 +386,43 @@ def test_a_single_picture_in_colour_is_no_mask(tmp_path, colour):
         read_annotations(tmp_path / "a.mha", video)
 
 
+# MetaImage
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (b"NDims = 3", b"NDims = 93", "has NDims = 93 and 3 numbers in DimSize: expected as many"),
+        (b"NDims = 3", b"NDims = 2", "has NDims = 2 and 3 numbers in DimSize"),
+        (b"NDims = 3", b"NDims = 3\nNDims = 93", "has two lines NDims: expected one"),
+        (b"DimSize", b"DimSiz", "has NDims = 3 and 0 numbers in DimSize"),
+        (b"ElementDataFile", b"ElementDataFail", "does not end in ElementDataFile"),
+        (b"9 6 4", b"9 6 5", "declares 270 bytes of pixels, but 216 were found: the file is trunc"),
+        (b"9 6 4", b"9 6 900000", "declares 48600000 bytes of pixels, but its [0-9]+ bytes hold"),
+        (b"= LOCAL", b"= LIST", "its compressed pixels are not in one file"),
+    ],
+    ids=str,
+)
+def test_headers_that_itk_would_believe(tmp_path, grey, old, new, message):
+    """It would wait for pixels without end, or write where it must not."""
+    path = tmp_path / "a.mha"
+    sitk.WriteImage(sitk.GetImageFromArray(grey), str(path), True)
+    data = path.read_bytes()
+    assert old in data
+    path.write_bytes(data.replace(old, new, 1))
+    with pytest.raises(ValueError, match=rf"a.mha.*{message}"):
+        open_video(path)
+
+
+@pytest.mark.parametrize("size", [limits.DEFLATE_RATIO, 2**20, 2**20 + 1, 2**21 - 1])
+@pytest.mark.parametrize("name", ["a.mha", "a.mhd"])
+def test_compressed_pixels_are_counted_to_the_last(tmp_path, name, size):
+    frames = np.zeros((2, 1, size), np.uint8)
+    frames[:, :, -1] = 7
+    sitk.WriteImage(sitk.GetImageFromArray(frames), str(tmp_path / name), True)
+    assert_is(tmp_path / name, as_rgb(frames))
+
+
 # DICOM
 
 

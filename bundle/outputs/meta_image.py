@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from bundle.data.decode import META_SUFFIXES, has_suffix
-from bundle.data.meta_image import meta_image_reader
+from bundle.data.headers import meta_image_reader
 from bundle.data.video import VideoSource
 from bundle.outputs.writer import Segmented
 
