@@ -76,7 +76,7 @@ def test_imports_go_one_way(path):
 def test_only_decoding_modules_know_file_formats(path):
     readers = {"nibabel", "SimpleITK", "pydicom", "tifffile"}
     used = {name.split(".")[0] for name in imports(path)} & readers
-    allowed = {"decode", "dicom", "headers", "video", "volumes"} | (
+    allowed = {"decode", "dicom", "headers", "meta_image", "video", "volumes"} | (
         {"label_header"} if used == {"nibabel"} else set()
     )
     # DICOM segmentations are written with what reads DICOM; the other formats need no such library.
