@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bundle.memory import read_memory
-from bundle.networks.encoders import FrameFeatures
 from bundle.networks.folding import fold_batch_norm
+from bundle.networks.parts import Decode, Encode
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 
 OPSET = 20
@@ -29,17 +29,6 @@ SIZES = ((64, 96), (112, 80))
 OBJECTS = (1, 3)
 FRAMES = (1, 4)
 """What the check runs through; the graphs are traced with other numbers."""
-
-
-class Encode(nn.Module):
-    """A frame's features. The pixels' mean and standard deviation are in the graph."""
-
-    def __init__(self, network: TCMN) -> None:
-        super().__init__()
-        self.encoder = network.query_encoder
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(image))
 
 
 class Memorize(nn.Module):
@@ -62,7 +51,7 @@ class ReadAndDecode(nn.Module):
 
     def __init__(self, network: TCMN) -> None:
         super().__init__()
-        self.decoder = network.decoder
+        self.decode = Decode(network)
 
     def forward(
         self,
@@ -78,9 +67,7 @@ class ReadAndDecode(nn.Module):
         score_PM = 2 * query_PK @ key_KM - key_KM.square().sum(0)
         weight_PM = (score_PM / math.sqrt(key.shape[1])).softmax(1)
         readout = (value_CM @ weight_PM.T).view(1, *values.shape[1:])
-        # The decoder does not look at stride 16.
-        features = FrameFeatures(key, query, query, stride8, stride4)
-        probability = self.decoder(readout, features).sigmoid()
+        probability = self.decode(readout, query, stride8, stride4).sigmoid()
         return aggregate(probability), probability
 
 

@@ -19,9 +19,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bundle.devices import autocast
 from bundle.memory import read_memory
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.folding import fold_batch_norm
+from bundle.networks.parts import Decode, Encode
 from bundle.networks.tcmn import TCMN, aggregate
 from bundle.types import Clip
 
@@ -124,6 +126,16 @@ def optimize(
     return fold_batch_norm(network).to(device).to(memory_format=torch.channels_last)
 
 
+def number_type(network: nn.Module, precision: str, device: torch.device) -> str:
+    """What a network's convolutions are computed in, for reports."""
+    if isinstance(network, QuantizedTCMN):
+        return "8-bit integers"
+    with autocast(precision, device):
+        mixed = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
+    return str(dtype).removeprefix("torch.")
+
+
 def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> Exception | None:
     """What keeps the quantised network from being used."""
     description = Path(folder or "") / DESCRIPTION
@@ -177,7 +189,7 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
             for part, tensors in _calls(plain, clip):
                 inputs[part].append(tuple(x.contiguous().numpy() for x in tensors))
     modules: dict[str, nn.Module] = {
-        "encode": _Encode(plain), "memorize": plain.mask_encoder, "decode": _Decode(plain)
+        "encode": Encode(plain), "memorize": plain.mask_encoder, "decode": Decode(plain)
     }  # fmt: skip
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
@@ -218,26 +230,6 @@ def _calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]
         yield "memorize", (masks, features.stride16)
         keys.append(features.key)
         values.append(network.memorize(features, masks))
-
-
-class _Encode(nn.Module):
-    """Names no fields, as a graph's outputs want it."""
-
-    def __init__(self, network: TCMN) -> None:
-        super().__init__()
-        self.encoder = network.query_encoder
-
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
-        return tuple(self.encoder(image))
-
-
-class _Decode(nn.Module):
-    def __init__(self, network: TCMN) -> None:
-        super().__init__()
-        self.decoder = network.decoder
-
-    def forward(self, readout: Tensor, query: Tensor, stride8: Tensor, stride4: Tensor) -> Tensor:
-        return self.decoder(readout, FrameFeatures(query, query, query, stride8, stride4))
 
 
 def _optional(name: str) -> Any:
