@@ -4,25 +4,21 @@ python scripts/study_inference.py --case directions --dataset_dir DATA --output_
 python scripts/study_inference.py --case memory --dataset_dir DATA --output_dir OUT
 python scripts/study_inference.py --case confidence --dataset_dir DATA --output_dir OUT
 python scripts/study_inference.py --case suggestion --dataset_dir DATA --output_dir OUT
-python scripts/study_inference.py --case endurance --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB and DAVIS-2016-val. ``directions``: where masks are given and which
 way they are carried. ``memory``: which frames stay when memory is full, on videos played to and fro.
 ``confidence``: whether it tells J. ``suggestion``: a second mask on the frame that the inferer names
-against one on random frames. ``endurance``: memory and time of a long video of 640x480, where weights
-do not matter.
+against one on random frames.
 """
 
 import argparse
 import json
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import psutil
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -70,7 +66,7 @@ def _read(video: Video, every: int) -> Clip:
 def load_network(options: argparse.Namespace) -> TCMN:
     config = ConfigParser()
     config.read_config(str(ROOT / "configs/inference.yaml"))
-    config["device"] = "cpu"
+    config["device"], config["backend"] = "cpu", "torch"
     if options.weights:
         config["weights"] = str(options.weights)
     network: TCMN = config.get_parsed_content("network")
@@ -282,60 +278,6 @@ def _all_scores(result: Callable[[int], Any], clip: Clip) -> np.ndarray:
     return np.array([jaccard(result(i).labels, truth) for i, truth in enumerate(clip.truth)])
 
 
-def study_endurance(options: argparse.Namespace) -> dict[str, Any]:
-    """Host memory and time a frame over a long video, frames made as they are asked for."""
-    network = load_network(options)
-    inferer = VideoInferer(
-        working_size=options.working_size, precision=options.precision, capacity=20
-    )
-    process = psutil.Process()
-
-    class Noise:
-        """A bright disk that moves over noise; a frame is made when it is asked for."""
-
-        frame_count, height, width = options.frames, 480, 640
-
-        def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
-            rows, columns = np.ogrid[:480, :640]
-            for index in indices:
-                noise = np.random.default_rng(index).integers(0, 80, (480, 640, 3), dtype=np.uint8)
-                x, y = 320 + 200 * np.cos(index / 50), 240 + 120 * np.sin(index / 31)
-                noise[(rows - y) ** 2 + (columns - x) ** 2 < 3600] += 150
-                yield noise
-
-    mask = np.zeros((480, 640), np.uint8)
-    rows, columns = np.ogrid[:480, :640]
-    mask[(rows - 240) ** 2 + (columns - 520) ** 2 < 3600] = 1
-    resident, elapsed = [], []
-    before = time.perf_counter()
-    for _ in inferer.stream(Noise(), {0: mask}, network):
-        now = time.perf_counter()
-        elapsed.append(now - before)
-        resident.append(process.memory_info().rss / 2**20)
-        before = now
-    hundred = min(100, len(elapsed) // 3)
-    early = min(500, len(resident) // 10)
-    _draw_endurance(options.output_dir / "endurance.png", resident, elapsed)
-    return {
-        "frames": len(elapsed),
-        "rss_mb_early": round(resident[early]),
-        "rss_mb_end": round(resident[-1]),
-        "rss_growth_percent": round(100 * (resident[-1] / resident[early] - 1), 2),
-        "ms_per_frame_first_100": round(1000 * float(np.median(elapsed[1 : 1 + hundred]))),
-        "ms_per_frame_last_100": round(1000 * float(np.median(elapsed[-hundred:]))),
-    }
-
-
-def _draw_endurance(path: Path, resident: Sequence[float], elapsed: Sequence[float]) -> None:
-    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True)
-    upper.plot(resident)
-    upper.set(ylabel="resident memory, MiB", ylim=(0, 1.25 * max(resident)))
-    lower.plot(1000 * np.asarray(elapsed), linewidth=0.5)
-    lower.set(ylabel="time a frame, ms", xlabel="frame", ylim=(0, 3000 * float(np.median(elapsed))))
-    _save(path, figure)
-
-
 def _save(path: Path, figure: Figure) -> None:
     partial = path.with_suffix(".partial")
     FigureCanvasAgg(figure).print_png(str(partial))
@@ -347,7 +289,6 @@ CASES = {
     "memory": study_memory,
     "confidence": study_confidence,
     "suggestion": study_suggestion,
-    "endurance": study_endurance,
 }
 
 
@@ -363,7 +304,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=3, help="of DAVIS, every so many frames")
     parser.add_argument("--videos", type=int, help="of each data set, only so many")
     parser.add_argument("--draws", type=int, default=3, help="suggestion: random frames a video")
-    parser.add_argument("--frames", type=int, default=200, help="memory, endurance: length")
+    parser.add_argument("--frames", type=int, default=200, help="memory: length")
     parser.add_argument("--capacities", type=int, nargs="+", default=[3, 6, 12])
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")

@@ -26,8 +26,8 @@ def run(script, *arguments):
 
 @pytest.mark.slow
 def test_endurance_measures_each_frame(tmp_path):
-    arguments = ["--case", "endurance", "--frames", "12", "--working_size", "32"]
-    result = json.loads(run("study_inference.py", *arguments, "--output_dir", tmp_path))
+    arguments = ["--frames", "12", "--working_size", "32", "--output_dir", tmp_path]
+    result = json.loads(run("study_endurance.py", *arguments))
     assert result["frames"] == 12
     assert result["rss_mb_end"] > 100
     assert (tmp_path / "endurance.png").stat().st_size > 1000
