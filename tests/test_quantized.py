@@ -11,7 +11,7 @@ import torch
 from bundle.memory import read_memory
 from bundle.networks import quantized
 from bundle.networks.folding import fold_batch_norm
-from bundle.networks.quantized import QuantizedTCMN, optimize, quantize
+from bundle.networks.quantized import QuantizedTCMN, number_type, optimize, quantize
 from bundle.networks.tcmn import TCMN, VideoNetwork
 
 pytest.importorskip("openvino", reason="pip install openvino")
@@ -140,6 +140,13 @@ def test_what_keeps_int8_from_running_is_told(folder, network, tmp_path, monkeyp
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModuleNotFoundError, match="needs openvino: pip install openvino, or use"):
         optimize(network, backend="int8", folder=folder)
+
+
+def test_reports_say_what_was_computed_in(folder, network):
+    cpu = torch.device("cpu")
+    assert number_type(QuantizedTCMN(folder), "float32", cpu) == "8-bit integers"
+    assert number_type(network, "float32", cpu) == "float32"
+    assert number_type(network, "bfloat16", cpu) == "bfloat16"
 
 
 def test_a_quantised_network_is_not_written_over(folder, network):

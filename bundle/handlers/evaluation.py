@@ -16,10 +16,9 @@ import torch
 from ignite.engine import Engine, Events
 from jaxtyping import Integer
 from monai.engines import IterationEvents
-from torch import Tensor
+from torch import Tensor, nn
 
 from bundle.data.clips import VideoDataset
-from bundle.devices import autocast
 from bundle.distributed import gather_shards
 from bundle.evaluation.baselines import BASELINES
 from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores
@@ -34,6 +33,7 @@ from bundle.evaluation.saved_masks import (
 )
 from bundle.evaluation.tables import log_lines
 from bundle.metrics import SCORES, score_objects, scored_frames
+from bundle.networks.quantized import number_type
 
 logger = logging.getLogger(__name__)
 
@@ -194,7 +194,7 @@ class EvaluationReport:
         if idist.get_rank() > 0:
             return
         reviewer = Reviewer(self.dataset, self.masks, self.names)
-        settings = self._describe(engine.state.device)
+        settings = self._describe(engine.network, engine.state.device)
         write_report(self.output_dir, scores, reviewer, self.description, settings)
         if not self.save:
             shutil.rmtree(self.masks, ignore_errors=True)
@@ -202,11 +202,8 @@ class EvaluationReport:
             logger.info("%s", line)
         logger.info("tables and pictures are in %s", self.output_dir)
 
-    def _describe(self, device: torch.device) -> dict[str, Any]:
+    def _describe(self, network: nn.Module, device: torch.device) -> dict[str, Any]:
         """The settings, with what they mean on this machine."""
-        with autocast(self.settings.get("precision", "auto"), device):
-            mixed = torch.is_autocast_enabled(device.type)
-            dtype = torch.get_autocast_dtype(device.type) if mixed else torch.float32
         weights = {}
         if self.weights is not None:
             digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
@@ -214,7 +211,7 @@ class EvaluationReport:
         return {
             **self.settings,
             **weights,
-            "computed_in": str(dtype).removeprefix("torch."),
+            "computed_in": number_type(network, self.settings.get("precision", "auto"), device),
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
             "threads": torch.get_num_threads(),
             "processes": idist.get_world_size(),

@@ -113,7 +113,9 @@ class ResultSaver:
         logger.error("%s failed, going on: %s", video.path, text, exc_info=not expected)
         self.failures.append((video.path, text))
         self.output_dir.mkdir(parents=True, exist_ok=True)
-        with self._list_path.open("a", newline="", encoding="utf-8") as file:
+        with self._list_path.open(
+            "a", newline="", encoding="utf-8", errors="backslashreplace"
+        ) as file:
             table = csv.writer(file)
             if len(self.failures) == 1:
                 table.writerow(["video", "error"])
