@@ -14,14 +14,11 @@ from bundle.data.video import open_video
 from bundle.devices import find_device
 from bundle.networks import TCMN
 from bundle.options import print_error
+from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 TINY = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
+    **OPTIONS,
     "progress": False,
     "device": "cpu",
 }

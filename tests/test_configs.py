@@ -16,18 +16,12 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from PIL import Image, ImageDraw
 
 from bundle.networks import TCMN
+from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 META = str(CONFIGS / "metadata.json")
-TINY_NETWORK = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
-}
-TINY_TRAINING = TINY_NETWORK | {
+TINY_TRAINING = OPTIONS | {
     "size": 32,
     "batch_size": 2,
     "iterations_per_epoch": 2,
@@ -214,7 +208,7 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
     ids=str,
 )
 def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
-    options = TINY_NETWORK | {"output_dir": str(tmp_path)}
+    options = OPTIONS | {"output_dir": str(tmp_path)}
     if kind == "train":
         options |= TINY_TRAINING | {"dataset_dir": str(data)}
         options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
@@ -285,7 +279,7 @@ def test_network_takes_and_gives_what_metadata_says(name, n):
 @pytest.mark.slow
 @pytest.mark.parametrize("inside", [True, False], ids=["in the root", "elsewhere"])
 def test_inference_from_the_command_line(inside, data, tiny_weights, tmp_path):
-    options = TINY_NETWORK | {
+    options = OPTIONS | {
         "video": data / "DAVIS-2016-val" / "JPEGImages" / "240p" / "bear",
         "mask": data / "DAVIS-2016-val" / "Annotations" / "240p" / "bear" / "00000.png",
         "output_dir": tmp_path / "results",

@@ -18,14 +18,13 @@ import pytest
 import SimpleITK as sitk
 import tifffile
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import (
     ExplicitVRLittleEndian,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     RLELossless,
 )
 
 from bundle.data.limits import MAX_FRAME_PIXELS
+from tests.dicom_files import new_cine, put_pixels
 
 pytestmark = [
     pytest.mark.slow,
@@ -195,18 +194,8 @@ def long_mhd(path):
 
 
 def dcm(path, count=2, side=65_535, syntax=ExplicitVRLittleEndian):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(None, {}, b"\0" * 128, meta)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = 2, 8, 8
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
-    dataset.PixelData = bytes(128)
-    dataset["PixelData"].VR = "OB"
+    dataset = new_cine((2, 8, 8))
+    put_pixels(dataset, np.zeros((2, 8, 8), np.uint8))
     if syntax == RLELossless:
         dataset.compress(RLELossless, generate_instance_uid=False)
     dataset.NumberOfFrames, dataset.Rows, dataset.Columns = count, side, side

@@ -30,17 +30,14 @@ from bundle.distributed import (
 )
 from bundle.handlers import ResumableCheckpoint
 from bundle.networks import TCMN
+from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = ROOT / "configs"
 STOP_AT = 6  # iteration, of 8; in the middle of the second epoch
 CLIPS = 4  # of an iteration, of all processes together
 TINY = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
+    **OPTIONS,
     "size": 32,
     "iterations_per_epoch": 4,
     "epochs": 2,

@@ -36,14 +36,11 @@ from bundle.handlers import EvaluationReport
 from bundle.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.options import parse_list, parse_text
+from tests.tiny import OPTIONS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 TINY = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
+    **OPTIONS,
     "threads": 1,
     "precision": "float32",
     "working_size": 32,

@@ -20,17 +20,16 @@ import SimpleITK as sitk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEGBaseline8Bit,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     RLELossless,
 )
 
 from bundle.data.video import open_video, read_annotations
+from tests.dicom_files import new_cine, put_pixels
 
 # In use a library's warning is printed, so here it must not become the error that is looked for.
 pytestmark = pytest.mark.filterwarnings("default")
@@ -69,24 +68,15 @@ def write_meta(path, compress=False):
 
 
 def write_dicom(path, syntax=ExplicitVRLittleEndian):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = syntax
-    meta.MediaStorageSOPClassUID = MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(None, {}, b"\0" * 128, meta)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = COUNT, HEIGHT, WIDTH
-    dataset.SamplesPerPixel, dataset.PlanarConfiguration = 3, 0
-    dataset.PhotometricInterpretation = "YBR_FULL" if syntax == JPEGBaseline8Bit else "RGB"
-    dataset.BitsAllocated = dataset.BitsStored = 8
-    dataset.HighBit, dataset.PixelRepresentation = 7, 0
+    frames = colour()
+    dataset = new_cine(frames.shape, syntax=syntax)
     dataset.FrameTime = 40
     if syntax == JPEGBaseline8Bit:
-        dataset.PixelData = encapsulate([still(frame, "jpeg") for frame in colour()])
+        dataset.PhotometricInterpretation = "YBR_FULL"
+        dataset.PixelData = encapsulate([still(frame, "jpeg") for frame in frames])
         dataset["PixelData"].VR = "OB"
     else:
-        dataset.PixelData = colour().tobytes()
-        dataset["PixelData"].VR = "OB"
+        put_pixels(dataset, frames)
     if syntax == RLELossless:
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.compress(RLELossless, generate_instance_uid=False)

@@ -12,21 +12,15 @@ import yaml
 from bundle.label_model import ServedModel
 from bundle.label_requests import read_request
 from bundle.networks import TCMN
+from tests.tiny import NETWORK
 
 ROOT = Path(__file__).resolve().parents[1]
 X, Y, T = 24, 16, 6
-TINY = {
-    "backbone": "resnet18",
-    "key_channels": 8,
-    "value_channels": 8,
-    "decoder_channels": [8, 8, 8],
-    "stride_in_1x1": False,
-}
 
 
 def save_weights(path, seed):
     torch.manual_seed(seed)
-    network = TCMN(**{**TINY, "mask_backbone": "resnet18"})
+    network = TCMN(**{**NETWORK, "mask_backbone": "resnet18"})
     network.decoder.predict.weight.data *= 40
     path.parent.mkdir(exist_ok=True)
     torch.save(network.state_dict(), path.with_suffix(".partial"))
@@ -40,7 +34,7 @@ def served(tmp_path):
     shutil.copytree(ROOT / "configs", root / "configs")
     path = root / "configs/inference.yaml"
     config = yaml.safe_load(path.read_text())
-    config["network_def"] |= TINY
+    config["network_def"] |= NETWORK
     config |= {"precision": "float32", "working_size": None}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     save_weights(root / "models/model.pt", seed=3)

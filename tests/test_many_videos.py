@@ -19,15 +19,12 @@ from bundle.distributed import wait_for_others
 from bundle.handlers import results as results_module
 from bundle.networks import TCMN
 from bundle.options import parse_capacity, parse_number
+from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "inference.yaml"
 TINY = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
+    **OPTIONS,
     "progress": False,
     "device": "cpu",
     "formats": "nifti,csv",

@@ -18,13 +18,11 @@ import tifffile
 from ignite.engine import Engine
 from PIL import Image, features
 from pydicom.data import get_testdata_file
-from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRLittleEndian,
     JPEG2000Lossless,
-    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
 )
 
 from bundle.data import limits
@@ -34,6 +32,7 @@ from bundle.data.video import open_video, read_annotations
 from bundle.handlers.results import ResultSaver
 from bundle.outputs import ResultWriter
 from bundle.propagation import FrameResult
+from tests.dicom_files import new_cine, put_pixels
 
 COUNT, HEIGHT, WIDTH = 4, 6, 9
 
@@ -91,24 +90,12 @@ def write_meta(path, array_tyx):
 
 
 def make_dicom(frames, photometric="MONOCHROME2", syntax=ExplicitVRLittleEndian):
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = syntax
-    meta.MediaStorageSOPClassUID = MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(None, {}, b"\0" * 128, meta)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
+    dataset = new_cine(frames.shape, 8 * frames.dtype.itemsize, syntax)
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.4", "1.2.5"
-    dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape[:3]
-    dataset.SamplesPerPixel = 3 if frames.ndim == 4 else 1
-    if frames.ndim == 4:
-        dataset.PlanarConfiguration = 0
     dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = dataset.BitsStored = 8 * frames.dtype.itemsize
-    dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(frames.dtype.kind == "i")
     dataset.FrameTime = 40
-    dataset.PixelData = frames.tobytes() + b"\0" * (frames.nbytes % 2)
-    dataset["PixelData"].VR = "OB" if frames.dtype == np.uint8 else "OW"
+    put_pixels(dataset, frames)
     return dataset
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 import yaml
 
-from bundle.options import check_command_line, parse_bool, parse_count
+from bundle.options import check_command_line, parse_bool, parse_count, print_error
 
 PROGRAM = "/usr/lib/python3/monai/bundle/__main__.py"
 
@@ -130,3 +130,9 @@ def test_counts_may_be_null(text, value):
 def test_other_counts_are_refused(text):
     with pytest.raises(ValueError, match="--capacity must be a whole number or null, got"):
         parse_count(text, "capacity")
+
+
+def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
+    error = FileNotFoundError("no such file: a\nb.avi")
+    print_error(FileNotFoundError, error, None)
+    assert capsys.readouterr().err == "error: no such file: a\\nb.avi\n"

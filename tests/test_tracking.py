@@ -11,6 +11,8 @@ import pytest
 import yaml
 from PIL import Image, ImageDraw
 
+from tests.tiny import OPTIONS
+
 ROOT = Path(__file__).resolve().parents[1]
 FAKE_MLFLOW = '''
 """Notes the calls that MONAI's handler makes; refuses what MLflow refuses."""
@@ -69,11 +71,7 @@ class LifecycleStage:
     ACTIVE = "active"
 """
 TINY = {
-    "network_def#backbone": "resnet18",
-    "network_def#key_channels": 8,
-    "network_def#value_channels": 8,
-    "network_def#decoder_channels": [8, 8, 8],
-    "network_def#stride_in_1x1": False,
+    **OPTIONS,
     "train#dataset#data": {"davis": "$bundle.data.generic.davis(@davis_dir)"},
     "train#dataset#shares": {"davis": 1.0},
     "validate#dataset#data": "$bundle.data.generic.davis(@davis_dir)",

@@ -14,14 +14,14 @@ import pytest
 import SimpleITK as sitk
 from PIL import Image
 from pydicom.data import get_testdata_file
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, MultiFrameGrayscaleByteSecondaryCaptureImageStorage
+from pydicom.dataset import Dataset
 
 from bundle.data import dicom as dicom_module
 from bundle.data import video as video_module
 from bundle.data import video_file
 from bundle.data.decode import natural_key
 from bundle.data.video import open_video, read_annotations
+from tests.dicom_files import new_cine, put_pixels
 
 COUNT, HEIGHT, WIDTH = 12, 24, 40
 
@@ -85,25 +85,11 @@ def write_meta(path, array_tyx, is_vector=False, compress=False):
 
 def write_dicom(path, frames, photometric="MONOCHROME2", count=None, **elements):
     """Frames (T, H, W[, 3]), uncompressed; elements by keyword."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = MultiFrameGrayscaleByteSecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset = FileDataset(None, {}, b"\0" * 128, meta, is_implicit_VR=False, is_little_endian=True)
-    dataset.SOPClassUID, dataset.SOPInstanceUID = meta.MediaStorageSOPClassUID, "1.2.3"
-    dataset.NumberOfFrames = count or len(frames)
-    dataset.Rows, dataset.Columns = frames.shape[1:3]
-    dataset.SamplesPerPixel = 3 if frames.ndim == 4 else 1
-    if frames.ndim == 4:
-        dataset.PlanarConfiguration = 0
+    dataset = new_cine((count or len(frames), *frames.shape[1:]), 8 * frames.dtype.itemsize)
     dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = dataset.BitsStored = 8 * frames.dtype.itemsize
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = 0
     for name, value in elements.items():
         setattr(dataset, name, value)
-    dataset.PixelData = frames.tobytes()
-    dataset["PixelData"].VR = "OB" if frames.dtype == np.uint8 else "OW"
+    put_pixels(dataset, frames)
     dataset.save_as(path)
     return path
 

@@ -1,0 +1,1 @@
+"""The test suite; modules without ``test_`` are what tests share."""
