@@ -122,7 +122,8 @@ def print_error(
     while root.__cause__ is not None and isinstance(root, RuntimeError):
         root = root.__cause__
     if isinstance(root, USER_ERRORS) and os.environ.get("TCMN_TRACEBACK") != "1":
-        print(f"error: {root}", file=sys.stderr)
+        text = str(root).replace("\n", "\\n")  # such as of a file's name: one line
+        print(f"error: {text}", file=sys.stderr)
     elif isinstance(root, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
     else:

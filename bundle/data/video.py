@@ -200,9 +200,8 @@ def _open_video_file(path: Path) -> VideoSource:
     frame_count = _count_frames(path)
     if frame_count == 0:
         raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
-    limit = (
-        f"which may have {MAX_FRAME_PIXELS} pixels at most"  # FFmpeg does not say that it is that
-    )
+    # FFmpeg does not say that it is the limit.
+    limit = f"which may have {MAX_FRAME_PIXELS} pixels at most"
     with explained(f"cannot read the first frame of {path}, {limit}"):
         height, width = next(read_video_file(path, frame_count, [0])).shape[:2]
     return VideoSource(

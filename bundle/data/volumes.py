@@ -194,8 +194,8 @@ def _open_nifti(path: Path) -> VideoSource:
         image = load_nifti(path)
         header = image.header.copy()
     shape = image.shape
-    stored_bytes, voxel_bytes = path.stat().st_size, header.get_data_dtype().itemsize
-    check_stored(path, math.prod(shape) * voxel_bytes, stored_bytes)
+    declared_bytes = math.prod(shape) * header.get_data_dtype().itemsize
+    check_stored(path, declared_bytes, path.stat().st_size)
     colour_axis = len(shape) > 3 and shape[-1] == 3 and (len(shape) > 4 or shape[2] > 1)
     time_axis = _time_axis(shape[:-1] if colour_axis else shape, path)
     return VideoSource(
