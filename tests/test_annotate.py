@@ -689,7 +689,7 @@ class TestCommandLine:
     def test_what_is_missing_is_told(self, capsys, monkeypatch):
         monkeypatch.setattr("bundle.annotate.__main__.find_spec", lambda name: None)
         assert run_command(["annotate"]) == 1
-        assert "pip install 'tcmn[annotate]'" in capsys.readouterr().err
+        assert "pip install -e '.[annotate]'" in capsys.readouterr().err
 
     def test_addresses(self):
         assert make_address("::1", 80, None) == "http://[::1]:80/"

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _serve(options: argparse.Namespace) -> int:
     if find_spec("nicegui") is None:
-        raise ValueError("the page needs NiceGUI: pip install 'tcmn[annotate]'")
+        raise ValueError("the page needs NiceGUI: pip install -e '.[annotate]'")
     # Here, since they take seconds, which --help need not.
     from bundle.annotate.desk import Desk
     from bundle.annotate.model import load_model
