@@ -1,6 +1,5 @@
 """One picture of a whole data set: an annotated frame of each of some videos, with its mask on it."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from bundle.data.frames import read_frames, read_masks
 from bundle.data.records import Video
+from bundle.scratch import written_beside
 from bundle.summary import blend
 
 CELLS = 24
@@ -48,12 +48,8 @@ def write_contact_sheet(path: Path, shown: Sequence[tuple[Video, int]]) -> int:
         sheet.paste(cell, (left + offset[0], top + offset[1]))
         middle = left + CELL_WIDTH // 2, top + CELL_HEIGHT + TEXT_HEIGHT // 2
         pen.text(middle, _shorten(video.id, font), "black", font, anchor="mm")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with written_beside(path) as beside:
         sheet.save(beside, format="PNG")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
     return count
 
 

@@ -10,6 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from bundle.scratch import written_beside
+
 LOSS_PANELS = {
     "total loss": ("loss",),
     "supervised terms": ("cross_entropy", "dice"),
@@ -70,9 +72,8 @@ def draw_curves(target: Path, losses: Sequence[Path], metrics: Path | None = Non
         _draw_scores(panels.pop(), read_table(metrics, "epoch"))
     if losses:
         _draw_losses(panels, losses)
-    partial = target.with_suffix(".partial")
-    FigureCanvasAgg(figure).print_png(str(partial))
-    partial.replace(target)
+    with written_beside(target) as beside:
+        FigureCanvasAgg(figure).print_png(str(beside))
 
 
 def _draw_losses(panels: Sequence[Axes], tables: Sequence[Path]) -> None:

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from bundle.confidence import choose_class
 from bundle.data.prompts import PromptedVideo
 from bundle.devices import autocast
+from bundle.frame_results import FrameResult, judge
 from bundle.networks.tcmn import VideoNetwork
-from bundle.propagation import FrameResult, Propagation, judge
+from bundle.propagation import Propagation
 from bundle.sessions import InferenceSettings, VideoSession
 from bundle.types import ClassLogits, Clip, Frame, LabelMap
 from bundle.video_access import (

@@ -5,13 +5,10 @@ holds is read in ``bundle.label_requests``.
 """
 
 import shutil
-import stat
 import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,6 +29,13 @@ from bundle.label_requests import (
     refuse,
     understandable,
 )
+from bundle.label_uploads import (
+    SUFFIXES,
+    FrameSessions,
+    Studies,
+    gone_if_refused,
+    use_scratch_folder,
+)
 from bundle.networks.tcmn import VideoNetwork
 from bundle.outputs.volume import NiftiWriter
 from bundle.outputs.writer import Segmented
@@ -40,13 +44,9 @@ from bundle.sessions import DIRECTIONS
 MONAILabelApp: Any = of_monailabel("interfaces.app", "MONAILabelApp")
 InferTask: Any = of_monailabel("interfaces.tasks.infer_v2", "InferTask")
 Strategy: Any = of_monailabel("interfaces.tasks.strategy", "Strategy")
-LocalDatastore: Any = of_monailabel("datastore.local", "LocalDatastore")
-Sessions: Any = of_monailabel("utils.sessions", "Sessions")
 MONAILabelException: Any = of_monailabel("interfaces.exception", "MONAILabelException")
 
 DESCRIPTION = "Carries a structure that was painted on one frame to all frames of the video"
-SUFFIXES = ["nii.gz", "nii", "mha", "mhd", "dcm", "avi", "mp4", "mov", "wmv", "mkv", "gif"]
-"""What the server lists of a folder of studies."""
 RECORD = "tcmn"
 """Key of what the tasks note of an image in the datastore."""
 UNSEEN = np.zeros((0, 0, 3), dtype=np.uint8)
@@ -188,76 +188,28 @@ class LowestConfidence(Strategy):
         return {"id": chosen, **notes[chosen]}
 
 
-class Studies(LocalDatastore):
-    """MONAI Label's folder of studies, which says why it does not take a label."""
-
-    def save_label(self, image_id: str, *others: Any) -> str:
-        if image_id not in self.list_images():
-            refuse(
-                f"there is no image {image_id!r} on the server to which a label could belong", 404
-            )
-        return super().save_label(image_id, *others)
-
-
-class FrameSessions(Sessions):
-    """MONAI Label's sessions, which would unpack any archive, and to anywhere: a zip, to its folder."""
-
-    def add_session(
-        self,
-        data_file: str,
-        expiry: int = 0,
-        uncompress: bool = False,
-        session_id: str | None = None,
-    ) -> tuple[str, Any]:
-        if not uncompress or Path(data_file).is_dir():
-            return super().add_session(data_file, expiry, False, session_id)
-        with tempfile.TemporaryDirectory() as folder:
-            frames = Path(folder) / "frames"
-            try:
-                unpack_frames(Path(data_file), frames)
-            finally:
-                Path(data_file).unlink()
-            return super().add_session(str(frames), expiry, False, session_id)
-
-
-def unpack_frames(archive: Path, folder: Path) -> None:
-    """Unpack a zip of frames into a new folder.
-
-    Raises:
-        HTTPException: Or ValueError, see ``refuse``: it is no sound zip, or it holds links or files
-            that would lie elsewhere.
-    """
-    folder.mkdir()
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            for entry in packed.infolist():
-                path = PurePosixPath(entry.filename.replace("\\", "/"))
-                link = stat.S_ISLNK(entry.external_attr >> 16)
-                if link or path.is_absolute() or ".." in path.parts:
-                    refuse(
-                        f"the zip holds {entry.filename!r}, which "
-                        f"{'is a link' if link else 'would lie outside its folder'}: pack the "
-                        "frames alone"
-                    )
-            packed.extractall(folder)
-    # What zipfile raises where a zip is damaged, or needs a password.
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        refuse(f"the upload cannot be unpacked ({error}): send a zip of the frames")
-
-
 class LabelApp(MONAILabelApp):
     """The app; its configuration (``--conf``) may name another ``bundle`` folder.
 
     Args:
         app_dir: Its folder. Weights that were trained here go to ``model/model.pt`` in it.
         studies: The folder of videos, or the address of a DICOMweb server.
-        conf: ``bundle``: folder of configs and models, this repository by default.
+        conf: ``bundle``: folder of configs and models, this repository by default. ``hosts``: names,
+            with commas, by which other machines may call the server.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         root = Path(conf.get("bundle") or Path(__file__).parents[1])
         self.model = ServedModel(root, Path(app_dir) / "model/model.pt")
+        use_scratch_folder()
+        self._hosts = [name.strip() for name in conf.get("hosts", "").split(",") if name.strip()]
         super().__init__(app_dir, studies, conf, name="TCMN", description=DESCRIPTION)
+
+    def on_init_complete(self) -> None:
+        super().on_init_complete()
+        from bundle.label_guard import guard  # here, since it needs what comes with MONAI Label
+
+        guard(of_monailabel("app", "app"), self._hosts)
 
     def init_datastore(self) -> Any:
         if self.studies.startswith(("http://", "https://")):
@@ -285,9 +237,14 @@ class LabelApp(MONAILabelApp):
     def init_strategies(self) -> dict[str, Any]:
         return {"lowest_confidence": LowestConfidence(self.model.inferer.settings.review_below)}
 
+    def model_file(self, model: str, validate: bool = True) -> str | None:
+        """Where a client reads and writes weights: those of a training, never the shipped ones."""
+        return str(self.model.own_weights) if model in self._infers else None
+
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
         """As MONAI Label's, but its errors reach the user, and the task is told the image's id."""
-        try:
-            return super().infer({**request, "image_id": request["image"]}, datastore)
-        except MONAILabelException as error:
-            refuse(error.msg, 404)
+        with gone_if_refused(request.get("label"), request.get("image")):
+            try:
+                return super().infer({**request, "image_id": request["image"]}, datastore)
+            except MONAILabelException as error:
+                refuse(error.msg, 404)

@@ -16,6 +16,7 @@ from bundle.data.volumes import source_name
 from bundle.label_requests import RequestInferer, refuse
 from bundle.networks.quantized import optimize
 from bundle.networks.tcmn import VideoNetwork, load_weights
+from bundle.scratch import written_beside
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +147,5 @@ class FineTuneTask(TrainTask):
 
     def _publish(self, trained: Path) -> None:
         state = torch.load(trained, map_location="cpu", weights_only=True)
-        partial = self.model.own_weights.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.model.own_weights)
+        with written_beside(self.model.own_weights) as beside:
+            torch.save(state, beside)

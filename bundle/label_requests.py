@@ -21,8 +21,8 @@ from monai.transforms import Transform
 from bundle.data.decode import META_SUFFIXES, NIFTI_SUFFIXES, STILL_SUFFIXES, has_suffix
 from bundle.data.video import VideoSource, open_video, read_annotations
 from bundle.data.volumes import is_single_image, open_volume
+from bundle.frame_results import FrameResult
 from bundle.inferers import VideoInferer
-from bundle.propagation import FrameResult
 from bundle.sessions import DIRECTIONS
 from bundle.types import LabelMap
 from bundle.video_access import FrameList

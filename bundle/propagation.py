@@ -5,13 +5,13 @@ A prompt is a frame whose mask was given.
 
 import logging
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 
 from bundle.confidence import choose_class, suggest_frame
+from bundle.frame_results import FrameResult, judge
 from bundle.networks.tcmn import VideoNetwork
 from bundle.plan import Stretch, plan_stretches
 from bundle.sessions import InferenceSettings, VideoSession
@@ -31,30 +31,6 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_PX = 128
 """Working size below which a device's lack of memory is an error."""
-
-
-class FrameResult(NamedTuple):
-    """What was found in one frame.
-
-    Attributes:
-        frame: Its index.
-        labels: (H, W), in the ids of the prompts.
-        confidence: Object id to the J that its mask can expect, in [0, 1]; 1 where it was given.
-        review: A confidence is below the inferer's threshold: somebody should look.
-    """
-
-    frame: int
-    labels: LabelMap
-    confidence: Mapping[int, float]
-    review: bool
-
-
-def judge(
-    settings: InferenceSettings, index: int, labels: LabelMap, confidence: Mapping[int, float]
-) -> FrameResult:
-    """A frame's result, with the flag that asks for a look at it."""
-    review = any(value < settings.review_below for value in confidence.values())
-    return FrameResult(index, labels, confidence, review)
 
 
 class Propagation:
@@ -131,6 +107,38 @@ class Propagation:
             raise KeyError(f"frame {index} has no mask to take back")
         self._change(rest, index)
 
+    def adopt(self, prompts: Mapping[int, LabelMap]) -> None:
+        """Make these its masks; ``run`` then goes over what the differences touch.
+
+        Raises:
+            ValueError: None shows an object, one is of no frame, or has another size than it.
+        """
+        # Those that show something first, so that at no time nothing would be left.
+        for index in sorted(prompts, key=lambda i: not prompts[i].any()):
+            had = self.prompts.get(index)
+            if had is None or not np.array_equal(had, prompts[index]):
+                self.annotate(index, prompts[index])
+        for index in sorted(set(self.prompts) - set(prompts)):
+            self.retract(index)
+
+    def restore(self, results: Iterable[FrameResult]) -> list[int]:
+        """Take frames as done; ``run`` then goes over the others only.
+
+        Args:
+            results: What a propagation with the same prompts and settings has found.
+
+        Returns:
+            Their indices.
+        """
+        restored = []
+        for result in results:
+            self._keep(result.frame, result.labels, dict(result.confidence))
+            restored.append(result.frame)
+        self._pending = [
+            stretch for stretch in self._pending if not all(map(self.done, stretch.frames))
+        ]
+        return restored
+
     def _change(self, prompts: dict[int, LabelMap], index: int) -> None:
         require_object(prompts.values())
         others = [i for i in prompts if i != index]
@@ -159,6 +167,11 @@ class Propagation:
             yield from self._run_stretch(stretch)
             if self._pending[:1] == [stretch]:  # else a prompt came meanwhile
                 del self._pending[0]
+
+    @property
+    def remaining(self) -> int:
+        """How many frames ``run`` would go over."""
+        return sum(len(stretch.frames) for stretch in self._pending)
 
     def result(self, index: int) -> FrameResult:
         """What was found in a frame; a mask that was given comes back to the pixel.

@@ -9,12 +9,13 @@ must come from one training, the mean.
 
 import argparse
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
+
+from bundle.scratch import written_beside
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -63,9 +64,8 @@ def export(target: Path, sources: Sequence[Path]) -> None:
     bad = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
     if bad:
         raise ValueError(f"{sources[0]}: {bad[0]} is not finite in half precision")
-    partial = target.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, target)
+    with written_beside(target) as beside:
+        torch.save(state, beside)
     digest = hashlib.sha256(target.read_bytes()).hexdigest()
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 

@@ -16,13 +16,13 @@ import torch
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
-from bundle.annotate.carrying import KeptPropagation
 from bundle.annotate.desk import Desk
 from bundle.annotate.guard import COOKIE, Guard
 from bundle.annotate.model import Model
 from bundle.annotate.server import bind, make_app, make_server
 from bundle.data.video import open_video
 from bundle.inferers import VideoInferer
+from bundle.propagation import Propagation
 
 HEIGHT, WIDTH, COUNT = 240, 320, 30
 SETTINGS = {"working_size": 48, "precision": "float32"}
@@ -223,14 +223,14 @@ def painted(colour):
 @pytest.fixture
 def gate(monkeypatch):
     """Lets frames through one by one; open it to let all."""
-    tickets, opened, keep = threading.Semaphore(0), threading.Event(), KeptPropagation._keep
+    tickets, opened, keep = threading.Semaphore(0), threading.Event(), Propagation._keep
 
     def kept(self, index, labels, confidence):
         while not opened.is_set() and not tickets.acquire(timeout=0.05):
             pass
         keep(self, index, labels, confidence)
 
-    monkeypatch.setattr(KeptPropagation, "_keep", kept)
+    monkeypatch.setattr(Propagation, "_keep", kept)
     yield SimpleNamespace(let=lambda count: tickets.release(count), open=opened.set)
     opened.set()
 

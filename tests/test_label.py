@@ -13,6 +13,7 @@ import tarfile
 import time
 import warnings
 import zipfile
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +21,7 @@ from pathlib import Path
 import av
 import nibabel as nib
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 import torch
@@ -103,8 +105,9 @@ class Server:
     """The process, its address and its client."""
 
     def __init__(self, folder, app, *conf):
-        self.studies = folder / "studies"
+        self.studies, self.temporary = folder / "studies", folder / "tmp"
         self.studies.mkdir()
+        self.temporary.mkdir()
         for number in range(3):
             grey = np.random.default_rng(number).integers(40, 90, (X, Y, T))
             for t in range(T):
@@ -123,6 +126,7 @@ class Server:
         environment = os.environ | {
             "PYTHONPATH": str(foreign.parent),
             "MONAI_LABEL_SESSION_PATH": str(folder / "sessions"),
+            "TMPDIR": str(self.temporary),
             "MONAI_LABEL_TRACKING_ENABLED": "false",
         }
         self.log = folder / "server.log"
@@ -379,13 +383,10 @@ def test_a_movie_among_the_studies(ours, name, form, tmp_path):
 
 
 def test_an_echocardiogram_among_the_studies(ours, tmp_path):
-    # MONAI Label wants a pydicom that has no such file; the one of `make demo` has.
-    name = "examples_ybr_color.dcm"
-    found = ROOT.glob(f".venv/lib/python*/site-packages/pydicom/data/test_files/{name}")
-    source = next(found, None)
-    if source is None:
-        pytest.skip(f"no {name} in .venv: make demo")
-    study = ours.add_study(lambda path: shutil.copy(source, path), name)
+    source = os.environ.get("ECHOCARDIOGRAM")
+    if not source:
+        pytest.skip("no environment with pydicom's echocardiogram: make demo, make label-test")
+    study = ours.add_study(lambda path: shutil.copy(source, path), "echocardiogram.dcm")
     mask = np.zeros((320, 240, 30))
     mask[120:170, 60:130, 0] = 3
     found, _ = ours.infer("tcmn", study, save(tmp_path / "mask.nii.gz", mask))
@@ -563,6 +564,130 @@ def test_the_stock_app_leaves_out_what_an_archive_holds_elsewhere(stock, tmp_pat
     assert "the video holds no frames" in message
     assert not target.exists()
     assert stock.infer("tcmn", "echo0", mask)[0].shape == (X, Y, T)
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_name_cannot_lead_outside_its_folder(ours, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 0)
+    outside = ours.studies.parent / "outside"
+    outside.mkdir()
+    video = save(tmp_path / "video.nii.gz", np.zeros((X, Y, T)))
+    movie = write_movie(tmp_path / "polyp.mp4")
+    up = f"../{outside.name}"
+    before = tree(ours.studies.parent)
+
+    def put(path, **fields):
+        name, content, parameters = fields["name"], fields["content"], fields["parameters"]
+        files = {fields["field"]: (name, content)}
+        return requests.put(f"{ours.url}/{path}", params=parameters, files=files, timeout=60)
+
+    for tag in (f"../../{outside.name}", str(outside), ".."):
+        parameters = {"image": "echo0", "tag": tag}
+        answer = put(
+            "datastore/label", name="m.nii.gz", content=mask.read_bytes(), field="label",
+            parameters=parameters,
+        )  # fmt: skip
+        assert answer.status_code == 400, answer.text
+        assert "the label's tag is" in answer.json()["detail"]
+    for image, name, message in (
+        (f"{up}/video", "v.nii.gz", "the image's id is"),
+        (str(outside / "video"), "v.nii.gz", "the image's id is"),
+        ("datastore_v2", "v.json", "a study is one of nii.gz, nii, "),  # the list of studies itself
+    ):
+        answer = put(
+            "datastore/image", name=name, content=video.read_bytes(), field="file",
+            parameters={"image": image},
+        )  # fmt: skip
+        assert answer.status_code == 400, answer.text
+        assert message in answer.json()["detail"]
+    assert tree(ours.studies.parent) == before
+
+    session = ours.client.create_session(str(movie))["session_id"]
+    folder = ours.studies.parent / "sessions" / session
+    for session_id in ("..", f"../sessions/{session}", f"{session}/.", str(folder)):
+        assert "Status: 404" in refusal(ours, "", mask, session=session_id)
+    assert folder.is_dir()
+    assert ours.client.remove_session(session)
+    packed = io.BytesIO(zip_frames())
+    response = put(
+        "session/", name="../../outside/0.png", content=packed, field="files", parameters={}
+    )
+    assert (ours.studies.parent / "sessions" / response.json()["session_id"] / "0.png").is_file()
+    assert not list(outside.iterdir())
+    outside.rmdir()
+
+
+def test_uploaded_weights_do_not_replace_the_shipped_ones(ours, tiny):
+    shipped, own = tiny / "models/model.pt", ours.app / "model/model.pt"
+    before = shipped.read_bytes()
+    url = f"{ours.url}/model/tcmn"
+    assert requests.delete(url, timeout=60).status_code == 404  # none of its own yet
+    answer = requests.put(url, files={"file": ("w.pt", before)}, timeout=60)
+    assert answer.status_code == 200, answer.text
+    assert own.read_bytes() == before
+    assert requests.delete(url, timeout=60).status_code == 200
+    assert not own.exists()
+    assert shipped.read_bytes() == before
+
+
+def test_pages_of_other_sites_are_refused(ours):
+    url = f"{ours.url}/info/"
+    port = ours.url.rpartition(":")[2]
+    for headers in (
+        {"Origin": "https://elsewhere.example"},
+        {"Origin": "null"},
+        {"Host": f"elsewhere.example:{port}"},  # a name that leads here
+    ):
+        answer = requests.get(url, headers=headers, timeout=60)
+        assert answer.status_code == 403, headers
+        assert "no page of another site; start it with --conf hosts NAME" in answer.text
+        assert "Access-Control-Allow-Origin" not in answer.headers
+    assert requests.get(url, headers={"Origin": ours.url}, timeout=60).status_code == 200
+    assert requests.get(f"http://localhost:{port}/info/", timeout=60).status_code == 200
+
+
+def test_nothing_of_a_request_is_kept(ours, tmp_path):
+    good = paint(tmp_path / "good.nii.gz", 0)
+    before = tree(ours.temporary)
+    ours.infer("tcmn", "echo0", good)
+    refusal(ours, "echo0", paint(tmp_path / "empty.nii.gz"))
+    refusal(ours, "nobody", good)
+    upload(ours, b"no zip")
+    wait(lambda: tree(ours.temporary) <= before)
+
+
+def test_nothing_of_a_patient_is_written(ours, tmp_path):
+    secrets = {
+        "PatientName": "Doe^Jane", "PatientID": "ID-4711", "PatientBirthDate": "19010203",
+        "InstitutionName": "St. Elsewhere", "StudyDescription": "Very secret",
+    }  # fmt: skip
+
+    def write(path):
+        write_cine(path, False)
+        cine = pydicom.dcmread(path)
+        for keyword, value in secrets.items():
+            setattr(cine, keyword, value)
+        cine.save_as(path)
+
+    mask = paint(tmp_path / "mask.nii.gz", 2)
+    study = ours.add_study(write, "patient.dcm")
+    found, answer = ours.infer("tcmn", study, mask)
+    ours.client.save_label(study, str(mask))
+    session = ours.client.create_session(str(ours.studies / "patient.dcm"))["session_id"]
+    ours.infer("tcmn", "", mask, session=session)
+    ours.client.remove_session(session)
+    written = [Path(found.get_filename()), *ours.studies.parent.rglob("*")]
+    texts = {str(path): path.read_bytes() for path in written if path.is_file()}
+    texts["answer"] = json.dumps(answer).encode()
+    assert any(name.endswith("app.log") for name in texts)
+    for name, data in texts.items():
+        data = zlib.decompress(data, 31) if name.endswith(".gz") else data
+        for value in secrets.values():
+            assert name.endswith("patient.dcm") or value.encode() not in data, (name, value)
+    ours.remove_studies(study)
 
 
 def test_what_slicer_is_told(ours):

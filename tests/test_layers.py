@@ -17,10 +17,12 @@ LAYERS = [
         "bundle.distributed",
         "bundle.confidence",
         "bundle.devices",
+        "bundle.scratch",
     ],
     ["bundle.networks", "bundle.data"],
     [
         "bundle.inferers",
+        "bundle.frame_results",
         "bundle.plan",
         "bundle.propagation",
         "bundle.sessions",
@@ -34,7 +36,14 @@ LAYERS = [
         "bundle.export",
     ],
     ["bundle.engines", "bundle.handlers"],
-    ["bundle.label", "bundle.label_model", "bundle.label_requests", "bundle.annotate"],
+    [
+        "bundle.label",
+        "bundle.label_guard",
+        "bundle.label_model",
+        "bundle.label_requests",
+        "bundle.label_uploads",
+        "bundle.annotate",
+    ],
     ["bundle.command_line"],
 ]
 MODULES = sorted(p for p in (ROOT / "bundle").rglob("*.py") if p.name != "__init__.py")

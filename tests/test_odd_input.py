@@ -29,9 +29,9 @@ from bundle.data import limits
 from bundle.data.decode import read_image
 from bundle.data.prompts import PromptedVideo, list_inputs
 from bundle.data.video import open_video, read_annotations
+from bundle.frame_results import FrameResult
 from bundle.handlers.results import ResultSaver
 from bundle.outputs import ResultWriter
-from bundle.propagation import FrameResult
 from tests.dicom_files import new_cine, put_pixels
 
 COUNT, HEIGHT, WIDTH = 4, 6, 9

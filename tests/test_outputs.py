@@ -2,8 +2,11 @@
 
 import csv
 import gzip
+import signal
 import tempfile
+import threading
 import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import av
@@ -17,6 +20,7 @@ from bundle.data.video import Geometry, VideoSource
 from bundle.label_header import label_header
 from bundle.outputs import ResultWriter, blend
 from bundle.outputs.table import TableWriter
+from bundle.outputs.writer import BEHIND, Segmented, WriteBehind
 from bundle.summary import PALETTE, pick_frames
 
 HEIGHT, WIDTH, FRAMES = 35, 53, 11
@@ -420,6 +424,103 @@ def test_memory_does_not_grow_with_the_video(tmp_path):
 
     # 180 more frames are 2.9 MB of pixels; one number for each frame and object is 3 KB.
     assert peak(200) - peak(20) < 100_000
+
+
+# Writing behind
+
+
+def segmented(index):
+    pixel = np.zeros((1, 1), np.uint8)
+    return Segmented(index, pixel[..., None].repeat(3, axis=2), pixel)
+
+
+class Slow:
+    """Writes a frame for each permit that it is given."""
+
+    def __init__(self):
+        self.written, self.permits = [], threading.Semaphore(0)
+
+    def write(self, result):
+        assert self.permits.acquire(timeout=60)
+        self.written.append(result.index)
+
+    def permit(self, frames, after_s=0.05):
+        threading.Timer(after_s, self.permits.release, [frames]).start()
+
+
+def running():
+    return [thread for thread in threading.enumerate() if "write-behind" in thread.name]
+
+
+def test_frames_are_written_in_order():
+    written = []
+    with closing(WriteBehind(lambda result: written.append(result.index))) as behind:
+        for index in range(50):
+            behind.put(segmented(index))
+        behind.wait()
+        assert written == list(range(50))
+    assert not running()
+
+
+def test_only_a_few_frames_are_in_hand():
+    slow = Slow()
+    with closing(WriteBehind(slow.write, count=3)) as behind:
+        for index in range(3):
+            behind.put(segmented(index))
+        assert slow.written == []  # the writer holds nobody up
+        slow.permit(1)
+        behind.put(segmented(3))  # waits until the first is written
+        assert slow.written == [0]
+        slow.permit(3)
+        behind.wait()
+    assert slow.written == [0, 1, 2, 3]
+
+
+def test_an_early_stop_drops_what_waits():
+    slow = Slow()
+    with closing(WriteBehind(slow.write)) as behind:
+        for index in range(4):
+            behind.put(segmented(index))
+        slow.permit(4)
+    assert slow.written == [0]
+    assert not running()
+
+
+def test_an_interrupt_ends_a_wait_for_the_writer():
+    slow = Slow()
+    main = threading.main_thread().ident
+    interrupt = threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT])
+    with pytest.raises(KeyboardInterrupt), closing(WriteBehind(slow.write)) as behind:  # noqa: PT012
+        interrupt.start()
+        slow.permit(1, after_s=0.2)
+        for index in range(1000):
+            behind.put(segmented(index))
+    assert len(slow.written) <= 1
+    assert not running()
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    "error", [OSError("the disk is gone"), ValueError("frame 2 is damaged"), MemoryError("no room")]
+)
+def test_an_error_of_a_writer_comes_as_it_is_and_soon(tmp_path, monkeypatch, error, last):
+    broken, after, given = FRAMES - 1 if last else 2, [], []
+
+    def fail(self, result):
+        after.append(result.index)
+        if result.index == broken:
+            raise error
+
+    monkeypatch.setattr(bundle.outputs.pictures.PngWriter, "write", fail)
+    with pytest.raises(type(error)) as raised, ResultWriter(tmp_path, make_source()) as writer:  # noqa: PT012
+        for frame, labels in make_clip(make_source()):
+            writer.write(frame, labels)
+            given.append(frame)
+    assert raised.value is error
+    assert after == list(range(broken + 1))  # no frame after it
+    assert len(given) <= broken + BEHIND
+    assert everything(tmp_path) == []
+    assert not running()
 
 
 # Errors

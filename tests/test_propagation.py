@@ -221,6 +221,36 @@ class TestCorrection:
         expected = carry(frames, {0: make_labels(), 3: make_labels(seed=1)}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
+    @pytest.mark.parametrize("wanted", [[0, 4], [0, 8], [4], [0, 4, 8]])
+    def test_masks_can_be_adopted(self, network, frames, wanted):
+        given = {i: make_labels(seed=i) for i in wanted}
+        work, _ = self.run(frames, {0: make_labels(), 8: make_labels(seed=3)}, network)
+        work.adopt(given)
+        left = work.remaining
+        assert len(list(work.run())) == left
+        assert work.remaining == 0
+        found = [work.result(i).labels for i in range(COUNT)]
+        np.testing.assert_array_equal(found, carry(frames, given, network))
+        work.adopt({i: labels.copy() for i, labels in given.items()})
+        assert work.remaining == 0  # equal masks change nothing
+
+    def test_no_mask_can_be_adopted(self, network, frames):
+        work = VideoInferer().open(frames, {5: make_labels()}, network)
+        with pytest.raises(ValueError, match="no mask shows an object"):
+            work.adopt({})
+
+    def test_results_of_an_earlier_run_are_restored(self, network, frames):
+        annotations = {0: make_labels((1, 2)), 8: make_labels((1, 2), seed=1)}
+        before, _ = self.run(frames, annotations, network)
+        work = VideoInferer(precision="float32").open(frames, annotations, network)
+        assert work.remaining == COUNT - 2
+        restored = work.restore(before.result(i) for i in (*range(1, 8), 9))
+        assert restored == [*range(1, 8), 9]
+        assert sorted(work.run()) == [9, 10, 11]  # a stretch that lacks a frame begins anew
+        for i in range(COUNT):
+            np.testing.assert_array_equal(work.result(i).labels, before.result(i).labels)
+            assert work.result(i).confidence == pytest.approx(before.result(i).confidence)
+
 
 class TestConfidence:
     def test_expected_jaccard_by_hand(self):

@@ -1,53 +1,11 @@
-"""A propagation that runs beside the page, can be stopped, and whose results can be put back."""
+"""A propagation that runs beside the page and can be stopped."""
 
 import threading
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import cast
 
-from bundle.propagation import FrameResult, Propagation
-from bundle.types import LabelMap
-
-
-class KeptPropagation(Propagation):
-    """A ``Propagation`` that takes results of an earlier process as its own."""
-
-    def restore(self, results: Iterable[FrameResult]) -> list[int]:
-        """Take frames as done; what its prompts leave to do is then only the others.
-
-        Args:
-            results: What a propagation with the same prompts and settings has found.
-
-        Returns:
-            Their indices.
-        """
-        restored = []
-        for result in results:
-            self._keep(result.frame, result.labels, dict(result.confidence))
-            restored.append(result.frame)
-        self._pending = [
-            stretch for stretch in self._pending if not all(map(self.done, stretch.frames))
-        ]
-        return restored
-
-    @property
-    def remaining(self) -> int:
-        """How many frames ``run`` would go over."""
-        return sum(len(stretch.frames) for stretch in self._pending)
-
-    def adopt(self, prompts: Mapping[int, LabelMap]) -> None:
-        """Make these its prompts; only what the differences touch is left to do.
-
-        Raises:
-            ValueError: None shows an object.
-        """
-        # Those that show something first, so that at no time nothing would be left.
-        for index in sorted(prompts, key=lambda i: not prompts[i].any()):
-            had = self.prompts.get(index)
-            if had is None or (had != prompts[index]).any():
-                self.annotate(index, prompts[index])
-        for index in sorted(set(self.prompts) - set(prompts)):
-            self.retract(index)
+from bundle.propagation import Propagation
 
 
 class Worker:
@@ -69,7 +27,7 @@ class Worker:
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, work: KeptPropagation, found: Callable[[int], None]) -> None:
+    def start(self, work: Propagation, found: Callable[[int], None]) -> None:
         """Begin.
 
         Args:
@@ -96,7 +54,7 @@ class Worker:
             self._thread.join(timeout_s)
         return not self.running
 
-    def _run(self, work: KeptPropagation, found: Callable[[int], None]) -> None:
+    def _run(self, work: Propagation, found: Callable[[int], None]) -> None:
         try:
             # Closed at once when stopped: threads that decode ahead end.
             with closing(cast(Generator[int, None, None], work.run())) as frames:

@@ -1,13 +1,12 @@
 """Writing an annotation out, in every format that ``bundle.outputs`` has."""
 
 import csv
-import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle.annotate.work import Work
 from bundle.outputs import ResultWriter
+from bundle.scratch import written_beside
 from bundle.video_access import ahead
 
 
@@ -67,10 +66,8 @@ def export(
 
 
 def _write_objects(work: Work, path: Path) -> None:
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    with os.fdopen(handle, "w", newline="", encoding="utf-8") as file:
+    with written_beside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["object", "name", "colour"])
         for object_id, each in sorted(work.objects.items()):
             table.writerow([object_id, each.name, each.colour])
-    os.replace(partial, path)

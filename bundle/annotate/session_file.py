@@ -7,8 +7,6 @@ found. Pixel values are object ids.
 
 import io
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -22,7 +20,8 @@ from bundle.annotate.marks import MarkedObject
 from bundle.annotate.model import Model
 from bundle.annotate.work import Work
 from bundle.data.video import VideoSource, open_video
-from bundle.propagation import FrameResult
+from bundle.frame_results import FrameResult
+from bundle.scratch import written_beside
 from bundle.summary import PALETTE
 from bundle.types import LabelMap
 
@@ -45,15 +44,8 @@ def save_session(work: Work, path: Path) -> None:
         OSError: It cannot be written.
     """
     revision = work.revision
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            _write(work, archive)
-        os.replace(partial, path)
-    except BaseException:
-        os.unlink(partial)
-        raise
+    with written_beside(path) as beside, zipfile.ZipFile(beside, "w") as archive:
+        _write(work, archive)
     work.saved = revision
 
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from bundle.annotate.carrying import KeptPropagation, Worker
+from bundle.annotate.carrying import Worker
 from bundle.annotate.marks import Marks, Seen, measure
 from bundle.annotate.model import Model
 from bundle.confidence import suggest_frame
 from bundle.data.video import VideoSource
-from bundle.propagation import FrameResult
+from bundle.frame_results import FrameResult
+from bundle.propagation import Propagation
 from bundle.types import LabelMap
 from bundle.video_access import require_object
 
@@ -39,7 +40,7 @@ class Work(Marks):
         self.video, self.model = video, model
         self.place, self.direction, self.saved = 0, "both", 0
         self.worker = Worker()
-        self.carried: KeptPropagation | None = None
+        self.carried: Propagation | None = None
         self._seen: dict[int, Seen] = {}
 
     def labels(self, index: int) -> LabelMap:
@@ -142,9 +143,9 @@ class Work(Marks):
         self.worker.cancel()
         self.worker.wait()
 
-    def _begin(self, direction: str, prompts: Mapping[int, LabelMap]) -> KeptPropagation:
+    def _begin(self, direction: str, prompts: Mapping[int, LabelMap]) -> Propagation:
         settings = replace(self.model.inferer.settings, direction=direction)
-        return KeptPropagation(settings, self.model.network, self.video, prompts, self.model.device)
+        return Propagation(settings, self.model.network, self.video, prompts, self.model.device)
 
     def _found(self, index: int) -> None:
         assert self.carried is not None

@@ -4,7 +4,6 @@ A file that holds many frames is opened once for all that are asked of it.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from bundle.data.decode import has_suffix, read_image, read_labels, snap_labels
 from bundle.data.mat_masks import read_mat_masks
 from bundle.data.records import FrameOf, FrameRef, Video
 from bundle.data.video import open_video
+from bundle.scratch import written_beside
 from bundle.types import Frame, LabelMap
 
 Pixels = TypeVar("Pixels")
@@ -112,17 +112,13 @@ def _decoded(path: Path, size: tuple[int, int] | None, cache_dir: Path) -> np.nd
     key = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
     kept = cache_dir / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
     if not kept.is_file():
-        cache_dir.mkdir(parents=True, exist_ok=True)
         source = _open(path)
         height, width = size or (source.height, source.width)
-        beside = kept.with_suffix(f".{os.getpid()}.part")
-        try:
-            shape = (source.frame_count, height, width, 3)
-            pixels = np.lib.format.open_memmap(beside, "w+", np.uint8, shape)
-            for i, frame in enumerate(source):
-                pixels[i] = _resize(frame, size)
-            del pixels
-            beside.replace(kept)
-        finally:
-            beside.unlink(missing_ok=True)
+        shape = (source.frame_count, height, width, 3)
+        head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        # Written, not mapped: on a full disk the system ends a process that writes to a mapped file.
+        with written_beside(kept) as beside, beside.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, head)
+            for frame in source:
+                file.write(np.ascontiguousarray(_resize(frame, size)).data)
     return np.load(kept, mmap_mode="r")

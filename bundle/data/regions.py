@@ -7,7 +7,6 @@ Source:
     The idea: Ouyang et al. 2020, arXiv:2007.09886. Superpixels: SLIC, Achanta et al. 2012.
 """
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from tqdm import tqdm
 from bundle.data.decode import MAX_OBJECTS
 from bundle.data.frames import read_frames
 from bundle.data.records import Video
+from bundle.scratch import sweep, written_beside
 from bundle.types import Frame, LabelMap
 
 MIN_SHARE = 0.01  # of the picture
@@ -72,6 +72,7 @@ def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> li
     """
     cache, random = Path(cache_dir), np.random.RandomState(seed)
     cache.mkdir(parents=True, exist_ok=True)
+    sweep(cache)
     found = []
     for video in tqdm(videos, desc="regions", unit="video", disable=None):
         for i in sorted(video.masks):
@@ -104,9 +105,5 @@ def _is_sound(path: Path) -> bool:
 
 def _write(labels: LabelMap, path: Path) -> None:
     """Write a PNG that is there in full or not at all, whoever else is at work."""
-    beside = path.with_suffix(f".{os.getpid()}.part")
-    try:
+    with written_beside(path) as beside:
         Image.fromarray(labels).save(beside, format="PNG")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)

@@ -5,12 +5,12 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 
 from bundle.data.decode import natural_key
 from bundle.data.records import Video
+from bundle.scratch import written_beside
 
 logger = logging.getLogger(__name__)
 
@@ -85,14 +85,8 @@ def _draw(patients: Sequence[str], path: Path, fraction: float, seed: int) -> di
 
 
 def _write(split: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Process ids repeat between the nodes that share a disk.
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with written_beside(path) as beside:
         beside.write_text(json.dumps(split, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _load(path: Path, fraction: float, seed: int) -> dict[str, Any]:

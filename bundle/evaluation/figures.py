@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -22,6 +21,7 @@ from skimage.segmentation import find_boundaries
 from bundle.evaluation.records import UNCHANGED, VideoScores, runs_of, select
 from bundle.evaluation.review import Reviewed
 from bundle.evaluation.statistics import by_video
+from bundle.scratch import written_beside
 
 COLUMNS = 6
 CELL_WIDTH, CELL_HEIGHT = 240, 200
@@ -189,21 +189,13 @@ def _save_sheet(path: Path, rows: Sequence[Sequence[Cell]]) -> None:
             while font.getlength(text) > CELL_WIDTH:
                 text = text[:-2].rstrip(".") + "."
             pen.text((left, top + CELL_HEIGHT + 3), text, "black", font)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with written_beside(path) as beside:
         sheet.save(beside, format="PNG")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _save_figure(path: Path, figure: Figure) -> None:
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with written_beside(path) as beside:
         FigureCanvasAgg(figure).print_png(str(beside))
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def nan_curve(areas: Sequence[float | None]) -> np.ndarray:

@@ -6,11 +6,9 @@ H x W.
 
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from jaxtyping import Integer, UInt8
@@ -18,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bundle.data.records import Video
 from bundle.label_header import save_label_volume
+from bundle.scratch import Scratch, room_for
 from bundle.summary import PALETTE
 
 MAX_NAME = 60
@@ -72,6 +71,9 @@ def save_masks(
 
     What is there under these names is replaced.
 
+    Raises:
+        DiskFullError: There is no room.
+
     Args:
         folder: Made if it does not exist.
         name: See ``folder_names``.
@@ -81,21 +83,15 @@ def save_masks(
     """
     _, ids, frames = parts(item)
     original = np.array([0, *ids], np.uint8)[labels]
-    folder.mkdir(parents=True, exist_ok=True)
-    beside = folder / f".{name}.{uuid4().hex}.partial"
-    try:
-        (beside / "new").mkdir(parents=True)
+    with room_for(folder / name), Scratch(folder / name) as scratch:
+        scratch.new.mkdir()
         for t, frame in enumerate(frames):
-            save_png(beside / "new" / f"{frame}.png", original[..., t])
+            save_png(scratch.new / f"{frame}.png", original[..., t])
         if volume:
-            path = beside / f"{name}.nii.gz"
+            path = scratch.folder / f"{name}.nii.gz"
             save_label_volume(path, original.swapaxes(0, 1), spacing_of(item))
             path.replace(folder / path.name)
-        if (folder / name).exists():
-            (folder / name).rename(beside / "old")
-        (beside / "new").rename(folder / name)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        scratch.move_into_place()
 
 
 def load_masks(

@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 from bundle.evaluation.paper import ERROR_NOTE, printed_rows
 from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores, classes_of, runs_of, select
@@ -19,6 +18,7 @@ from bundle.evaluation.statistics import (
     summarise,
 )
 from bundle.metrics import SCORES
+from bundle.scratch import written_beside
 
 SPEED_INCLUDES = (
     "from the clip in memory to one label per pixel: copy to the device, resizing, network and memory; "
@@ -28,26 +28,16 @@ SPEED_INCLUDES = (
 
 def write_text(path: Path, text: str) -> None:
     """Write a file beside its place and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
+    with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="")
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows of equal keys; None is an empty cell."""
-    beside = path.with_name(f".{path.name}.{uuid4().hex}.partial")
-    try:
-        with beside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written_beside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 def frame_rows(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:

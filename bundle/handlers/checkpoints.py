@@ -12,6 +12,9 @@ import ignite.distributed as idist
 import torch
 from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
+from monai.handlers import CheckpointSaver
+
+from bundle.scratch import Scratch
 
 logger = logging.getLogger(__name__)
 
@@ -70,7 +73,7 @@ class ResumableCheckpoint:
                 "settings": self.settings,
                 "trainer": engine,
             },
-            _ReplacingSaver(str(self.folder), create_dir=True, require_empty=False),
+            _ReplacingSaver(self.folder, "last.pt"),
             filename_pattern="last.pt",
             n_saved=1,
         )
@@ -195,18 +198,52 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, (int, float, type(None))) else str(value)
 
 
+class BestWeights(CheckpointSaver):
+    """MONAI's saver of the weights with the best score, whose file is whole at every moment.
+
+    MONAI's own deletes it, and then writes under its name.
+
+    Args:
+        folder: Where the file is.
+        objects: What has a state dict.
+        file: Its name.
+    """
+
+    def __init__(
+        self, folder: str | Path, objects: Mapping[str, Any], file: str = "best.pt"
+    ) -> None:
+        super().__init__(str(folder), dict(objects), save_key_metric=True, key_metric_filename=file)
+        self.checkpoint: Checkpoint = self._key_metric_checkpoint
+        self.checkpoint.save_handler = _ReplacingSaver(folder, file)
+
+
 class _ReplacingSaver(DiskSaver):
-    """Leaves the old file until the new one takes its name; Ignite would delete it first."""
+    """Leaves the old file until the new one takes its name; Ignite would delete it first.
+
+    Args:
+        folder: Made if it does not exist.
+        file: Its name, whatever Ignite would call it.
+    """
+
+    def __init__(self, folder: str | Path, file: str) -> None:
+        super().__init__(str(folder), create_dir=True, require_empty=False)
+        self.path = Path(folder) / file
 
     def remove(self, filename: str) -> None:
         pass
 
     def __call__(self, checkpoint: Mapping, filename: str, metadata: Mapping | None = None) -> None:
+        if idist.get_rank() != self.save_on_rank:
+            return
         try:
-            super().__call__(checkpoint, filename, metadata)
+            with Scratch(self.path) as scratch:
+                with scratch.new.open("wb") as file:
+                    torch.save(checkpoint, file)
+                scratch.move_into_place()
         except (OSError, RuntimeError) as error:
-            # torch.save says RuntimeError of a full disk.
+            # Of a full disk PyTorch says something else, in handling what the system said.
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
-                f"cannot save {Path(self.dirname) / filename} ({error}): is the disk full? The "
-                "previous checkpoint is untouched, resume from it"
+                f"cannot save {self.path} ({cause}): is the disk full? The previous checkpoint is "
+                "untouched: make room and run the same command again to go on from it"
             ) from error

@@ -37,6 +37,7 @@ from bundle.networks.quantized import number_type
 
 logger = logging.getLogger(__name__)
 
+NOT_KEPT = ".masks.not_kept"
 PACKAGES = ("tcmn", "torch", "monai", "numpy", "opencv-python-headless")
 
 
@@ -84,7 +85,7 @@ class EvaluationReport:
         self.baselines = BASELINES if baselines else {}
         self.save = save_masks
         # Pictures are drawn from saved masks: without them to keep, they are saved for a while.
-        self.masks = self.output_dir / ("masks" if save_masks else ".masks.partial")
+        self.masks = self.output_dir / ("masks" if save_masks else NOT_KEPT)
         if self.predictions and self.predictions.resolve() == self.masks.resolve():
             raise ValueError(
                 f"--predictions {self.predictions} is where this run writes the network's masks: "
@@ -196,8 +197,7 @@ class EvaluationReport:
         reviewer = Reviewer(self.dataset, self.masks, self.names)
         settings = self._describe(engine.network, engine.state.device)
         write_report(self.output_dir, scores, reviewer, self.description, settings)
-        if not self.save:
-            shutil.rmtree(self.masks, ignore_errors=True)
+        shutil.rmtree(self.output_dir / NOT_KEPT, ignore_errors=True)
         for line in log_lines(scores):
             logger.info("%s", line)
         logger.info("tables and pictures are in %s", self.output_dir)

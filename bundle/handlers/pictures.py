@@ -12,6 +12,7 @@ from skimage.segmentation import find_boundaries
 
 from bundle.curves import draw_curves
 from bundle.evaluation.saved_masks import file_name
+from bundle.scratch import written_beside
 from bundle.summary import blend
 from bundle.types import Frame
 
@@ -73,15 +74,13 @@ class SampleOverlays:
                 return
             self.names.append(file_name(clip["name"], self.names))
             folder = self.folder / f"epoch_{engine.state.epoch:04d}"
-            folder.mkdir(parents=True, exist_ok=True)
             sheet = draw_sheet(
                 (255 * clip["image"]).round().to(torch.uint8).movedim(0, 2).cpu().numpy(),
                 item["pred"][0].to(torch.uint8).cpu().numpy(),
                 item["label"][0].clamp(min=0).to(torch.uint8).cpu().numpy(),
             )
-            partial = folder / f"{self.names[-1]}.partial"
-            Image.fromarray(sheet).save(partial, format="PNG")
-            partial.replace(folder / f"{self.names[-1]}.png")
+            with written_beside(folder / f"{self.names[-1]}.png") as beside:
+                Image.fromarray(sheet).save(beside, format="PNG")
 
 
 def draw_sheet(

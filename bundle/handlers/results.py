@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from bundle.data.prompts import PromptedVideo, process_share
 from bundle.distributed import wait_for_others
+from bundle.frame_results import FrameResult
 from bundle.options import USER_ERRORS
 from bundle.outputs import ResultWriter
 from bundle.outputs.formats import FORMATS, parse_formats
-from bundle.propagation import FrameResult
+from bundle.scratch import DiskFullError, sweep, written_beside
 from bundle.types import Frame
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,7 @@ class ResultSaver:
     With ``keep_going``, videos whose results are there already are skipped unless they are to be
     overwritten. A video that fails is logged, and noted in ``failures.csv`` of the output folder:
     ``failures_<number>.csv`` for each of several processes. The next run begins without such a list.
+    A full disk ends the run at once.
 
     Args:
         output_dir: Results go to folders in it that are named after the videos.
@@ -37,6 +39,7 @@ class ResultSaver:
 
     Raises:
         ValueError: At the end, if videos failed; or a format is unknown.
+        DiskFullError: There is no room for the results.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class ResultSaver:
             else:
                 try:
                     self._write(video, results)
+                except DiskFullError:
+                    raise  # no other video would have room
                 except Exception as error:
                     self._note(video, error)
 
@@ -112,14 +117,13 @@ class ResultSaver:
         text = text if expected else f"{type(error).__name__}: {text}"
         logger.error("%s failed, going on: %s", video.path, text, exc_info=not expected)
         self.failures.append((video.path, text))
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with self._list_path.open(
-            "a", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as file:
+        with (
+            written_beside(self._list_path) as beside,
+            beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
             table = csv.writer(file)
-            if len(self.failures) == 1:
-                table.writerow(["video", "error"])
-            table.writerow([video.path, text])
+            table.writerow(["video", "error"])
+            table.writerows(self.failures)
 
     @property
     def _list_path(self) -> Path:
@@ -127,8 +131,12 @@ class ResultSaver:
         return self.output_dir / (f"failures_{number}.csv" if processes > 1 else "failures.csv")
 
     def _begin(self) -> None:
-        """Remove the lists of the run before, which may have had more processes: each by one."""
+        """Remove the lists of the run before, which may have had more processes: each by one.
+
+        And what killed runs left, also of videos that will be skipped.
+        """
         self.failures, self.written, self.skipped = [], 0, 0
+        sweep(self.output_dir)
         number, processes = process_share()
         for path in self.output_dir.glob("failures*.csv"):
             found = re.fullmatch(r"failures(?:_([0-9]+))?\.csv", path.name)

@@ -13,6 +13,7 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from bundle.distributed import mean_over_processes
+from bundle.evaluation.tables import write_csv
 from bundle.losses import TCMNLoss
 
 logger = logging.getLogger(__name__)
@@ -69,9 +70,9 @@ class GradientClipping:
 
 
 class LossTable:
-    """Appends the mean loss and its terms to a CSV file, and logs them.
+    """Adds the mean loss and its terms to a CSV file, and logs them.
 
-    Means are over all processes too; the first one writes.
+    Means are over all processes too; the first one writes, the whole file for each row.
 
     Args:
         loss: Whose terms.
@@ -94,19 +95,11 @@ class LossTable:
         self.rows = list(state["rows"])
 
     def attach(self, engine: Engine) -> None:
-        engine.add_event_handler(Events.STARTED, self._drop_later_rows)
+        engine.add_event_handler(Events.STARTED, self._start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._collect)
 
-    def _drop_later_rows(self, engine: Engine) -> None:
-        """Rows past the checkpoint, of iterations that a resumed training does again."""
+    def _start(self, engine: Engine) -> None:
         self.last = time.monotonic()
-        if idist.get_rank() > 0 or not self.path.exists():
-            return
-        header, *rows = self.path.read_text().splitlines(keepends=True)
-        kept = [row for row in rows if int(row.split(",")[0]) <= engine.state.iteration]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join([header, *kept]))
-        partial.replace(self.path)
 
     def _collect(self, engine: Engine) -> None:
         terms = {"loss": engine.state.output["loss"].item(), **self.loss.terms}
@@ -121,15 +114,15 @@ class LossTable:
             row[name] = f"{sum(seen) / len(seen):.5f}" if seen else ""
         self.rows = []
         logger.info(" ".join(f"{name}={value}" for name, value in row.items() if value != ""))
-        if idist.get_rank() > 0:
-            return
-        new = not self.path.exists()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(row))
-            if new:
-                writer.writeheader()
-            writer.writerow(row)
+        if idist.get_rank() == 0:
+            write_csv(self.path, [*self._earlier(engine.state.iteration), row])
+
+    def _earlier(self, iteration: int) -> list[dict[str, Any]]:
+        """The rows before an iteration; a resumed training does those after its checkpoint again."""
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return [row for row in csv.DictReader(file) if int(row["iteration"]) < iteration]
 
 
 class Attach:

@@ -10,6 +10,9 @@ from typing import Any
 import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from ignite.handlers import EarlyStopping
+from monai.handlers import StatsHandler
+
+from bundle.evaluation.tables import write_csv
 
 logger = logging.getLogger(__name__)
 
@@ -42,13 +45,20 @@ class MetricTable:
         }
         rows.append({"epoch": engine.state.epoch, **scores})
         columns = dict.fromkeys(name for row in rows for name in row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        with partial.open("w", newline="") as file:
-            writer = csv.DictWriter(file, list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        partial.replace(self.path)
+        write_csv(self.path, [{name: row.get(name, "") for name in columns} for row in rows])
+
+
+class ValidationStats(StatsHandler):
+    """MONAI's log of the scores of each validation, but for the traceback of an error.
+
+    The command line tells of an error, see ``bundle.options.print_error``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(iteration_log=False)
+
+    def exception_raised(self, _engine: Engine, e: Exception) -> None:
+        raise e
 
 
 class EarlyStop(EarlyStopping):

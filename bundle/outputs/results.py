@@ -1,14 +1,14 @@
 """The folder of one video's results, complete or not there at all.
 
-Everything streams to disk frame by frame; what grows with the video's length is small, see the
-modules beside this one. Reading videos: ``bundle.data.video``.
+Everything streams to disk frame by frame, in a thread, while the next frame is computed; what grows
+with the video's length is small, see the modules beside this one. Videos are read by
+``bundle.data.video``.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -16,7 +16,8 @@ import numpy as np
 
 from bundle.data.video import VideoSource
 from bundle.outputs.formats import FORMATS, choose_formats
-from bundle.outputs.writer import FormatWriter, Segmented
+from bundle.outputs.writer import FormatWriter, Segmented, WriteBehind
+from bundle.scratch import FULL, Scratch, room_for
 from bundle.types import Frame, LabelMap
 
 
@@ -24,7 +25,8 @@ class ResultWriter:
     """Writes one video's results frame by frame into DIR/<name>, all or nothing.
 
     The folder appears, complete, when the with-block ends well; after an exception nothing of it is
-    left, and what was there before is untouched. By format it holds
+    left, and what was there before is untouched. What a killed run left is removed by the next one
+    for the same video. By format it holds
 
     - ``nifti``: ``masks.nii.gz``, uint8 label volume in the source's geometry,
     - ``png``: ``masks/00000.png`` ..., palette PNGs whose indices are the ids, in DAVIS colours,
@@ -51,6 +53,7 @@ class ResultWriter:
         FileExistsError: There are results already and ``overwrite`` is off, or DIR/<name> is
             something else than results or holds the video, which is never replaced.
         PermissionError, NotADirectoryError, OSError: Nothing can be written to DIR.
+        DiskFullError: There is no room in DIR; here and later.
         ValueError: The video's geometry does not fit its size, its name is no folder name, or a
             format is unknown or cannot be written for it.
 
@@ -77,29 +80,29 @@ class ResultWriter:
         self._overwrite = overwrite
         self._annotated = frozenset(annotated)
         self._refuse_existing()
-        _check_writable(self.folder.parent)
+        with room_for(self.folder):
+            _check_writable(self.folder.parent)
         self.formats = choose_formats(formats, video)
 
     def __enter__(self) -> "ResultWriter":
         self._written = 0
-        # Renaming an inner folder gives it the permissions of any new folder; mkdtemp's are 0700.
-        self._scratch = Path(
-            tempfile.mkdtemp(
-                prefix=f".{self._video.name}.", suffix=".partial", dir=self.folder.parent
-            )
-        )
-        self._partial = self._scratch / "new"
         self._open_files = ExitStack()
-        self._writers: list[FormatWriter] = []
-        try:
-            self._partial.mkdir()
-            for name in self.formats:
-                writer = FORMATS[name].writer(self._partial, self._video, self._annotated)
-                self._open_files.callback(writer.close)
-                self._writers.append(writer)
-        except BaseException:
-            self._discard()
-            raise
+        self._writers: dict[Path, FormatWriter] = {}
+        with room_for(self.folder):
+            self._scratch = Scratch(self.folder).__enter__()
+            try:
+                self._scratch.new.mkdir()
+                for name in self.formats:
+                    kind = FORMATS[name]
+                    writer = kind.writer(self._scratch.new, self._video, self._annotated)
+                    self._open_files.callback(writer.close)
+                    self._writers[self.folder / kind.file] = writer
+                # Entered last, so that no file is closed under it.
+                behind = closing(WriteBehind(self._write))
+                self._behind = self._open_files.enter_context(behind)
+            except BaseException:
+                self._discard()
+                raise
         return self
 
     def write(
@@ -109,23 +112,22 @@ class ResultWriter:
         confidence: Mapping[int, float] | None = None,
         review: bool = False,
     ) -> None:
-        """Write the next frame.
+        """Write the next frame, in the background: an error may come with a later frame or the end.
 
         Args:
-            frame: (H, W, 3) uint8 RGB.
-            labels: (H, W) uint8 object ids, 0 for background.
+            frame: (H, W, 3) uint8 RGB; not to be changed afterwards.
+            labels: (H, W) uint8 object ids, 0 for background; not to be changed either.
             confidence: Object id to confidence, from 0 to 1.
             review: Whether someone should look at the frame.
 
         Raises:
             ValueError: The shape differs from the video's, or all its frames are written.
             TypeError: The values are not uint8.
-            OSError: The disk is full or gone.
+            DiskFullError: There is no room.
+            OSError: The disk is gone.
         """
         self._check(frame, labels)
-        result = Segmented(self._written, frame, labels, dict(confidence or {}), review)
-        for writer in self._writers:
-            writer.write(result)
+        self._behind.put(Segmented(self._written, frame, labels, dict(confidence or {}), review))
         self._written += 1
 
     def __exit__(
@@ -139,6 +141,11 @@ class ResultWriter:
                 self._finish()
         finally:
             self._discard()
+
+    def _write(self, result: Segmented) -> None:
+        for path, writer in self._writers.items():
+            with room_for(path):
+                writer.write(result)
 
     def _check(self, frame: Frame, labels: LabelMap) -> None:
         video, index = self._video, self._written
@@ -177,37 +184,28 @@ class ResultWriter:
             )
 
     def _finish(self) -> None:
+        self._behind.wait()
         video = self._video
         if self._written != video.frame_count:
             raise ValueError(
                 f"{video.name}: expected {video.frame_count} frames, found {self._written}: "
                 "nothing was kept, check that the whole video can be read"
             )
-        for writer in self._writers:
-            writer.finish()
+        for path, writer in self._writers.items():
+            with room_for(path):
+                writer.finish()
         self._open_files.close()
         self._move_into_place()
 
     def _move_into_place(self) -> None:
         self._refuse_existing()
-        old = self._scratch / "old"
-        try:
-            if self.folder.exists():
-                self.folder.rename(old)
-            self._partial.rename(self.folder)
-        except BaseException:
-            if old.exists() and not self.folder.exists():
-                old.rename(self.folder)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        with room_for(self.folder):
+            self._scratch.move_into_place()
 
     def _discard(self) -> None:
         with suppress(Exception):
             self._open_files.close()
-        shutil.rmtree(self._partial, ignore_errors=True)
-        # Not rmtree: should old results be stuck in there, they stay.
-        with suppress(OSError):
-            self._scratch.rmdir()
+        self._scratch.__exit__(None, None, None)
 
 
 def _is_result(folder: Path) -> bool:
@@ -234,6 +232,8 @@ def _check_writable(output_dir: Path) -> None:
             f"output_dir {output_dir} is or lies under a file: choose another output_dir"
         ) from error
     except OSError as error:
+        if error.errno in FULL:
+            raise  # the caller says what to do
         raise type(error)(
             f"cannot write to the folder {output_dir} ({error.strerror}): choose another output_dir"
         ) from error

@@ -1,10 +1,15 @@
-"""What the writers of all formats have in common."""
+"""What the writers of all formats have in common, and how they run while the next frame is computed."""
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from bundle.types import Frame, LabelMap
+
+BEHIND = 4
+"""Frames that are being written or wait for it, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,3 +47,42 @@ class FormatWriter(Protocol):
 
     def close(self) -> None:
         """Let go of what is open, whether finished or not; a second call does nothing."""
+
+
+class WriteBehind:
+    """Writes frames in a thread, one after another, while the next ones are computed.
+
+    What writing raises comes out of the next call of ``put`` or ``wait``, as it is; no frame after
+    that is written.
+
+    Args:
+        write: Writes one frame.
+        count: Most frames in hand, which bounds memory: ``put`` waits for the oldest when so many are.
+    """
+
+    def __init__(self, write: Callable[[Segmented], None], count: int = BEHIND) -> None:
+        self._write, self._count = write, count
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._in_hand: deque[Future[None]] = deque()
+        self._broken = False
+
+    def put(self, result: Segmented) -> None:
+        """Append the next frame, whose pixels must not change any more."""
+        while self._in_hand and (self._in_hand[0].done() or len(self._in_hand) >= self._count):
+            self._in_hand.popleft().result()
+        self._in_hand.append(self._thread.submit(self._write_next, result))
+
+    def wait(self) -> None:
+        """Wait until all frames are written."""
+        while self._in_hand:
+            self._in_hand.popleft().result()
+
+    def close(self) -> None:
+        """End the thread after the frame that it is writing; those behind that are dropped."""
+        self._thread.shutdown(cancel_futures=True)
+
+    def _write_next(self, result: Segmented) -> None:
+        if not self._broken:
+            self._broken = True
+            self._write(result)
+            self._broken = False

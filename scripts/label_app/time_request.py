@@ -35,8 +35,13 @@ def answers(client: Any) -> bool:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Any]:
-    """A client of a server that has just begun to answer, with the studies in ``folder/studies``."""
+def serve(folder: Path, bundle: Path = APP.parents[1]) -> Iterator[Any]:
+    """A client of a server that has just begun to answer, with the studies in ``folder/studies``.
+
+    Args:
+        folder: For all that the server writes.
+        bundle: Folder of configs and models.
+    """
     (folder / "app").mkdir()  # of its own, since the server writes into it
     (folder / "app/main.py").symlink_to(APP / "main.py")
     with socket.socket() as free:
@@ -44,6 +49,7 @@ def serve(folder: Path) -> Iterator[Any]:
         port = str(free.getsockname()[1])
     command = [sys.executable, "-m", "monailabel.main", "start_server", "--host", "127.0.0.1"]
     command += ["--port", port, "--app", str(folder / "app"), "--studies", str(folder / "studies")]
+    command += ["--conf", "bundle", str(bundle)]
     client = of_monailabel("client", "MONAILabelClient")(f"http://127.0.0.1:{port}", str(folder))
     with (folder / "log").open("w") as log:
         server = subprocess.Popen(command, cwd=folder, stdout=log, stderr=log)
