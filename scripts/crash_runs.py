@@ -1,0 +1,209 @@
+"""What ``study_crashes.py`` runs: each kind of run by the shipped configs, tiny, and what it leaves."""
+
+import csv
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import av
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pydicom
+import torch
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from bundle.networks import TCMN
+
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+NETWORK = {
+    "backbone": "resnet18", "key_channels": 8, "value_channels": 8, "decoder_channels": [8, 8, 8],
+    "stride_in_1x1": False,
+}  # fmt: skip
+TINY: dict[str, Any] = {f"network_def#{name}": value for name, value in NETWORK.items()}
+HEIGHT, WIDTH, FRAMES = 40, 48, 4
+NEVER_EQUAL = ("seconds", "frames_per_second")
+"""What of the results is another in each run."""
+IMPORTED = (
+    "bundle.data.protocols", "bundle.data.readers", "bundle.evaluation.perturbations",
+    "bundle.handlers", "bundle.label_requests", "bundle.networks.quantized", "pydicom.sr.codedict",
+)  # fmt: skip
+"""By runs; here already, so that it is done once for all of them."""
+for _name in IMPORTED:
+    import_module(_name)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of run.
+
+    Attributes:
+        start: Runs it: the folder of made inputs, that of results, the weights.
+        folders: Patterns of folders of results that appear whole.
+        earlier: Half of the trials begin with results of other weights.
+        grows: Files change while it runs: after a kill each can be read, and tables are as far right.
+        in_a_row: Most kills before a rerun may finish.
+    """
+
+    start: Callable[[Path, Path, str], None]
+    folders: tuple[str, ...] = ()
+    earlier: bool = False
+    grows: bool = False
+    in_a_row: int = 1
+
+
+def run_config(files: tuple[str, ...], run_id: str, **options: Any) -> None:
+    """What ``python -m monai.bundle run`` does, but for reading its arguments."""
+    paths = [str(CONFIGS / name) for name in files]
+    monai.bundle.run(run_id, config_file=paths, **TINY, **options)
+
+
+def infer(inputs: Path, out: Path, weights: str, **options: Any) -> None:
+    run_config(
+        ("inference.yaml",), "run",
+        output_dir=str(out), weights=str(inputs / weights), working_size=32, progress=False, **options,
+    )  # fmt: skip
+
+
+def run_inference(inputs: Path, out: Path, weights: str) -> None:
+    """One video in all formats, over earlier results or none."""
+    formats = "auto,mha,rle"
+    source = {"video": str(inputs / "cine.dcm"), "mask": str(inputs / "mask.png")}
+    infer(inputs, out, weights, formats=formats, overwrite=True, **source)
+
+
+def run_batch(inputs: Path, out: Path, weights: str) -> None:
+    """A folder of videos, of which those that are done are skipped."""
+    infer(inputs, out, weights, input_dir=str(inputs / "videos"))
+
+
+def run_shared(inputs: Path, out: Path, weights: str) -> None:
+    """A list of videos, shared by two processes."""
+    other = os.fork()
+    os.environ |= {"RANK": "0" if other else "1", "WORLD_SIZE": "2"}
+    infer(inputs, out, weights, input_dir=str(inputs / "list.csv"), formats="nifti,csv")
+    if other and os.waitpid(other, 0)[1]:
+        raise ValueError("the other process failed")
+
+
+def run_training(inputs: Path, out: Path, weights: str) -> None:
+    """Two epochs of two iterations, a validation after each, with a loader process."""
+    options = {
+        "layout": "davis", "size": 32, "batch_size": 2, "iterations_per_epoch": 2, "epochs": 2,
+        "warm_up": 1, "threads": 1, "precision": "float32", "loss_table#every": 1,
+    }  # fmt: skip
+    run_config(
+        ("train.yaml", "finetune.yaml"), "training",
+        initial_weights=str(inputs / weights), output_dir=str(out), dataset_dir=str(inputs / "davis"),
+        **options,
+    )  # fmt: skip
+
+
+def run_evaluation(inputs: Path, out: Path, weights: str) -> None:
+    """A protocol with baselines and a perturbation."""
+    options = {"threads": 1, "precision": "float32", "working_size": 32, "perturb": "erode:2"}
+    run_config(
+        ("train.yaml", "evaluate.yaml"), "evaluating",
+        protocol="davis", dataset_dir=str(inputs / "davis"), output_dir=str(out),
+        weights=str(inputs / weights), **options,
+    )  # fmt: skip
+
+
+KINDS = {
+    "inference": Kind(run_inference, folders=("*",), earlier=True),
+    "batch": Kind(run_batch, folders=("*",)),
+    "shared": Kind(run_shared, folders=("*",)),
+    "training": Kind(run_training, grows=True, in_a_row=3),
+    "evaluation": Kind(run_evaluation, folders=("masks/*",), earlier=True),
+}
+
+
+def make_inputs(folder: Path) -> None:
+    """Videos of noise with a bright disk that moves, their masks, and weights."""
+    for seed, name in enumerate(("tiny.pt", "other.pt")):
+        torch.manual_seed(seed)
+        network = TCMN("resnet18", "resnet18", 8, 8, (8, 8, 8))
+        network.decoder.predict.weight.data.mul_(10)  # masks that are neither empty nor full
+        torch.save(network.state_dict(), folder / name)
+    _write_dicom(folder / "cine.dcm")
+    videos = folder / "videos"
+    videos.mkdir()
+    for name, shift in {"a": 0, "b": 3, "c": 6}.items():
+        frames, masks = _draw_video(shift)
+        Image.fromarray(masks[0] * 255).save(videos / f"{name}_mask.png")
+        for t, (frame, mask) in enumerate(zip(frames, masks, strict=True)):
+            for part, pixels in (("JPEGImages", frame), ("Annotations", mask)):
+                path = folder / "davis" / part / name / f"{t:05d}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(path)
+    shutil.copy(videos / "a_mask.png", folder / "mask.png")
+    nib.save(nib.Nifti1Image(_draw_video(0)[0][..., 0].T, np.eye(4)), videos / "a.nii.gz")
+    shutil.copytree(folder / "davis/JPEGImages/b", videos / "b")
+    with av.open(str(videos / "c.avi"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
+        for frame in _draw_video(6)[0]:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    rows = [
+        "video,mask",
+        *(f"videos/{v},videos/{v[0]}_mask.png" for v in ("a.nii.gz", "b", "c.avi")),
+    ]
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+
+
+def _draw_video(shift: int) -> tuple[np.ndarray, np.ndarray]:
+    """Frames (T, H, W, 3) and masks (T, H, W)."""
+    rows, columns, times = np.ogrid[:HEIGHT, :WIDTH, :FRAMES]
+    inside = (rows - 18) ** 2 + (columns - 16 - shift - 2 * times) ** 2 < 80
+    masks = np.moveaxis(inside, -1, 0).astype(np.uint8)
+    noise = np.random.default_rng(shift).integers(0, 80, (*masks.shape, 3))
+    return (noise + 150 * masks[..., None]).astype(np.uint8), masks
+
+
+def _write_dicom(path: Path) -> None:
+    """The echocardiogram that comes with pydicom, with other and fewer pixels."""
+    cine = pydicom.dcmread(str(get_testdata_file("examples_ybr_color.dcm")))
+    frames, _ = _draw_video(0)
+    cine.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    cine.NumberOfFrames, cine.Rows, cine.Columns = FRAMES, HEIGHT, WIDTH
+    cine.PhotometricInterpretation, cine.PlanarConfiguration = "RGB", 0
+    cine.PixelData = frames.tobytes()
+    cine["PixelData"].VR = "OB"
+    cine.save_as(path)
+
+
+def read_result(path: Path) -> Any:
+    """What a file of results says, to be compared; what no two runs have in common is left out.
+
+    Raises:
+        Exception: Of many kinds: it is not whole.
+    """
+    if path.suffix == ".pt":
+        return _plain(torch.load(path, weights_only=True))
+    if path.suffix == ".json":
+        return _plain(json.loads(path.read_text()))
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return _plain(list(csv.DictReader(file)))
+    if path.suffix == ".dcm":
+        cine = pydicom.dcmread(path)
+        return cine.pixel_array.tobytes(), [each.SegmentLabel for each in cine.SegmentSequence]
+    if path.suffix == ".png":
+        with Image.open(path) as picture:
+            return picture.mode, picture.size, picture.tobytes()
+    return path.read_bytes()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.dtype, value.shape, value.numpy().tobytes()
+    if isinstance(value, Mapping):
+        return {k: _plain(v) for k, v in value.items() if k not in NEVER_EQUAL}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple)) else value
