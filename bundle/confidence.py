@@ -15,9 +15,8 @@ def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
     best = logits[:, 0]
     chosen = torch.zeros_like(best, dtype=torch.uint8)
     for number in range(1, logits.shape[1]):
-        better = logits[:, number] > best
-        best = torch.where(better, logits[:, number], best)
-        chosen.masked_fill_(better, number)
+        chosen = torch.where(logits[:, number] > best, number, chosen)
+        best = torch.maximum(best, logits[:, number])
     return chosen
 
 
@@ -32,7 +31,8 @@ def expected_jaccard(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
         logits: Class logits, background first.
     """
     probability = logits.float().softmax(1)[:, 1:]
-    objects = torch.arange(1, logits.shape[1], device=logits.device)
+    # Of the classes' own type: numbers of two types compare several times slower on CPUs.
+    objects = torch.arange(1, logits.shape[1], device=logits.device, dtype=torch.uint8)
     mask = choose_class(logits)[:, None] == objects[:, None, None]
     area, overlap = mask.sum((2, 3)), (probability * mask).sum((2, 3))
     union = area + probability.sum((2, 3)) - overlap

@@ -11,6 +11,7 @@ from torch import nn
 from bundle.memory import MemoryBank
 from bundle.networks import TCMN
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, Trunk
+from bundle.networks.joining import JoinedConv2d
 from bundle.networks.tcmn import aggregate, load_weights
 
 TINY = {"key_channels": 8, "value_channels": 16, "decoder_channels": (16, 8, 8)}
@@ -401,6 +402,19 @@ def test_weights_of_another_size_name_the_tensor(network, tmp_path):
     )
     with pytest.raises(ValueError, match=expected):
         load_weights(network, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize(("batch", "objects"), [(1, 1), (1, 3), (2, 3)])
+@torch.no_grad()
+def test_a_joined_convolution_is_one_over_both_maps(batch, objects):
+    joined = JoinedConv2d(3, 5, 4, kernel_size=3)
+    own = torch.randn(batch * objects, 3, 6, 7)
+    shared = torch.randn(batch, 5, 6, 7)
+    found = joined(own, shared)
+    for number, maps in enumerate(own):  # clip by clip, in each object by object
+        both = torch.cat([maps, shared[number // objects]])[None]
+        expected = torch.nn.functional.conv2d(both, joined.weight, joined.bias, padding=1)
+        torch.testing.assert_close(found[number : number + 1], expected)
 
 
 def test_features_are_at_strides_16_8_and_4(network):

@@ -52,7 +52,8 @@ def test_each_part_gives_nearly_the_same_for_any_size_and_count(
     small = QuantizedTCMN(folder)
     clip = make_clip(objects, height, width, seed=9)
     expected, found = network.encode(clip[:, :3, ..., 1]), small.encode(clip[:, :3, ..., 1])
-    for one, other in zip(found, expected, strict=True):
+    skips = network.decoder.skips(expected.stride8, expected.stride4)
+    for one, other in zip(found, (*expected[:3], *skips), strict=True):
         assert one.shape == other.shape
         assert alike(one, other) > 0.98
     masks = clip[:, 3:, ..., 1]
@@ -63,6 +64,21 @@ def test_each_part_gives_nearly_the_same_for_any_size_and_count(
     logits, other = small.segment(found, readout), network.segment(expected, readout)
     assert logits.shape == other.shape == (1, 1 + objects, height, width)
     assert alike(logits, other) > 0.98
+
+
+@torch.no_grad()
+def test_frames_of_a_batch_do_not_see_each_other(folder):
+    small = QuantizedTCMN(folder)
+    clip = torch.cat([make_clip(objects=2, seed=seed) for seed in (7, 8)])
+
+    def segment(clip):
+        features = small.encode(clip[:, :3, ..., 0])
+        value = small.memorize(features, clip[:, 3:, ..., 0])
+        readout = read_memory(features.key[:, :, None], value[:, :, :, None], features.key)
+        return small.segment(features, readout).clone()
+
+    alone = torch.cat([segment(clip[:1]), segment(clip[1:])])
+    torch.testing.assert_close(segment(clip), alone, rtol=1e-4, atol=1e-4)
 
 
 @torch.no_grad()
@@ -136,6 +152,9 @@ def test_what_keeps_int8_from_running_is_told(folder, network, tmp_path, monkeyp
         optimize(network, backend="int8", folder=tmp_path)
     (tmp_path / "network.json").write_text((folder / "network.json").read_text())
     with pytest.raises(FileNotFoundError, match=r"no .*encode.xml: make it with scripts/quantize"):
+        optimize(network, backend="int8", folder=tmp_path)
+    (tmp_path / "network.json").write_text('{"weights": "0"}')
+    with pytest.raises(ValueError, match="was made by another version of this program: make it"):
         optimize(network, backend="int8", folder=tmp_path)
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(ModuleNotFoundError, match="needs openvino: pip install openvino, or use"):

@@ -1,4 +1,7 @@
-"""From the memory readout to one mask logit per object. BN = clips x objects, flattened."""
+"""From the memory readout to one mask logit per object.
+
+BN = clips x objects, flattened; H8 x W8 and H4 x W4 the grids at strides 8 and 4.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -6,19 +9,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bundle.networks.encoders import FrameFeatures
+from bundle.networks.joining import JoinedConv2d, per_object
 
 
 class ResidualConv(nn.Module):
-    """Two 3x3 convolutions around a shortcut, which is a 1x1 convolution if the width changes."""
+    """Two 3x3 convolutions around a shortcut."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
-        self.shortcut = nn.Identity() if inputs == outputs else nn.Conv2d(inputs, outputs, 1)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.shortcut(x) + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+        return x + self.conv2(torch.relu(self.conv1(torch.relu(x))))
+
+
+class JoinedResidualConv(nn.Module):
+    """The same over each object's maps and its frame's; the shortcut is a 1x1 convolution."""
+
+    def __init__(self, own: int, shared: int, outputs: int) -> None:
+        super().__init__()
+        self.conv1 = JoinedConv2d(own, shared, outputs, 3)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.shortcut = JoinedConv2d(own, shared, outputs, 1)
+
+    def forward(self, own: Tensor, shared: Tensor) -> Tensor:
+        hidden = self.conv1(torch.relu(own), torch.relu(shared))
+        return self.shortcut(own, shared) + self.conv2(torch.relu(hidden))
 
 
 class MaskDecoder(nn.Module):
@@ -38,29 +55,49 @@ class MaskDecoder(nn.Module):
     ) -> None:
         super().__init__()
         wide, middle, narrow = decoder_channels
-        self.compress = ResidualConv(2 * value_channels, wide)
+        self.compress = JoinedResidualConv(value_channels, value_channels, wide)
         # Widths change at the lower resolution, where it costs a quarter.
         self.reduce8, self.reduce4 = nn.Conv2d(wide, middle, 1), nn.Conv2d(middle, narrow, 1)
         self.skip8 = nn.Conv2d(skip_channels[0], middle, 1)
         self.skip4 = nn.Conv2d(skip_channels[1], narrow, 1)
-        self.refine8 = ResidualConv(middle, middle)
-        self.refine4 = ResidualConv(narrow, narrow)
+        self.refine8 = ResidualConv(middle)
+        self.refine4 = ResidualConv(narrow)
         self.predict = nn.Conv2d(narrow, 1, 3, padding=1)
 
     def forward(
         self, readout: Float[Tensor, "B N V h w"], features: FrameFeatures
     ) -> Float[Tensor, "B N H W"]:
         batch, objects = readout.shape[:2]
-        query = features.query.repeat_interleave(objects, dim=0)
-        x = self.compress(torch.cat([readout.flatten(0, 1), query], dim=1))
-        x = self.refine8(_add_skip(self.reduce8(x), self.skip8(features.stride8)))
-        x = self.refine4(_add_skip(self.reduce4(x), self.skip4(features.stride4)))
-        logit = self.predict(torch.relu(x)).float()
-        logit = F.interpolate(logit, scale_factor=4, mode="bilinear", align_corners=False)
-        return logit.unflatten(0, (batch, objects))[:, :, 0]
+        skips = self.skips(features.stride8, features.stride4)
+        logit = self.refine(readout.flatten(0, 1), features.query, *skips)
+        return enlarge(logit).unflatten(0, (batch, objects))[:, :, 0]
+
+    def skips(
+        self, stride8: Float[Tensor, "B C8 H8 W8"], stride4: Float[Tensor, "B C4 H4 W4"]
+    ) -> tuple[Float[Tensor, "B D8 H8 W8"], Float[Tensor, "B D4 H4 W4"]]:
+        """What the decoder takes of a frame's finer features, whatever the object."""
+        return self.skip8(stride8), self.skip4(stride4)
+
+    def refine(
+        self,
+        readout: Float[Tensor, "BN V h w"],
+        query: Float[Tensor, "B V h w"],
+        skip8: Float[Tensor, "B D8 H8 W8"],
+        skip4: Float[Tensor, "B D4 H4 W4"],
+    ) -> Float[Tensor, "BN 1 H4 W4"]:
+        """Each object's logit at stride 4."""
+        x = self.compress(readout, query)
+        x = self.refine8(_add_skip(self.reduce8(x), skip8))
+        x = self.refine4(_add_skip(self.reduce4(x), skip4))
+        return self.predict(torch.relu(x))
+
+
+def enlarge(logit: Float[Tensor, "BN 1 H4 W4"]) -> Float[Tensor, "BN 1 H W"]:
+    """From stride 4 to the frame's size, in float32."""
+    return F.interpolate(logit.float(), scale_factor=4, mode="bilinear", align_corners=False)
 
 
 def _add_skip(x: Tensor, skip: Tensor) -> Tensor:
     """Upsample x2 and add the frame's skip, which its objects share, to each of them."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-    return x + skip.repeat_interleave(x.shape[0] // skip.shape[0], dim=0)
+    return x + per_object(skip, x)

@@ -11,6 +11,8 @@ import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bundle.networks.joining import JoinedConv2d
+
 TRUNK_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
 """Channels at strides 4, 8 and 16."""
 
@@ -140,8 +142,7 @@ class MaskEncoder(nn.Module):
             # a network that never saw two objects then treats each as it would alone.
             self.trunk.conv1.weight[:, :1] = rgb.weight.sum(1, keepdim=True)
             self.trunk.conv1.weight[:, 1:] = 0
-        width = self.trunk.channels[-1] + stride16_channels
-        self.fuse1 = nn.Conv2d(width, value_channels, 3, padding=1)
+        self.fuse1 = JoinedConv2d(self.trunk.channels[-1], stride16_channels, value_channels, 3)
         self.fuse2 = nn.Conv2d(value_channels, value_channels, 3, padding=1)
 
     def forward(
@@ -151,6 +152,5 @@ class MaskEncoder(nn.Module):
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
         pair = torch.stack([masks, others], dim=2).flatten(0, 1)
         shape16 = self.trunk(pair)[-1]
-        shared = stride16.repeat_interleave(objects, dim=0)
-        value = self.fuse2(torch.relu(self.fuse1(torch.cat([shape16, shared], dim=1))))
+        value = self.fuse2(torch.relu(self.fuse1(shape16, stride16)))
         return value.unflatten(0, (batch, objects))

@@ -3,6 +3,7 @@
 Optional: running it needs ``openvino``, making it ``nncf`` as well. Shapes as in ``bundle.types``.
 """
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -21,14 +22,19 @@ from torch import Tensor, nn
 
 from bundle.devices import autocast
 from bundle.memory import read_memory
+from bundle.networks.decoder import enlarge
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.folding import fold_batch_norm
-from bundle.networks.parts import Decode, Encode
+from bundle.networks.parts import ChannelsLast, EncodeWithSkips, Memorize, Refine
 from bundle.networks.tcmn import TCMN, aggregate
 from bundle.types import Clip
 
+MOST_COMPILED = 12
+"""Parts, each for one size of frames and number of objects, that are kept at once."""
 BACKENDS = ("auto", "torch", "int8")
-PARTS = ("encode", "memorize", "decode")
+PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
+LAYOUT = 2
+"""Of the parts' inputs and outputs; counts up when these change."""
 DESCRIPTION = "network.json"
 MISSING = "backend int8 needs {0}: pip install {0}, or use --backend torch"
 
@@ -50,24 +56,20 @@ class QuantizedTCMN(nn.Module):
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
         super().__init__()
-        core = _optional("openvino").Core()
-        settings = {
-            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
-        }
-        self._compiled = {}
         for name in PARTS:
-            path = Path(folder) / f"{name}.xml"
-            if not path.is_file():
-                raise FileNotFoundError(f"no {path}: make it with scripts/quantize.py")
-            self._compiled[name] = core.compile_model(str(path), "CPU", settings)
+            if not (Path(folder) / f"{name}.xml").is_file():
+                raise FileNotFoundError(
+                    f"no {Path(folder) / name}.xml: make it with scripts/quantize.py"
+                )
+        self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
+        self._core = _optional("openvino").Core()
+        self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
         self._requests = threading.local()
         # So that those who ask a network for its device get an answer.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
-        """As ``TCMN.encode``."""
+        """As ``TCMN.encode``, but the maps at strides 8 and 4 are the decoder's skips already."""
         key, *maps = self._run("encode", image)
         return FrameFeatures(key.clone(), *maps)
 
@@ -75,21 +77,38 @@ class QuantizedTCMN(nn.Module):
         self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
     ) -> Float[Tensor, "B N V h w"]:
         """As ``TCMN.memorize``."""
-        return self._run("memorize", masks, features.stride16)[0].clone()
+        pairs = zip(masks[:, None], features.stride16[:, None], strict=True)
+        return torch.stack([self._run("memorize", *each)[0].clone() for each in pairs])
 
     def segment(
         self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
     ) -> Float[Tensor, "B 1+N H W"]:
         """As ``TCMN.segment``."""
-        maps = features.query, features.stride8, features.stride4
-        return aggregate(torch.sigmoid(self._run("decode", readout, *maps)[0]))
+        maps = (x[:, None] for x in (features.query, features.stride8, features.stride4))
+        logits = [
+            enlarge(self._run("decode", *each)[0]) for each in zip(readout, *maps, strict=True)
+        ]
+        return aggregate(torch.sigmoid(torch.stack(logits)[:, :, 0]))
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
-        if not hasattr(self._requests, part):
-            setattr(self._requests, part, self._compiled[part].create_infer_request())
-        arrays = [x.float().contiguous().numpy() for x in inputs]
-        found = getattr(self._requests, part).infer(arrays, share_inputs=True, share_outputs=True)
-        return [torch.from_numpy(found[i]) for i in range(len(found))]
+        arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]
+        compiled = self._compile(part, *(x.shape for x in arrays))
+        if getattr(self._requests, part, (None,))[0] is not compiled:
+            setattr(self._requests, part, (compiled, compiled.create_infer_request()))
+        request = getattr(self._requests, part)[1]
+        found = request.infer(arrays, share_inputs=True, share_outputs=True)
+        return [torch.from_numpy(found[i]).movedim(-1, 1) for i in range(len(found))]
+
+    def _compile_part(self, part: str, *shapes: tuple[int, ...]) -> Any:
+        """For maps of these sizes alone, which is faster than for any."""
+        model = self._core.read_model(str(self._folder / f"{part}.xml"))
+        model.reshape({model.input(i): list(shape) for i, shape in enumerate(shapes)})
+        settings = {
+            "INFERENCE_NUM_THREADS": self._threads,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
+        }
+        return self._core.compile_model(model, "CPU", settings)
 
 
 def optimize(
@@ -143,7 +162,13 @@ def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> 
         return ValueError(f"backend int8 runs on CPUs, not on {device}: use --backend torch")
     if folder is None or not description.is_file():
         return FileNotFoundError(f"no {description}: make it with scripts/quantize.py")
-    if json.loads(description.read_text())["weights"] != fingerprint(network):
+    made = json.loads(description.read_text())
+    if made.get("layout") != LAYOUT:
+        return ValueError(
+            f"{folder} was made by another version of this program: make it anew with "
+            "scripts/quantize.py, or use --backend torch"
+        )
+    if made["weights"] != fingerprint(network):
         return ValueError(
             f"{folder} was made from other weights: make it anew with scripts/quantize.py, or use "
             "--backend torch"
@@ -179,6 +204,7 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
         ModuleNotFoundError: OpenVINO or NNCF is not installed.
     """
     openvino, nncf = _optional("openvino"), _optional("nncf")
+    passes = importlib.import_module("openvino.passes")
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists: remove it or name another folder")
@@ -187,10 +213,8 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
     with torch.no_grad():
         for clip in clips:
             for part, tensors in _calls(plain, clip):
-                inputs[part].append(tuple(x.contiguous().numpy() for x in tensors))
-    modules: dict[str, nn.Module] = {
-        "encode": Encode(plain), "memorize": plain.mask_encoder, "decode": Decode(plain)
-    }  # fmt: skip
+                inputs[part].append(tuple(x.movedim(1, -1).contiguous().numpy() for x in tensors))
+    modules = {name: ChannelsLast(part(plain)) for name, part in PARTS.items()}
     folder.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
     try:
@@ -200,6 +224,10 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
                 # That sizes are read while tracing: they stay variable all the same (tests).
                 warnings.simplefilter("ignore", torch.jit.TracerWarning)
                 model = openvino.convert_model(module.eval(), example_input=example)
+            manager = passes.Manager()
+            # Or a part of a weight is no weight to NNCF.
+            manager.register_pass(passes.ConstantFolding())
+            manager.run_passes(model)
             model = nncf.quantize(
                 model,
                 nncf.Dataset(inputs[name]),
@@ -207,7 +235,9 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
                 subset_size=len(inputs[name]),
             )
             openvino.save_model(model, str(beside / f"{name}.xml"))
-        description = {"weights": fingerprint(network), "nncf": nncf.__version__}
+        description = {
+            "weights": fingerprint(network), "layout": LAYOUT, "nncf": nncf.__version__
+        }  # fmt: skip
         (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
         beside.chmod(0o755)
         beside.rename(folder)
@@ -225,7 +255,8 @@ def _calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]
         features = network.encode(image)
         if keys:
             readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
-            yield "decode", (readout, features.query, features.stride8, features.stride4)
+            skips = network.decoder.skips(features.stride8, features.stride4)
+            yield "decode", (readout[0], features.query, *skips)
             masks = network.segment(features, readout).softmax(1)[:, 1:]
         yield "memorize", (masks, features.stride16)
         keys.append(features.key)

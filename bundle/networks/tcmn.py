@@ -175,8 +175,7 @@ def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W
         probability: In [0, 1]; computed in float32, where 1 - 1e-7 differs from 1.
     """
     p = probability.float()
-    p = torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).clamp(1e-7, 1 - 1e-7)
-    return torch.log(p / (1 - p))
+    return torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).logit(eps=1e-7)
 
 
 def load_weights(network: Network, path: str | Path) -> Network:

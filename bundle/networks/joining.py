@@ -1,0 +1,39 @@
+"""Layers over an object's maps and its frame's, which the frame's other objects share.
+
+B clips or frames, BN = clips x objects, flattened.
+"""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class JoinedConv2d(nn.Conv2d):
+    """A convolution over both, one behind the other; the frame's part is computed once for all objects.
+
+    Args:
+        own: Channels of an object's maps.
+        shared: Channels of the frame's.
+        outputs: Channels of the result.
+        kernel_size: Odd; the maps keep their size.
+    """
+
+    def __init__(self, own: int, shared: int, outputs: int, kernel_size: int) -> None:
+        super().__init__(own + shared, outputs, kernel_size, padding=kernel_size // 2)
+        self.own = own
+
+    def forward(  # type: ignore[override]
+        self, own: Float[Tensor, "BN C1 h w"], shared: Float[Tensor, "B C2 h w"]
+    ) -> Float[Tensor, "BN D h w"]:
+        weights = self.weight[:, : self.own], self.weight[:, self.own :]
+        result = F.conv2d(own, weights[0], self.bias, padding=self.padding)
+        return result + per_object(F.conv2d(shared, weights[1], padding=self.padding), own)
+
+
+def per_object(shared: Tensor, objects: Tensor) -> Tensor:
+    """Repeat (B, ...) maps of frames for the (BN, ...) of their objects.
+
+    Exporters need ``shape[0]``: ``len`` would fix the number of objects. Broadcast instead, OpenVINO
+    would take the sum for one object's when it reads the ONNX file.
+    """
+    return shared.repeat_interleave(objects.shape[0] // shared.shape[0], dim=0)
