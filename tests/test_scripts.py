@@ -1,12 +1,11 @@
 """The measuring scripts run, and count what they say they count."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from tests import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared/data"
@@ -14,12 +13,7 @@ DATA = ROOT.parent / "shared/data"
 
 def run(script, *arguments):
     """What the script prints last, as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", ROOT / "scripts" / script, *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = processes.run([ROOT / "scripts" / script, *arguments])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -37,22 +31,10 @@ def test_endurance_measures_each_frame(tmp_path):
 @pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data sets")
 def test_confidence_is_compared_with_the_truth(tmp_path):
-    arguments = ["--case", "confidence", "--videos", "1", "--working_size", "96", "--every", "10"]
+    arguments = ["--videos", "1", "--working_size", "96", "--every", "10"]
     arguments += ["--dataset_dir", str(DATA), "--output_dir", str(tmp_path)]
-    result = json.loads(run("study_inference.py", *arguments))
+    result = json.loads(run("study_confidence.py", *arguments))
     assert sum(row["frames"] for row in result["by_tenths"]) == result["frames"]
     assert -1 <= result["spearman"] <= 1
     rising = [row["confidence"] for row in result["by_tenths"]]
     assert rising == sorted(rising)
-
-
-@pytest.mark.slow
-def test_training_steps_are_timed_in_each_variant():
-    result = json.loads(
-        run("benchmark.py", "--case", "training", "--size", "32", "--runs", "1", "--threads", "2")
-    )
-    assert result["times_faster_than_float32"]["float32"] == 1
-    assert len(result["seconds_per_step"]) == 5
-    (shares,) = result["where_time_goes_percent"].values()
-    assert np.isclose(sum(shares.values()), 100, atol=0.5)
-    assert shares["convolution, backwards"] > 0

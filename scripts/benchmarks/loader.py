@@ -1,0 +1,37 @@
+"""The batches of a training, and no training."""
+
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigParser
+
+from benchmarks.cases import Figures, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
+    """Batches of an endless epoch; workers start while it warms up.
+
+    Raises:
+        ValueError: No data set is named.
+    """
+    if settings["dataset_dir"] is None:
+        raise ValueError("the loader needs data: --set dataset_dir=DIR")
+    config = ConfigParser()
+    config.read_config([str(ROOT / name) for name in settings["config_files"]])
+    config["dataset_dir"] = str(settings["dataset_dir"])
+    config["workers"] = settings["workers"]
+    config["iterations_per_epoch"] = 10**6
+    for name, value in settings["overrides"].items():
+        config[name] = value
+    batches: Iterator[Any] = iter(config.get_parsed_content("train#dataloader"))
+
+    def run() -> Figures:
+        begin = time.perf_counter()
+        clips = sum(len(next(batches)["name"]) for _ in range(settings["batches"]))
+        return {"ms_per_clip": 1000 * (time.perf_counter() - begin) / clips}
+
+    return Workload(run, run)

@@ -1,0 +1,28 @@
+"""Scores of a video's label volume against its truth."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from benchmarks.cases import Figures, Workload
+from benchmarks.scene import DriftingDisks
+from bundle.metrics import Score, score_objects
+
+
+def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
+    """One score of all objects; the prediction is the truth, a few pixels off."""
+    frames = settings["frames"]
+    video = DriftingDisks(settings["height"], settings["width"], frames, settings["objects"])
+    labels = np.stack([video.labels(i) for i in range(frames)], axis=-1)
+    truth = torch.from_numpy(labels).long()
+    prediction = truth.roll((3, 2), dims=(0, 1))
+
+    def run() -> Figures:
+        begin = time.perf_counter()
+        score_objects(prediction, truth, cast(Score, variant))
+        return {"ms_per_frame": 1000 * (time.perf_counter() - begin) / frames}
+
+    return Workload(run, run)
