@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from monai.bundle import ConfigParser
 
 from bundle.inferers import VideoInferer
+from bundle.scratch import written_beside
 from bundle.types import Frame
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,9 +92,8 @@ def draw(path: Path, resident: Sequence[float], elapsed: Sequence[float]) -> Non
     middles = range(50, len(ms) - 50, 50)
     lower.plot(middles, [np.median(ms[i - 50 : i + 50]) for i in middles], "C3")
     lower.set(ylabel="time a frame, ms", xlabel="frame", ylim=(0, 3 * float(np.median(ms))))
-    partial = path.with_suffix(".partial")
-    figure.savefig(partial, format="png")
-    partial.replace(path)
+    with written_beside(path) as beside:
+        figure.savefig(beside, format="png")
 
 
 def main() -> None:

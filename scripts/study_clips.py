@@ -1,0 +1,120 @@
+"""What the studies of inference share: the validation videos, the network, J, the command line."""
+
+import argparse
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from monai.bundle import ConfigParser
+from scipy.stats import bootstrap
+
+from bundle.data.clips import first_shown
+from bundle.data.cvc_clinicdb import cvc_clinicdb
+from bundle.data.frames import read_frames, read_masks
+from bundle.data.generic import davis
+from bundle.data.records import Video
+from bundle.inferers import VideoInferer
+from bundle.networks import TCMN
+from bundle.types import Frame, LabelMap
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Clip(NamedTuple):
+    """A video whose every frame has its true mask, 0 and 1."""
+
+    name: str
+    frames: list[Frame]
+    truth: list[LabelMap]
+
+
+def read_clips(options: argparse.Namespace) -> Iterator[Clip]:
+    """The validation sequences of CVC-ClinicDB, and of DAVIS every so many frames."""
+    config = ConfigParser.load_config_file(str(ROOT / "configs/train.yaml"))
+    polyps = cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "valid")
+    general = davis(options.dataset_dir / "DAVIS-2016-val", include=config["held_out"])
+    for videos, every in ((polyps, 1), (general, options.every)):
+        for video in videos[: options.videos]:
+            yield _read(video, every)
+
+
+def _read(video: Video, every: int) -> Clip:
+    wanted = [i for i in range(first_shown(video), len(video.frames), every) if i in video.masks]
+    ids = list(video.labels)
+    masks = [np.isin(labels, ids).astype(np.uint8) for labels in read_masks(video, wanted)]
+    return Clip(video.id, read_frames(video, wanted), masks)
+
+
+def load_network(options: argparse.Namespace) -> TCMN:
+    config = ConfigParser()
+    config.read_config(str(ROOT / "configs/inference.yaml"))
+    config["device"], config["backend"] = "cpu", "torch"
+    if options.weights:
+        config["weights"] = str(options.weights)
+    network: TCMN = config.get_parsed_content("network")
+    return network.to(memory_format=torch.channels_last)
+
+
+def jaccard(found: LabelMap, truth: LabelMap) -> float:
+    union = np.count_nonzero(found | truth)
+    return np.count_nonzero(found & truth) / union if union else 1.0
+
+
+def carry(
+    clip: Clip, prompts: Sequence[int], network: TCMN, options: argparse.Namespace, **settings: Any
+) -> tuple[list[float], list[float]]:
+    """J and confidence of each frame; 1 where the mask was given."""
+    inferer = VideoInferer(
+        working_size=options.working_size, precision=options.precision, **settings
+    )
+    given = {i: clip.truth[i] for i in prompts}
+    found = list(inferer.stream(clip.frames, given, network))
+    scores = [jaccard(r.labels, truth) for r, truth in zip(found, clip.truth, strict=True)]
+    return scores, [r.confidence.get(1, 1.0) for r in found]
+
+
+def interval(differences: Sequence[float]) -> dict[str, Any]:
+    """Mean over videos with the 95 % interval of a bootstrap over them."""
+    sample = np.asarray(differences)
+    result: dict[str, Any] = {"mean": round(float(sample.mean()), 2), "videos": len(sample)}
+    if len(sample) > 1 and np.ptp(sample) > 0:
+        found = bootstrap((sample,), np.mean, method="percentile", rng=0, n_resamples=9999)
+        result["interval_95"] = [round(float(end), 2) for end in found.confidence_interval]
+    return result
+
+
+def mean_of(row: Mapping[str, float]) -> float:
+    return round(float(np.mean(list(row.values()))), 2)
+
+
+def make_parser(document: str | None) -> argparse.ArgumentParser:
+    """The options that all studies have."""
+    parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
+    parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
+    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
+    parser.add_argument("--weights", type=Path, help="models/model.pt by default")
+    parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
+    parser.add_argument("--precision", default="float32")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--every", type=int, default=3, help="of DAVIS, every so many frames")
+    parser.add_argument("--videos", type=int, help="of each data set, only so many")
+    return parser
+
+
+def run(
+    name: str,
+    study: Callable[[argparse.Namespace], Mapping[str, Any]],
+    parser: argparse.ArgumentParser,
+) -> None:
+    """Do a study; prints its result and writes it to OUT/<name>.json."""
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(options.threads)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(study(options), indent=1)
+    (options.output_dir / f"{name}.json").write_text(text + "\n")
+    print(text)
