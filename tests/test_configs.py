@@ -3,9 +3,6 @@
 import csv
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +13,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_n
 from PIL import Image, ImageDraw
 
 from bundle.networks import TCMN
+from tests import processes
 from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -307,10 +305,6 @@ def test_a_misspelt_option_is_refused_in_one_line(tmp_path):
 
 def segment(options, cwd):
     """Run configs/inference.yaml as a user would; the package is installed or the root is the cwd."""
-    command = [sys.executable, "-m", "monai.bundle", "run"]
-    command += ["--config_file", str(CONFIGS / "inference.yaml")]
-    command += [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, check=False
-    )
+    command = ["-m", "monai.bundle", "run", "--config_file", CONFIGS / "inference.yaml"]
+    command += [text for name, value in options.items() for text in (f"--{name}", value)]
+    return processes.run(command, cwd)

@@ -5,8 +5,7 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
-import sys
+import socket
 from pathlib import Path
 
 import ignite.distributed as idist
@@ -30,6 +29,7 @@ from bundle.distributed import (
 )
 from bundle.handlers import ResumableCheckpoint
 from bundle.networks import TCMN
+from tests import processes
 from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -141,23 +141,35 @@ def run_alone(names, run_id, folder, **options):
     workflow.finalize()
 
 
-def run_two(names, run_id, folder, **options):
-    """Two processes, by torchrun; gives what they logged."""
+def run_two(names, run_id, folder, torchrun=False, **options):
+    """Two processes, by torchrun or started as it does; gives what they logged."""
     (folder / "terminate.py").write_text(TERMINATE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    command += ["-m", "monai.bundle", "run", run_id]
-    command += ["--config_file", str(config_files(names, folder, **options))]
-    environment = os.environ | {
-        "OMP_NUM_THREADS": "1",
+    command = ["-m", "monai.bundle", "run", run_id]
+    command += ["--config_file", config_files(names, folder, **options)]
+    environment = {
         "PYTHONPATH": f"{ROOT}{os.pathsep}{folder}",
         "SLURM_JOB_ID": "1",  # as if in a job of Slurm, whose other variables are not torchrun's
         "SLURM_LOCALID": "0",
     }
-    done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-5000:]
-    return done.stdout + done.stderr
+    if torchrun:
+        start = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+        started = [processes.Command([*start, *command], folder, **environment)]
+    else:
+        environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": "2"}
+        started = [
+            processes.Command(command, folder, **environment, RANK=rank, LOCAL_RANK=rank)
+            for rank in "01"
+        ]
+    done = [each.wait() for each in started]
+    for each in done:
+        assert each.returncode == 0, each.stderr[-5000:]
+    return "".join(each.stdout + each.stderr for each in done)
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return str(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -190,6 +202,7 @@ def stopped(data, weights, tmp_path_factory):
         initial_weights=weights,
         batch_size=CLIPS // 2,
         workers=1,
+        torchrun=True,
         # The handler comes after the one that looks whether to stop.
         **{"+train#handlers": [{"_target_": "terminate.Terminate", "after": STOP_AT - 1}]},
     )

@@ -1,9 +1,6 @@
 """A folder or a list of videos: what is run, what goes on after a failure, what is told of it."""
 
 import csv
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import av
@@ -19,6 +16,7 @@ from bundle.distributed import wait_for_others
 from bundle.handlers import results as results_module
 from bundle.networks import TCMN
 from bundle.options import parse_capacity, parse_number
+from tests import processes
 from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -96,20 +94,14 @@ def run(videos, **options):
     return None
 
 
-def command(videos, start=("-m",), **environment):
+def command(videos):
+    """The arguments of Python."""
     options = TINY | {
         "input_dir": videos, "output_dir": videos.parent / "out",
         "weights": videos.parent / "tiny.pt",
     }  # fmt: skip
     texts = [text for name, value in options.items() for text in (f"--{name}", str(value))]
-    return subprocess.Popen(
-        [sys.executable, *start, "monai.bundle", "run", "--config_file", str(CONFIG), *texts],
-        cwd=videos.parent,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return ["-m", "monai.bundle", "run", "--config_file", str(CONFIG), *texts]
 
 
 def table(path):
@@ -330,10 +322,10 @@ def test_a_list_of_one_that_fails_is_a_list(videos):
 def test_the_command_goes_on_after_a_damaged_video_and_ends_with_1(videos):
     sound = (videos / "b.avi").read_bytes()
     damage(videos / "b.avi")
-    process = command(videos)
-    said, _ = process.communicate()
+    done = processes.run(command(videos), videos.parent)
+    said = done.stdout + done.stderr
     out = videos.parent / "out"
-    assert process.returncode == 1, said
+    assert done.returncode == 1, said
     assert "error: 1 of 3 videos failed" in said
     assert f"failed: {videos / 'b.avi'}: {videos / 'b.avi'} breaks off at frame" in said
     assert "Traceback" not in said
@@ -342,9 +334,8 @@ def test_the_command_goes_on_after_a_damaged_video_and_ends_with_1(videos):
 
     before = (out / "a").stat().st_mtime_ns
     (videos / "b.avi").write_bytes(sound)
-    process = command(videos)
-    said, _ = process.communicate()
-    assert process.returncode == 0, said
+    done = processes.run(command(videos), videos.parent)
+    assert done.returncode == 0, done.stderr
     assert written(out) == ["a", "b", "c"]
     assert (out / "a").stat().st_mtime_ns == before
 
@@ -352,21 +343,24 @@ def test_the_command_goes_on_after_a_damaged_video_and_ends_with_1(videos):
 @pytest.mark.slow
 def test_two_processes_share_the_videos_by_their_environment(videos):
     damage(videos / "b.avi")
-    processes = [command(videos, RANK=str(number), WORLD_SIZE="2") for number in range(2)]
-    said = [process.communicate()[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 1], said
+    started = [
+        processes.Command(command(videos), videos.parent, RANK=str(number), WORLD_SIZE="2")
+        for number in range(2)
+    ]
+    done = [each.wait() for each in started]
+    assert [each.returncode for each in done] == [0, 1], [each.stderr for each in done]
     out = videos.parent / "out"
     assert written(out) == ["a", "c", "failures_1.csv"]
-    assert "results are in" not in said[1]
+    assert "results are in" in done[0].stdout + done[0].stderr
+    assert "results are in" not in done[1].stdout + done[1].stderr
 
 
 @pytest.mark.slow
 def test_torchrun_does_not_end_the_others_when_one_has_failures(videos):
     damage(videos / "b.avi")  # the second process has nothing else to do
-    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m")
-    process = command(videos, torchrun)
-    said, _ = process.communicate()
-    assert process.returncode == 1, said
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    done = processes.run([*torchrun, *command(videos)], videos.parent)
+    assert done.returncode == 1, done.stdout + done.stderr
     assert written(videos.parent / "out") == ["a", "c", "failures_1.csv"]
 
 
