@@ -110,6 +110,8 @@ class OverlayVideo:
         self._stream.pix_fmt = "yuv420p"
         self._stream.options = {"crf": "20", "preset": "veryfast"}
         codec = self._stream.codec_context
+        # With several, x264 now and then gives another file for the same frames on a busy machine.
+        codec.thread_count = 1
         # Untagged, players guess the colours from the size.
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
         codec.color_primaries, codec.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
