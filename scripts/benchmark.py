@@ -20,6 +20,8 @@ from benchmarks.cases import CASES, change_settings
 from benchmarks.compare import SCHEMA, Contents, compare, differences, load, table
 from benchmarks.turns import measure
 
+from bundle.scratch import written_beside
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "monai", "numpy", "openvino")
 
@@ -67,9 +69,8 @@ def describe(row: dict[str, Any]) -> str:
 
 def write(path: Path, contents: Contents) -> None:
     """The file appears whole or not at all."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(contents, indent=1) + "\n")
-    partial.replace(path)
+    with written_beside(path) as beside:
+        beside.write_text(json.dumps(contents, indent=1) + "\n")
 
 
 def _git(*arguments: str) -> str | None:
