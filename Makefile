@@ -19,8 +19,7 @@ demo: $(VENV)/.installed
 
 # Two at once, since most of the time goes into starting processes; one thread each.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal -m "not alone"
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -m alone tests/test_handlers.py
+	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 test-fast: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow"
@@ -45,8 +44,7 @@ $(FLOOR_VENV)/.installed: pyproject.toml
 	touch $@
 
 test-floors: $(FLOOR_VENV)/.installed
-	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal -m "not alone"
-	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -m alone tests/test_handlers.py
+	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

@@ -185,7 +185,6 @@ def test_a_killed_and_resumed_training_gives_the_same_losses(videos, tmp_path):
             torch.testing.assert_close(states[1][key], value, atol=1e-6, rtol=0)
 
 
-@pytest.mark.alone
 @pytest.mark.parametrize("stop_at", [2, ITERATIONS + 1, 2 * ITERATIONS])
 def test_sigterm_saves_in_mid_epoch_and_the_rest_is_the_same(videos, tmp_path, stop_at, caplog):
     before = signal.getsignal(signal.SIGTERM)

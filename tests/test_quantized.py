@@ -2,8 +2,10 @@
 
 import copy
 import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from bundle.networks.quantized import QuantizedTCMN, number_type, optimize, quan
 from bundle.networks.tcmn import TCMN, VideoNetwork
 
 pytest.importorskip("openvino", reason="pip install openvino")
+ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
@@ -38,10 +41,34 @@ def folder(network, tmp_path_factory):
     return folder
 
 
+SIGNALLED = """
+import gc, os, signal, sys
+import torch
+from bundle.networks.quantized import QuantizedTCMN
+signal.signal(signal.SIGTERM, lambda *_: print("caught"))
+networks = [QuantizedTCMN(sys.argv[1], 1) for _ in range(2)]
+for network in networks:
+    network.encode(torch.zeros(1, 3, 32, 32))
+del network
+while networks:
+    del networks[0]
+    gc.collect()
+os.kill(os.getpid(), signal.SIGTERM)
+print("alive")
+"""
+
+
 def alike(found, expected):
     """Their correlation."""
     pair = torch.stack([found.flatten(), expected.flatten()])
     return float(torch.corrcoef(pair)[0, 1])
+
+
+def test_signals_are_taken_after_networks_were_let_go(folder):
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, folder], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout.split()) == (0, ["caught", "alive"]), done.stderr
 
 
 @pytest.mark.parametrize(("objects", "height", "width"), [(1, 64, 64), (3, 48, 96)])

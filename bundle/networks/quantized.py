@@ -62,7 +62,7 @@ class QuantizedTCMN(nn.Module):
                     f"no {Path(folder) / name}.xml: make it with scripts/quantize.py"
                 )
         self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
-        self._core = _optional("openvino").Core()
+        self._core = _core()
         self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
         self._requests = threading.local()
         # So that those who ask a network for its device get an answer.
@@ -109,6 +109,17 @@ class QuantizedTCMN(nn.Module):
             "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
         }
         return self._core.compile_model(model, "CPU", settings)
+
+
+@functools.cache
+def _core() -> Any:
+    """OpenVINO, one for the whole process, which is never let go.
+
+    Each ``Core`` gives the thread a stack for signals and puts the one before it back at its end. Of
+    several that end in the order of their making the last puts back one that is gone, and the next
+    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
+    """
+    return _optional("openvino").Core()
 
 
 def optimize(
