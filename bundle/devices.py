@@ -1,6 +1,8 @@
 """What a machine has: its devices, the precision that pays on them, free memory."""
 
+import ctypes
 import os
+import platform
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -71,3 +73,15 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
+
+
+def keep_freed_memory() -> None:
+    """Have the C library keep what is freed, for the next step of a training to take.
+
+    By default glibc gives large blocks back at once. The next step then gets them page by page, which
+    takes a tenth of its time on CPUs. Other C libraries are left alone.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: blocks below that come from the heap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: of which so much may lie free

@@ -1,11 +1,11 @@
-"""Folding BatchNorm changes nothing but the time it takes."""
+"""Folding BatchNorm changes nothing but the time it takes, in training too."""
 
 import pytest
 import torch
 from torch import nn
 
 from bundle.networks import TCMN
-from bundle.networks.folding import fold_batch_norm
+from bundle.networks.folding import FoldedTraining, fold_batch_norm
 
 
 def make_network(backbone):
@@ -43,3 +43,29 @@ def test_the_network_itself_stays_as_it_is():
 def test_a_network_in_training_mode_is_refused():
     with pytest.raises(ValueError, match=r"evaluation mode only: call network.eval\(\)"):
         fold_batch_norm(make_network("resnet18").train())
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "resnet50"])
+def test_training_folded_gives_the_same_loss_and_gradients(backbone):
+    network = make_network(backbone).double().train()
+    clip = torch.rand(1, 4, 32, 32, 3, dtype=torch.float64)
+    found = []
+    for form in (network, FoldedTraining(network)):
+        network.zero_grad()
+        logits, values = form(clip, return_values=True)
+        (logits[..., 1:].square().mean() + values.square().mean()).backward()
+        found.append({name: each.grad for name, each in network.named_parameters()})
+    plain, folded = found
+    assert all(each is not None and each.abs().sum() > 0 for each in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(folded[name], gradient, msg=lambda text, n=name: f"{n}: {text}")
+
+
+def test_training_folded_leaves_the_network_and_its_mode_alone():
+    network = make_network("resnet18").train()
+    names = list(network.state_dict())
+    form = FoldedTraining(network)
+    assert network.training
+    assert list(network.state_dict()) == names
+    assert list(form.state_dict()) == [f"network.{name}" for name in names]
+    assert {id(each) for each in form.parameters()} == {id(each) for each in network.parameters()}

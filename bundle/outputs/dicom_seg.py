@@ -18,8 +18,6 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.misc import is_dicom
-from pydicom.sr.codedict import codes
-from pydicom.sr.coding import Code
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
 from skimage.color import rgb2lab
 
@@ -41,7 +39,13 @@ COMPRESSION = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-DERIVED = Code("113076", "DCM", "Segmentation")
+# Codes of the standard: value, scheme, meaning. pydicom.sr has all there are; importing it takes longer
+# than the rest of this package.
+DERIVED = "113076", "DCM", "Segmentation"
+ARTIFICIAL_INTELLIGENCE = "123110", "DCM", "Artificial Intelligence"
+SPATIAL_CONCEPT = "309825002", "SCT", "Spatial and Relational Concept"
+IMAGE_REGION = "111030", "DCM", "Image Region"
+SOURCE_IMAGE = "121322", "DCM", "Source image for image processing operation"
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -189,7 +193,7 @@ def _describe(source: Dataset, video: VideoSource, shown: Sequence[tuple[int, in
 
 def _segment(number: int, object_id: int) -> Dataset:
     algorithm = _item(
-        AlgorithmFamilyCodeSequence=[_code(codes.DCM.ArtificialIntelligence)],
+        AlgorithmFamilyCodeSequence=[_code(*ARTIFICIAL_INTELLIGENCE)],
         AlgorithmName="TCMN",
         AlgorithmVersion=_version(),
     )
@@ -198,8 +202,8 @@ def _segment(number: int, object_id: int) -> Dataset:
         SegmentNumber=number,
         SegmentLabel=f"object {object_id}",
         # What the object is, only the one who painted it knows.
-        SegmentedPropertyCategoryCodeSequence=[_code(codes.SCT.SpatialAndRelationalConcept)],
-        SegmentedPropertyTypeCodeSequence=[_code(codes.DCM.ImageRegion)],
+        SegmentedPropertyCategoryCodeSequence=[_code(*SPATIAL_CONCEPT)],
+        SegmentedPropertyTypeCodeSequence=[_code(*IMAGE_REGION)],
         SegmentAlgorithmType="SEMIAUTOMATIC",
         SegmentAlgorithmName="TCMN",
         SegmentationAlgorithmIdentificationSequence=[algorithm],
@@ -215,10 +219,10 @@ def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) 
         ReferencedSOPClassUID=source.SOPClassUID,
         ReferencedSOPInstanceUID=source.SOPInstanceUID,
         ReferencedFrameNumber=index + 1,
-        PurposeOfReferenceCodeSequence=[_code(codes.DCM.SourceImageForImageProcessingOperation)],
+        PurposeOfReferenceCodeSequence=[_code(*SOURCE_IMAGE)],
         SpatialLocationsPreserved="YES",
     )
-    derivation = _item(DerivationCodeSequence=[_code(DERIVED)], SourceImageSequence=[origin])
+    derivation = _item(DerivationCodeSequence=[_code(*DERIVED)], SourceImageSequence=[origin])
     groups = _item(
         FrameContentSequence=[
             _item(DimensionIndexValues=[number, index + 1], TemporalPositionIndex=index + 1)
@@ -279,12 +283,8 @@ def _item(**elements: object) -> Dataset:
     return item
 
 
-def _code(code: Code) -> Dataset:
-    return _item(
-        CodeValue=code.value,
-        CodingSchemeDesignator=code.scheme_designator,
-        CodeMeaning=code.meaning,
-    )
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
 
 
 def _version() -> str:
