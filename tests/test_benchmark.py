@@ -1,10 +1,15 @@
 """Benchmarks: ratios are what they say, bad files are refused, each case measures what it names."""
 
+import copy
 import importlib
+import json
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -184,7 +189,9 @@ def test_the_training_case_learns_in_each_variant(monkeypatch):
     small = {f"network_def#{name}": value for name, value in NETWORK.items()}
     small |= {"frozen": [], "batch_size": 1}
     cases, training = module("benchmarks.cases"), module("benchmarks.training")
-    for variant in cases.CASES["training"].variants:
+    for variant in training.CHANGES:
+        if variant == "processes":  # starts another process
+            continue
         figures = prepare("training", variant, size=32, overrides=small).run()
         assert figures["s_per_step"] > 0
     assert set(training.CHANGES) == set(cases.CASES["training"].variants)
@@ -194,3 +201,85 @@ def test_the_metrics_case_scores_all_frames():
     for variant in module("benchmarks.cases").CASES["metrics"].variants:
         run = prepare("metrics", variant, height=32, width=32, frames=3).run
         assert run()["ms_per_frame"] > 0
+
+
+def test_the_loader_case_reads_a_folder_of_videos(tmp_path):
+    for name in ("a", "b", "c"):
+        for kind in ("", "_mask"):
+            folder = tmp_path / "data" / f"{name}{kind}"
+            folder.mkdir(parents=True)
+            for i in range(4):
+                picture = np.zeros((40, 40) if kind else (40, 40, 3), np.uint8)
+                picture[10:30, 10 : 20 + i] = 1 if kind else 200
+                Image.fromarray(picture).save(folder / f"{i:03d}.png")
+    workload = prepare(
+        "loader",
+        "loader",
+        dataset_dir=str(tmp_path / "data"),
+        workers=0,
+        batches=1,
+        config_files=["configs/train.yaml", "configs/finetune.yaml"],
+        overrides={"size": 32, "output_dir": str(tmp_path / "output")},
+    )
+    assert workload.run()["ms_per_clip"] > 0
+    with pytest.raises(ValueError, match="needs data: --set dataset_dir=DIR"):
+        prepare("loader", "loader")
+
+
+def test_objects_of_the_scene_do_not_touch():
+    scene = module("benchmarks.scene").DriftingDisks(40, 120, 25, 3)
+    labels = scene.labels(0)
+    assert np.unique(labels).tolist() == [0, 1, 2, 3]
+    grown = torch.nn.functional.max_pool2d(torch.from_numpy(labels).float()[None, None], 3, 1, 1)
+    assert (grown[0, 0].numpy()[labels > 0] == labels[labels > 0]).all()
+    frames = list(scene.frames(range(25)))
+    assert len(frames) == 25
+    assert frames[0] is frames[10]
+    assert not (frames[0] == frames[1]).all()
+
+
+@pytest.mark.slow
+def test_processes_measure_and_the_file_says_with_what(tmp_path, capfd):
+    benchmark, path = module("benchmark"), tmp_path / "new.json"
+    small = ["--set", "height=32", "width=32", "frames=3", "--threads", "1"]
+    options = ["--cases", "metrics", "--variants", "jaccard", "dice", *small, "--runs", "2"]
+    benchmark.main([*options, "--output", str(path)])
+    found = json.loads(path.read_text())
+    assert found["schema"] == "tcmn-benchmark/1"
+    assert {"torch", "monai", "commit", "processor", "time"} <= set(found["surroundings"])
+    assert [each["variant"] for each in found["results"]] == ["jaccard", "dice"]
+    for each in found["results"]:
+        assert each["settings"]["threads"] == 1
+        assert each["settings"]["frames"] == 3
+        assert len(each["figures"]["ms_per_frame"]["runs"]) == 2
+        memory = each["rss_mb"]
+        assert 50 < memory["imported"] <= memory["prepared"] <= memory["peak"]
+        assert each["peak_device_mb"] is None or torch.cuda.is_available()
+    changed = copy.deepcopy(found)
+    changed["results"][0]["figures"]["ms_per_frame"]["median"] = 0.0
+    assert module("benchmarks.compare").compare(changed, found)[0].times == 0
+    with pytest.raises(SystemExit, match="variant jaccard failed, exit code 1"):
+        benchmark.main([*options[:4], "--set", "frames=0"])
+    assert "Error" in capfd.readouterr().err
+    assert not multiprocessing.active_children()
+
+
+@pytest.mark.slow
+def test_a_new_process_tells_when_its_first_mask_was_there():
+    figures = prepare("startup", "torch").run()
+    assert 0 < figures["s_monai_imported"] < figures["s_network_ready"] < figures["s_first_mask"]
+    figures = module("benchmarks.startup").prepare("imports", {}).run()
+    assert 0 <= figures["s_import_bundle"] <= figures["s_import_inference"]
+
+
+def test_the_profile_accounts_for_all_of_a_frame(tmp_path, capsys):
+    picture = tmp_path / "profile.png"
+    options = ["--frames", "4", "--size", "48", "--working_size", "32", "--training_size", "0"]
+    options += ["--backends", "torch", "--runs", "1", "--output", str(picture)]
+    module("profile_speed").main(options)
+    ((times),) = json.loads(capsys.readouterr().out).values()
+    times = times["torch"]
+    assert {"decode", "encoder", "memory read", "decoder", "memorise", "other"} <= set(times)
+    assert all(ms >= 0 for ms in times.values())
+    assert times["encoder"] > times["confidence"]
+    assert Image.open(picture).size[0] > 500

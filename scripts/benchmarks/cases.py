@@ -58,7 +58,11 @@ CASES: Mapping[str, Case] = {
     ),
     "long": Case("video", ("torch", "int8"), LONG),
     "long_capacity": Case("video", ("torch", "int8"), {**LONG, "capacity": 10}),
-    "training": Case("training", ("plain", "channels_last", "config", "bfloat16"), CLIPS),
+    "training": Case(
+        "training",
+        ("plain", "channels_last", "fused", "folded", "config", "bfloat16", "processes"),
+        CLIPS,
+    ),
     "metrics": Case(
         "metrics",
         ("jaccard", "dice", "boundary"),
@@ -75,6 +79,7 @@ CASES: Mapping[str, Case] = {
             "overrides": {},
         },
     ),
+    "startup": Case("startup", ("imports", "torch", "int8", "command"), {}),
 }
 
 

@@ -1,5 +1,7 @@
 """One iteration of configs/train.yaml on random clips: forward, losses, backward, optimiser."""
 
+import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,35 +9,54 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
+from torch import distributed
 
 from benchmarks.cases import Figures, Workload
-from bundle.devices import find_device
+from bundle.devices import find_device, keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 
 CHANGES: dict[str, dict[str, Any]] = {
-    # Plain eager: none of what the config does for speed.
-    "plain": {"network": "$@network_def.to(@device)", "optimizer#fused": False},
-    "channels_last": {"optimizer#fused": False},
+    "plain": {
+        "network": "$@network_def.to(@device)",
+        "optimizer#fused": False,
+        "train#trainer#network": "@loaded",
+    },
+    "channels_last": {"optimizer#fused": False, "train#trainer#network": "@loaded"},
+    "fused": {"train#trainer#network": "@loaded"},
+    "folded": {},
     "config": {},
     "bfloat16": {"precision": "bfloat16"},
+    "processes": {},
 }
-"""What each variant has otherwise than configs/train.yaml."""
+"""What each variant has otherwise than configs/train.yaml, one step of it after the other."""
+KEEPING = ("config", "bfloat16", "processes")
+"""Variants that keep freed memory."""
 
 
-def make_step(variant: str, settings: Mapping[str, Any]) -> Callable[[], None]:
-    """One iteration on the same clips each time; the device has finished when it returns."""
+def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> Callable[[], None]:
+    """One iteration on the same clips each time; the device has finished when it returns.
+
+    Args:
+        variant: In ``CHANGES``.
+        settings: Of the case; ``overrides`` may name values of the config.
+        processes: That share the batch; this is one of them.
+    """
+    if variant in KEEPING:
+        keep_freed_memory()
     device = find_device(settings["device"])
+    files = ["train.yaml"] if processes == 1 else ["train.yaml", "multi_gpu_train.yaml"]
     config = ConfigParser()
-    config.read_config(str(ROOT / "configs/train.yaml"))
+    config.read_config([str(ROOT / "configs" / name) for name in files])
     config["device"], config["precision"] = device, "float32"
     for name, value in {**CHANGES[variant], **settings.get("overrides", {})}.items():
         config[name] = value
     network = config.get_parsed_content("loaded").train()
     optimizer = config.get_parsed_content("optimizer")
+    form = config.get_parsed_content("train#trainer#network")
     loss = config.get_parsed_content("loss").to(device)
     inferer = config.get_parsed_content("train#inferer")
-    size, clips = settings["size"], config["batch_size"]
+    size, clips = settings["size"], config["batch_size"] // processes
     generator = torch.Generator().manual_seed(0)
     clip = torch.rand(clips, 4, size, size, 3, generator=generator)
     clip[:, 3] = 0
@@ -48,8 +69,10 @@ def make_step(variant: str, settings: Mapping[str, Any]) -> Callable[[], None]:
     }
 
     def step() -> None:
+        if processes > 1:
+            distributed.barrier()
         optimizer.zero_grad()
-        loss(inferer(clip, network, return_values=True), target).backward()
+        loss(inferer(clip, form, return_values=True), target).backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config["max_gradient"])
         optimizer.step()
         if device.type == "cuda":
@@ -59,8 +82,8 @@ def make_step(variant: str, settings: Mapping[str, Any]) -> Callable[[], None]:
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
-    """Steps of one variant; see ``Workload``."""
-    step = make_step(variant, settings)
+    """Steps of one variant; see ``Workload``. ``processes``: one for each thread, of one thread."""
+    step = make_shared_step(settings) if variant == "processes" else make_step(variant, settings)
 
     def run() -> Figures:
         begin = time.perf_counter()
@@ -68,3 +91,33 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
         return {"s_per_step": time.perf_counter() - begin}
 
     return Workload(step, run)
+
+
+def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], None]:
+    """The step of this process, which waits for the others'; they end with it."""
+    processes = torch.get_num_threads()
+    meeting = tempfile.mkdtemp() + "/meeting"
+    context = multiprocessing.get_context("spawn")
+    for rank in range(1, processes):
+        context.Process(
+            target=follow, args=(rank, processes, meeting, dict(settings)), daemon=True
+        ).start()
+    return join(0, processes, meeting, settings)
+
+
+def join(
+    rank: int, processes: int, meeting: str, settings: Mapping[str, Any]
+) -> Callable[[], None]:
+    """The step of one of several processes, of one thread."""
+    torch.set_num_threads(1)
+    distributed.init_process_group(
+        "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes
+    )
+    return make_step("processes", settings, processes)
+
+
+def follow(rank: int, processes: int, meeting: str, settings: Mapping[str, Any]) -> None:
+    """Take part in each step that the first process begins."""
+    step = join(rank, processes, meeting, settings)
+    while True:
+        step()

@@ -1,0 +1,64 @@
+"""Started by startup.py as a process of its own: prints a line of JSON, seconds since it started.
+
+python scripts/benchmarks/new_process.py imports
+python scripts/benchmarks/new_process.py first_mask BACKEND VIDEO MASK
+"""
+
+import json
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def age() -> float:
+    """Seconds since this process started, to a hundredth."""
+    return time.time() - psutil.Process().create_time()
+
+
+def imports() -> dict[str, float]:
+    """Of the libraries, and then of all modules of ours that configs/inference.yaml names."""
+    import_module("torch")
+    import_module("monai.bundle")
+    libraries = age()
+    begin = time.perf_counter()
+    import_module("bundle")
+    package = time.perf_counter() - begin
+    lines = (ROOT / "configs/inference.yaml").read_text().splitlines()
+    for line in lines:
+        if line.startswith("  - $import bundle."):
+            import_module(line.split()[-1])
+    everything = time.perf_counter() - begin
+    return {
+        "s_import_torch_monai": libraries,
+        "s_import_bundle": package,
+        "s_import_inference": everything,
+    }
+
+
+def first_mask(backend: str, video: str, mask: str) -> dict[str, float]:
+    """By the config, as ``python -m monai.bundle run`` goes; the second frame's is the first found."""
+    from monai.bundle import ConfigParser
+
+    imported = age()
+    config = ConfigParser()
+    config.read_config(str(ROOT / "configs/inference.yaml"))
+    config["backend"], config["video"], config["mask"] = backend, video, mask
+    network = config.get_parsed_content("network")
+    prompted = config.get_parsed_content("dataset")[0]["image"]
+    inferer = config.get_parsed_content("inferer")
+    ready = age()
+    results = inferer(prompted, network)
+    for _ in range(2):
+        next(results)
+    return {"s_monai_imported": imported, "s_network_ready": ready, "s_first_mask": age()}
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    found = imports() if sys.argv[1] == "imports" else first_mask(*sys.argv[2:])
+    print(json.dumps(found))

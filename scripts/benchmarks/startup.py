@@ -1,0 +1,83 @@
+"""How long a new process takes: imports, the first mask that was found, the whole command.
+
+The video is the echocardiogram that comes with pydicom: 30 frames of 240x320, mask drawn by hand.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom.data
+from PIL import Image, ImageDraw
+
+from benchmarks.cases import Figures, Workload
+
+ROOT = Path(__file__).resolve().parents[2]
+CONFIG = str(ROOT / "configs/inference.yaml")
+OUTLINES = ROOT / "scripts/demo/left_ventricle.json"
+HEIGHT, WIDTH = 240, 320
+
+
+def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
+    """A process that is started anew for each run; the warm-up fills the caches of its files."""
+    folder = tempfile.TemporaryDirectory()  # until the last of the closures below goes
+    video, mask = _video(), Path(folder.name) / "mask.png"
+    Image.fromarray(_drawn_mask()).save(mask)
+
+    def run_command() -> Figures:
+        """The command of the README, all results written."""
+        command = ["-m", "monai.bundle", "run", "--config_file", CONFIG]
+        command += ["--video", video, "--mask", str(mask), "--output_dir", f"{folder.name}/out"]
+        begin = time.perf_counter()
+        _start([*command, "--overwrite", "true", "--progress", "false"])
+        return {"s_command": time.perf_counter() - begin}
+
+    runs: dict[str, Callable[[], Figures]] = {
+        "imports": lambda: _say("imports"),
+        "torch": lambda: _say("first_mask", "torch", video, mask),
+        "int8": lambda: _say("first_mask", "int8", video, mask),
+        "command": run_command,
+    }
+    return Workload(lambda: runs[variant](), lambda: runs[variant]())  # holds the folder, too
+
+
+def _video() -> str:
+    found = pydicom.data.get_testdata_file("examples_ybr_color.dcm", download=False)
+    if found is None:
+        raise FileNotFoundError("pydicom has no examples_ybr_color.dcm: install pydicom 3 or newer")
+    return str(found)
+
+
+def _drawn_mask() -> np.ndarray:
+    """(H, W) uint8, 255 inside the first frame's left ventricle."""
+    outline = json.loads(OUTLINES.read_text())["0"]
+    mask = Image.new("L", (WIDTH, HEIGHT))
+    ImageDraw.Draw(mask).polygon([(x, y) for x, y in outline], fill=255)
+    return np.asarray(mask)
+
+
+def _say(*arguments: str | Path) -> Figures:
+    """What benchmarks/new_process.py prints last."""
+    script = ROOT / "scripts/benchmarks/new_process.py"
+    done = _start([str(script), *map(str, arguments)])
+    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+    return figures
+
+
+def _start(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"a process failed: {arguments}\n{done.stderr}")
+    return done
