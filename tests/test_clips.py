@@ -48,8 +48,8 @@ def write_video(folder, masks, labels=None, **options):
         Image.fromarray(np.full((*shape, 3), 10 * t, np.uint8)).save(frames[-1])
         if mask is not None:
             paths[t] = folder / f"{t}_gt.png"
-            picture = Image.fromarray(mask, "P") if mask.max() <= 32 else Image.fromarray(mask)
-            if picture.mode == "P":
+            picture = Image.fromarray(mask)
+            if mask.max() <= 32:
                 picture.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
             picture.save(paths[t])
     names = {1: "a", 2: "b", 3: "c"} if labels is None else labels
