@@ -1,5 +1,6 @@
 """Masks carried through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
+import tempfile
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -12,9 +13,10 @@ from monai.bundle import ConfigParser
 
 from benchmarks.cases import Figures, Workload
 from benchmarks.scene import DriftingDisks
-from bundle.devices import find_device
+from bundle.devices import autocast, find_device
 from bundle.inferers import VideoInferer
-from bundle.networks.quantized import optimize
+from bundle.networks.quantized import optimize, quantize
+from bundle.networks.tcmn import STRIDE
 from bundle.options import parse_capacity
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,20 +24,42 @@ HUNDRED = 100
 WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered
 
 
-def shipped_network(variant: str, device: torch.device) -> Any:
-    """The network of configs/inference.yaml: ``plain`` as it was trained, or for a backend."""
+ENCODED = 20
+CALIBRATED = (
+    64  # side of the clips, pixels: the time of 8-bit integers does not depend on the ranges
+)
+
+
+def make_network(variant: str, backbone: str | None, device: torch.device) -> Any:
+    """A network as it was trained (``plain``), or for a backend.
+
+    Args:
+        variant: ``plain`` or a backend.
+        backbone: Query trunk of a network of random weights, whose masks mean nothing; None for the
+            shipped network.
+        device: Where it shall run.
+    """
     config = ConfigParser()
     config.read_config(str(ROOT / "configs/inference.yaml"))
-    network = config.get_parsed_content("loaded")
+    if backbone is None:
+        network, folder = config.get_parsed_content("loaded"), ROOT / "models/int8"
+    else:
+        config["network_def#backbone"] = backbone
+        config["network_def#stride_in_1x1"] = False  # a layout of ResNet-50
+        network = config.get_parsed_content("network_def").eval()
+        folder = Path(tempfile.mkdtemp()) / "int8"
+        if variant == "int8":
+            frames = 4
+            quantize(network, [torch.rand(1, 4, CALIBRATED, CALIBRATED, frames)], folder)
     if variant == "plain":
         return network.to(device, memory_format=torch.channels_last)
-    return optimize(network, device, variant, ROOT / "models/int8")
+    return optimize(network, device, variant, folder)
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     """A video that is carried from its first frame on, at its own size; see ``Workload``."""
     device = find_device(settings["device"])
-    network = shipped_network(variant, device)
+    network = make_network(variant, settings["backbone"], device)
     inferer = VideoInferer(
         precision=settings["precision"],
         capacity=parse_capacity(settings["capacity"]),
@@ -53,11 +77,28 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
             done[-1] = time.perf_counter()
         return done
 
-    frames = settings["frames"]
-    return Workload(
-        warm_up=lambda: carry(min(frames, WARM_UP_FRAMES)),
-        run=lambda: summarize(carry(frames)),
-    )
+    @torch.inference_mode()
+    def encode() -> float:
+        """Median milliseconds of the encoder alone, nothing else going on."""
+        image = torch.rand(
+            1, 3, *(-(-settings[side] // STRIDE) * STRIDE for side in ("height", "width"))
+        )
+        image = image.to(device, memory_format=torch.channels_last)
+        spent = []
+        for _ in range(ENCODED):
+            begin = time.perf_counter()
+            with autocast(settings["precision"], device):
+                network.encode(image)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            spent.append(1000 * (time.perf_counter() - begin))
+        return median(spent)
+
+    def run() -> Figures:
+        figures, alone = summarize(carry(settings["frames"])), encode()
+        return {**figures, "ms_encode": alone, "frame_to_encode": figures["ms_per_frame"] / alone}
+
+    return Workload(warm_up=lambda: carry(min(settings["frames"], WARM_UP_FRAMES)), run=run)
 
 
 def summarize(done: list[float]) -> Figures:
