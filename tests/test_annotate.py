@@ -460,6 +460,10 @@ class TestSession:
             (lambda files: files.update({"session.json": b"[]"}), "is no session of this page"),
             (lambda files: files.pop("prompts/00000.png"), "is no session of this page"),
             (lambda files: files.update({"prompts/00000.png": b"no"}), "00000.png is unreadable"),
+            (
+                lambda files: files.update({"prompts/00000.png": bytes(2 * 48 * 32 + 2**16 + 1)}),
+                "00000.png is too large",
+            ),
             (lambda files: files.pop("results/00003.png"), "is no session of this page"),
             (
                 lambda files: files.update(

@@ -30,6 +30,8 @@ HEAD = "session.json"
 VERSION = 1
 TOO_LARGE = 64 * 2**20
 """Bytes of ``session.json`` that no session has."""
+PNG_REST = 2**16
+"""Bytes of a PNG beside its pixels that no mask needs."""
 
 
 def is_session(path: Path) -> bool:
@@ -178,6 +180,8 @@ def _to_png(labels: LabelMap) -> bytes:
 
 
 def _read_png(archive: zipfile.ZipFile, name: str, size: tuple[int, int]) -> LabelMap:
+    if archive.getinfo(name).file_size > 2 * size[0] * size[1] + PNG_REST:
+        raise TypeError(f"{name} is too large")
     try:
         with Image.open(io.BytesIO(archive.read(name)), formats=["PNG"]) as picture:
             if (picture.height, picture.width) != size or picture.mode != "P":
