@@ -487,14 +487,25 @@ def test_an_early_stop_drops_what_waits():
 
 
 def test_an_interrupt_ends_a_wait_for_the_writer():
-    slow = Slow()
+    slow, left = Slow(), threading.Event()
     main = threading.main_thread().ident
-    interrupt = threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT])
+
+    def interrupt(delay_s=0.05):
+        # Again and again: an interrupt that falls into a callback of garbage collection is lost.
+        while not left.wait(delay_s):
+            signal.pthread_kill(main, signal.SIGINT)
+            delay_s = 2
+
+    interrupts = threading.Thread(target=interrupt)
     with pytest.raises(KeyboardInterrupt), closing(WriteBehind(slow.write)) as behind:  # noqa: PT012
-        interrupt.start()
-        slow.permit(1, after_s=0.2)
-        for index in range(1000):
-            behind.put(segmented(index))
+        try:
+            interrupts.start()
+            slow.permit(1, after_s=0.2)
+            for index in range(1000):
+                behind.put(segmented(index))
+        finally:
+            left.set()
+            interrupts.join()
     assert len(slow.written) <= 1
     assert not running()
 
