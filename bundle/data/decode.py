@@ -12,13 +12,12 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from bundle.data.limits import MAX_FRAME_PIXELS, SHRINK, DeclaredSizeError, check_size
-from bundle.data.meta_image import check_unpacked, meta_image_reader, voxel_bytes
+from bundle.data.meta_image import check_unpacked, extract, meta_image_reader, voxel_bytes
 from bundle.data.scaling import to_rgb, to_uint8, value_range
 from bundle.types import Frame, LabelMap
 
@@ -247,7 +246,7 @@ def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
         return image.shape[::-1], lambda: np.asanyarray(image.dataobj).T
     reader = meta_image_reader(path)
     check_unpacked(path, math.prod(reader.GetSize()) * voxel_bytes(reader))
-    return reader.GetSize()[::-1], lambda: sitk.GetArrayFromImage(reader.Execute())
+    return reader.GetSize()[::-1], lambda: extract(reader)
 
 
 def _read_still(path: Path, palette_indices: bool) -> np.ndarray:

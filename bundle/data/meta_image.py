@@ -4,16 +4,19 @@ ITK believes their headers: more axes than it has room for overwrite memory, and
 are fewer than declared are waited for without end.
 """
 
+import importlib
 import os
 import re
 import zlib
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import SimpleITK as sitk
+import numpy as np
 
 from bundle.data.limits import DeclaredSizeError
 
+Reader = Any
+"""``SimpleITK.ImageFileReader``."""
 MAX_AXES = 5  # as many as SimpleITK has types for
 MAX_LINES, MAX_LINE_BYTES = 1000, 2**16
 BLOCK_BYTES = 2**20
@@ -33,14 +36,19 @@ class MetaHeader(NamedTuple):
     begin: int
 
 
-def meta_image_reader(path: Path) -> sitk.ImageFileReader:
+def _itk() -> Any:
+    """SimpleITK, imported where a file needs it: it takes 90 MiB, and few files do."""
+    return importlib.import_module("SimpleITK")
+
+
+def meta_image_reader(path: Path) -> Reader:
     """A reader that has read the header only.
 
     Raises:
         RuntimeError, ValueError: The header is damaged.
     """
     read_meta_header(path)
-    reader = sitk.ImageFileReader()
+    reader = _itk().ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader
@@ -79,10 +87,15 @@ def read_meta_header(path: Path) -> MetaHeader:
     return MetaHeader(fields, data if data.is_file() else None, skipped)
 
 
-def voxel_bytes(reader: sitk.ImageFileReader) -> int:
+def voxel_bytes(reader: Reader) -> int:
     """Of one pixel with all its channels."""
-    pixel = sitk.Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
-    return int(sitk.GetArrayViewFromImage(pixel).nbytes)
+    pixel = _itk().Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
+    return int(_itk().GetArrayViewFromImage(pixel).nbytes)
+
+
+def extract(reader: Reader) -> np.ndarray:
+    """What the reader is set to extract, x last, or channels."""
+    return np.asarray(_itk().GetArrayFromImage(reader.Execute()))
 
 
 def check_unpacked(path: Path, declared_bytes: int) -> None:

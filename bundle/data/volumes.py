@@ -13,7 +13,6 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import SimpleITK as sitk
 
 from bundle.data.decode import (
     META_SUFFIXES,
@@ -26,7 +25,9 @@ from bundle.data.decode import (
 from bundle.data.headers import meta_image_spacing, nifti_fps, nifti_spacing
 from bundle.data.limits import check_size, check_stored
 from bundle.data.meta_image import (
+    Reader,
     check_unpacked,
+    extract,
     meta_image_reader,
     read_meta_header,
     voxel_bytes,
@@ -257,7 +258,7 @@ def _open_meta_image(path: Path) -> VideoSource:
     )
 
 
-def _ras_affine(reader: sitk.ImageFileReader) -> np.ndarray:
+def _ras_affine(reader: Reader) -> np.ndarray:
     dimension = reader.GetDimension()
     direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
     affine = np.eye(4)
@@ -279,7 +280,7 @@ def _read_meta_image(path: Path, time_axis: int, indices: Sequence[int]) -> Iter
             start[time_axis] = index
             reader.SetExtractIndex(start)
             reader.SetExtractSize([*size[:time_axis], len(loaded), *size[time_axis + 1 :]])
-            block = sitk.GetArrayFromImage(reader.Execute())
+            block = extract(reader)
             channels = block.shape[len(size) :]
             block = block.reshape(len(loaded), size[1], size[0], *channels)
         yield block[index - loaded.start]
