@@ -486,26 +486,24 @@ def test_an_early_stop_drops_what_waits():
     assert not running()
 
 
+@pytest.fixture
+def interrupts():
+    """As in a terminal; a shell has what runs in its background ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_ends_a_wait_for_the_writer():
-    slow, left = Slow(), threading.Event()
+    slow = Slow()
     main = threading.main_thread().ident
-
-    def interrupt(delay_s=0.05):
-        # Again and again: an interrupt that falls into a callback of garbage collection is lost.
-        while not left.wait(delay_s):
-            signal.pthread_kill(main, signal.SIGINT)
-            delay_s = 2
-
-    interrupts = threading.Thread(target=interrupt)
+    interrupt = threading.Timer(0.05, signal.pthread_kill, [main, signal.SIGINT])
     with pytest.raises(KeyboardInterrupt), closing(WriteBehind(slow.write)) as behind:  # noqa: PT012
-        try:
-            interrupts.start()
-            slow.permit(1, after_s=0.2)
-            for index in range(1000):
-                behind.put(segmented(index))
-        finally:
-            left.set()
-            interrupts.join()
+        interrupt.start()
+        slow.permit(1, after_s=0.2)
+        for index in range(1000):
+            behind.put(segmented(index))
     assert len(slow.written) <= 1
     assert not running()
 
