@@ -1,6 +1,8 @@
 """One iteration of configs/train.yaml on random clips: forward, losses, backward, optimiser."""
 
+import atexit
 import multiprocessing
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -96,7 +98,9 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
 def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], None]:
     """The step of this process, which waits for the others'; they end with it."""
     processes = torch.get_num_threads()
-    meeting = tempfile.mkdtemp() + "/meeting"
+    scratch = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, scratch)
+    meeting = f"{scratch}/meeting"
     context = multiprocessing.get_context("spawn")
     for rank in range(1, processes):
         context.Process(

@@ -1,5 +1,7 @@
 """Masks carried through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
+import atexit
+import shutil
 import tempfile
 import time
 from collections.abc import Mapping
@@ -47,7 +49,9 @@ def make_network(variant: str, backbone: str | None, device: torch.device) -> An
         config["network_def#backbone"] = backbone
         config["network_def#stride_in_1x1"] = False  # a layout of ResNet-50
         network = config.get_parsed_content("network_def").eval()
-        folder = Path(tempfile.mkdtemp()) / "int8"
+        scratch = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, scratch)  # parts are read as sizes come
+        folder = Path(scratch) / "int8"
         if variant == "int8":
             frames = 4
             quantize(network, [torch.rand(1, 4, CALIBRATED, CALIBRATED, frames)], folder)
