@@ -132,16 +132,14 @@ class TCMNLoss(nn.Module):
             dice = mean_over_objects(soft_dice_loss(logits, label), present).mean()
             total = total + self.dice * dice
             self.terms["dice"] = dice.item()
-        if self.beta and ordered.any():
+        if ordered.any():
             counted = present & ordered[:, None]
-            scores = temporal_contrastive_loss(values, self.epsilon)
-            contrast = mean_over_objects(scores, counted).mean()
-            total = total + self.beta * contrast
+            if self.beta:
+                scores = temporal_contrastive_loss(values, self.epsilon)
+                total = total + self.beta * mean_over_objects(scores, counted).mean()
+                self.terms["contrastive"] = scores.detach()[counted].mean().item()
+            # Collapse would show here, without L_tc too: the distance sinks to the order of epsilon.
             apart = value_distance(values.detach(), 2)[counted]
-            self.terms["contrastive"] = (scores.detach() * counted).sum().item() / int(
-                counted.sum()
-            )
-            # Collapse would show here: the distance sinks to the order of epsilon.
             self.terms["value_distance"] = apart.median().item()
             self.terms["collapsed"] = (apart < 10 * self.epsilon).float().mean().item()
         return total

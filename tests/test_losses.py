@@ -272,12 +272,12 @@ def test_without_a_clip_in_time_order_only_the_supervised_loss_is_left(clip):
     assert list(loss.terms) == ["cross_entropy"]
 
 
-def test_beta_0_never_touches_values(clip):
+def test_beta_0_keeps_the_values_out_of_the_loss(clip):
     (logits, values), target = batch(clip)
     loss = TCMNLoss(beta=0)
     total = loss((logits, torch.full_like(values, math.nan)), target)
     assert total.isfinite()
-    assert list(loss.terms) == ["cross_entropy"]
+    assert "contrastive" not in loss.terms
 
 
 def test_warm_up_counts_plain_calls_and_survives_a_reload(clip):
@@ -307,3 +307,13 @@ def test_terms_tell_each_part_and_the_share_of_collapsed_objects(clip):
         "value_distance": pytest.approx(value_distance(values, 2).median().item()),
         "collapsed": 0.25,
     }
+
+
+def test_distance_of_the_values_is_told_without_the_contrastive_loss_too(clip):
+    prediction, target = batch(clip)
+    with_it, without = TCMNLoss(beta=0.1, epsilon=EPSILON), TCMNLoss(beta=0, epsilon=EPSILON)
+    for loss in (with_it, without):
+        loss(prediction, target)
+    contrastive = with_it.terms.pop("contrastive")
+    assert contrastive > 0
+    assert without.terms == with_it.terms

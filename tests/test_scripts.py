@@ -1,5 +1,6 @@
 """The measuring scripts run, and count what they say they count."""
 
+import importlib
 import json
 from pathlib import Path
 
@@ -38,3 +39,29 @@ def test_confidence_is_compared_with_the_truth(tmp_path):
     assert -1 <= result["spearman"] <= 1
     rising = [row["confidence"] for row in result["by_tenths"]]
     assert rising == sorted(rising)
+
+
+def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    study = importlib.import_module("study_ablation")
+
+    def scores(**videos):
+        return {("polyp", name): dict.fromkeys(study.SCORES, j) for name, j in videos.items()}
+
+    found = {
+        "with": [scores(a=80.0, b=60.0), scores(a=82.0, b=70.0)],
+        "without": [scores(a=78.0, b=62.0), scores(a=78.0, b=62.0)],
+    }
+    row = study.compare(found)["polyp"]["jaccard"]
+    assert row["with"] == [70.0, 76.0]
+    assert row["without"] == [70.0, 70.0]
+    assert row["difference_of_each_seed"] == [0.0, 6.0]
+    assert row["difference"]["mean"] == 3.0  # of a: 3, of b: 3
+    assert "interval_95" not in row["difference"]
+
+    lines = ["iteration,cross_entropy,dice,value_distance,collapsed", "20,9,9,9,9"]
+    lines += [f"{20 * i},0.5,0.25,{i / 10},0" for i in range(2, 7)]
+    (tmp_path / "losses.csv").write_text("\n".join(lines))
+    assert study.read_values(tmp_path) == {
+        "cross_entropy": 0.5, "dice": 0.25, "value_distance": 0.4, "collapsed": 0.0
+    }  # fmt: skip
