@@ -7,8 +7,6 @@ import functools
 import hashlib
 import importlib.util
 import json
-import shutil
-import tempfile
 import threading
 import warnings
 from collections.abc import Iterable, Iterator
@@ -27,6 +25,7 @@ from bundle.networks.encoders import FrameFeatures
 from bundle.networks.folding import fold_batch_norm
 from bundle.networks.parts import ChannelsLast, EncodeWithSkips, Memorize, Refine
 from bundle.networks.tcmn import TCMN, aggregate
+from bundle.scratch import written_beside
 from bundle.types import Clip
 
 MOST_COMPILED = 12
@@ -226,9 +225,8 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
             for part, tensors in _calls(plain, clip):
                 inputs[part].append(tuple(x.movedim(1, -1).contiguous().numpy() for x in tensors))
     modules = {name: ChannelsLast(part(plain)) for name, part in PARTS.items()}
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=folder.name, dir=folder.parent))
-    try:
+    with written_beside(folder) as beside:
+        beside.mkdir()
         for name, module in modules.items():
             example = tuple(torch.from_numpy(x) for x in inputs[name][0])
             with torch.no_grad(), warnings.catch_warnings():
@@ -250,10 +248,6 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
             "weights": fingerprint(network), "layout": LAYOUT, "nncf": nncf.__version__
         }  # fmt: skip
         (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-        beside.chmod(0o755)
-        beside.rename(folder)
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
 
 
 def _calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
