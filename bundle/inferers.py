@@ -57,13 +57,15 @@ class VideoInferer(Inferer):
         memory_every: The annotated frame and every so many after it are remembered.
         capacity: Most frames remembered, at least 2; None for no limit (the paper); ``auto`` for
             what half of the device's free memory holds.
-        policy: Which frame goes when memory is full; a name in ``bundle.memory.POLICIES``.
+        policy: Which frame goes when memory is full; a name in ``bundle.memory_policies.POLICIES``.
         working_size: Shorter side, in pixels, at which frames pass through the network; None for
             their own size. Masks come back at the frames' size.
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see ``bundle.devices.autocast``.
         direction: ``both`` ways from each mask, ``forward`` or ``backward``.
         review_below: Frames with an object of less confidence are flagged, see
             ``bundle.confidence``; 0 for none.
+        spatial_prior: Standard deviation of a Gaussian that favours what was remembered at the same
+            place, as a share of the shorter side; None for none (the paper). See ``bundle.memory``.
 
     Raises:
         ValueError: A setting is out of range.
@@ -78,9 +80,17 @@ class VideoInferer(Inferer):
         precision: str = "auto",
         direction: str = "both",
         review_below: float = 0.7,
+        spatial_prior: float | None = None,
     ) -> None:
         self.settings = InferenceSettings(
-            memory_every, capacity, policy, working_size, precision, direction, review_below
+            memory_every,
+            capacity,
+            policy,
+            working_size,
+            precision,
+            direction,
+            review_below,
+            spatial_prior,
         )
 
     def __call__(

@@ -6,13 +6,13 @@ gives its axes: query_BPK.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from bundle.memory_policies import POLICIES, Remembered, droppable
 
 CHUNK_SCORES = 2**22
 """Most affinities (16 MiB in float32) that exist at once, but on CUDA, whose kernel holds none."""
@@ -50,7 +50,8 @@ def read_memory(
     with torch.autocast(query.device.type, enabled=False):
         key_BMK = _key_rows(keys.flatten(2))
         value_BMC = values.flatten(1, 2).flatten(2).mT.float()
-        read_BPC = _attend(query, key_BMK, value_BMC, chunk_scores)
+        scale = 1 / math.sqrt(query.shape[1])
+        read_BPC = _attend(query, key_BMK, value_BMC, scale, chunk_scores)
     read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
     return read.to(values.dtype)
 
@@ -66,10 +67,38 @@ def _key_rows(keys_BKM: Tensor) -> Tensor:
     return F.pad(rows, (0, -rows.shape[-1] % 8))
 
 
+def with_place(
+    key: Float[Tensor, "B K h w"], sigma: float | None
+) -> Float[Tensor, "B K+2 h w"] | Float[Tensor, "B K h w"]:
+    """Key maps with two more channels, by which the distance in the frame adds to that of the keys.
+
+    The weight of a remembered position is thereby multiplied with a Gaussian of its distance from the
+    position that asks.
+
+    Args:
+        sigma: Its standard deviation, as a share of the frame's shorter side; None leaves keys as
+            they are.
+
+    Source:
+        Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
+        remembered position; ours stands still, as an echocardiograph's transducer nearly does.
+    """
+    if sigma is None:
+        return key
+    height, width = key.shape[-2:]
+    # -|a d|^2 / sqrt(K) shall be -d^2 / (2 sigma^2).
+    factor = key.shape[1] ** 0.25 / (math.sqrt(2) * sigma * min(height, width))
+    grid = torch.meshgrid(
+        *(factor * torch.arange(side, device=key.device) for side in (height, width)), indexing="ij"
+    )
+    return torch.cat([key.float(), torch.stack(grid).expand(len(key), -1, -1, -1)], dim=1)
+
+
 def _attend(
     query: Float[Tensor, "B K h w"],
     key_BMK: Tensor,
     value_BMC: Tensor,
+    scale: float,
     chunk_scores: int | None = None,
 ) -> Tensor:
     """(B, P, C), from as many query positions at once as keep the affinities in bounds."""
@@ -77,7 +106,6 @@ def _attend(
         chunk_scores = 0 if query.is_cuda else CHUNK_SCORES
     query_BPK = F.pad(query.flatten(2).mT.float(), (0, 1), value=1.0)
     query_BPK = F.pad(query_BPK, (0, key_BMK.shape[-1] - query_BPK.shape[-1]))
-    scale = 1 / math.sqrt(query.shape[1])
     positions = query_BPK.shape[1]
     rows = positions if chunk_scores == 0 else chunk_scores // (len(query) * key_BMK.shape[1])
     parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
@@ -104,51 +132,6 @@ def _attend_on_cpu(query_BPK: Tensor, key_BMK: Tensor, value_BMC: Tensor, scale:
     return torch.bmm(weight_BPM, value_BMC) / weight_BPM.sum(-1, keepdim=True)
 
 
-@dataclass(frozen=True)
-class Remembered:
-    """What a policy knows of a remembered frame.
-
-    Attributes:
-        time: Rises with each frame that is remembered.
-        prompt: The frame's mask was given; such frames are never dropped.
-        confidence: In the frame's mask, in [0, 1].
-        key: A coarse map of its key, one vector (D,), to tell how alike two frames are.
-    """
-
-    time: int
-    prompt: bool
-    confidence: float
-    key: Float[Tensor, " D"]
-
-
-def drop_oldest(frames: Mapping[int, Remembered]) -> int:
-    """The slot of the frame that was remembered first: prompts and the latest frames stay."""
-    return min(_droppable(frames), key=lambda slot: frames[slot].time)
-
-
-def drop_least_useful(frames: Mapping[int, Remembered]) -> int:
-    """The slot of the frame that adds least: alike to another one, or with a mask of low confidence.
-
-    A frame's worth is the distance of its key to the nearest other one, times its confidence. The
-    latest frame always stays, since the next one will look most like it.
-    """
-    keys = torch.stack([frame.key for frame in frames.values()])
-    distance = torch.cdist(keys[None], keys[None])[0].fill_diagonal_(math.inf)
-    nearest = dict(zip(frames, distance.min(1).values.tolist(), strict=True))
-    slots = _droppable(frames)
-    latest = max(slots, key=lambda slot: frames[slot].time)
-    return min(slots, key=lambda slot: (slot == latest, nearest[slot] * frames[slot].confidence))
-
-
-def _droppable(frames: Mapping[int, Remembered]) -> list[int]:
-    return [slot for slot, frame in frames.items() if not frame.prompt]
-
-
-Policy = Callable[[Mapping[int, Remembered]], int]
-POLICIES: dict[str, Policy] = {"latest": drop_oldest, "useful": drop_least_useful}
-"""What goes when memory is full: name -> (slot -> frame) -> slot to give up."""
-
-
 class MemoryBank:
     """The remembered frames of one video, laid out as the read wants them.
 
@@ -159,10 +142,12 @@ class MemoryBank:
     Args:
         capacity: Most frames kept, at least 2; past it ``policy`` says which goes. Frames whose mask
             was given always stay, with one more, even beyond it. None keeps all (the paper).
-        policy: A name in ``POLICIES``.
+        policy: A name in ``bundle.memory_policies.POLICIES``.
+        spatial_prior: ``sigma`` of ``with_place``: how far objects move, at most, as a share of the
+            frame's shorter side; None for no bound (the paper).
 
     Raises:
-        ValueError: ``capacity`` is below 2 or the policy is unknown.
+        ValueError: ``capacity`` is below 2, the policy is unknown, or the prior is not positive.
 
     Example:
         >>> bank = MemoryBank(capacity=2)
@@ -172,12 +157,21 @@ class MemoryBank:
         (2, torch.Size([1, 1, 16, 4, 4]))
     """
 
-    def __init__(self, capacity: int | None = None, policy: str = "latest") -> None:
+    def __init__(
+        self,
+        capacity: int | None = None,
+        policy: str = "latest",
+        spatial_prior: float | None = None,
+    ) -> None:
         if capacity is not None and capacity < 2:
             raise ValueError(f"capacity must hold the first frame and one more, got {capacity}")
         if policy not in POLICIES:
             raise ValueError(f"unknown memory policy {policy!r}: expected one of {list(POLICIES)}")
-        self.capacity, self.policy = capacity, policy
+        if spatial_prior is not None and not spatial_prior > 0:
+            raise ValueError(
+                f"spatial_prior must be above 0, or null for none, got {spatial_prior}"
+            )
+        self.capacity, self.policy, self.spatial_prior = capacity, policy, spatial_prior
         self.frames: dict[int, Remembered] = {}
         self._shapes: tuple[torch.Size, torch.Size] | None = None
         self._keys: Tensor
@@ -209,19 +203,20 @@ class MemoryBank:
         if self._shapes is None:
             self._shapes = key.shape, value.shape
             self._positions = key.shape[-2] * key.shape[-1]
-            self._make_room(key, value, min(GROWTH, self.capacity or GROWTH))
+            self._scale = 1 / math.sqrt(key.shape[1])
         elif (key.shape, value.shape) != self._shapes:
             raise ValueError(
                 f"frame of key {tuple(key.shape)}, value {tuple(value.shape)} does not fit memory of "
                 f"key {tuple(self._shapes[0])}, value {tuple(self._shapes[1])}; "
                 "use a new MemoryBank for each video"
             )
-        slot = self._free_slot(key, value)
-        rows = slice(slot * self._positions, (slot + 1) * self._positions)
         with torch.autocast(key.device.type, enabled=False), torch.no_grad():
-            self._keys[:, rows] = _key_rows(key.flatten(2))
-            self._values[:, rows] = value.flatten(1, 2).flatten(2).mT.float()
+            keys = _key_rows(with_place(key, self.spatial_prior).flatten(2))
+            values = value.flatten(1, 2).flatten(2).mT.float()
             coarse = F.adaptive_avg_pool2d(key.float(), 4).flatten()
+        slot = self._free_slot(keys, values)
+        rows = slice(slot * self._positions, (slot + 1) * self._positions)
+        self._keys[:, rows], self._values[:, rows] = keys, values
         self.frames[slot] = Remembered(self._added, prompt, confidence, coarse)
         self._added += 1
 
@@ -235,28 +230,26 @@ class MemoryBank:
             raise RuntimeError("memory is empty: add the annotated first frame before reading")
         held = len(self) * self._positions
         with torch.autocast(query.device.type, enabled=False):
-            read_BPC = _attend(query, self._keys[:, :held], self._values[:, :held])
+            read_BPC = _attend(
+                with_place(query, self.spatial_prior),
+                self._keys[:, :held],
+                self._values[:, :held],
+                self._scale,
+            )
         return read_BPC.mT.unflatten(1, self._shapes[1][1:3]).unflatten(-1, query.shape[-2:])
 
-    def _free_slot(self, key: Tensor, value: Tensor) -> int:
+    def _free_slot(self, keys: Tensor, values: Tensor) -> int:
+        """Where a frame with such rows goes; makes room for it."""
         full = self.capacity is not None and len(self) >= self.capacity
-        if full and _droppable(self.frames):
+        if full and droppable(self.frames):
             return POLICIES[self.policy](self.frames)
+        if not self.frames:
+            self._keys, self._values = keys[:, :0], values[:, :0]
         room = self._keys.shape[1] // self._positions
         if len(self) == room:
-            most = 2 * room if self.capacity is None else max(room + 1, self.capacity)
-            self._make_room(key, value, min(2 * room, most))
+            most = math.inf if self.capacity is None else max(room + 1, self.capacity)
+            rows = int(min(2 * room or GROWTH, most)) * self._positions - self._keys.shape[1]
+            self._keys, self._values = (
+                F.pad(held, (0, 0, 0, rows)) for held in (self._keys, self._values)
+            )
         return len(self)
-
-    def _make_room(self, key: Tensor, value: Tensor, frames: int) -> None:
-        batch, channels = key.shape[:2]
-        rows = frames * self._positions
-        width = channels + 1 + -(channels + 1) % 8
-        keys = key.new_zeros((batch, rows, width), dtype=torch.float32)
-        values = value.new_zeros(
-            (batch, rows, value.shape[1] * value.shape[2]), dtype=torch.float32
-        )
-        if self.frames:
-            keys[:, : self._keys.shape[1]] = self._keys
-            values[:, : self._values.shape[1]] = self._values
-        self._keys, self._values = keys, values

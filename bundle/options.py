@@ -89,6 +89,20 @@ def parse_number(value: Any, name: str) -> float:
     raise ValueError(f"--{name} must be a number, got {value!r}")
 
 
+def parse_optional_number(value: Any, name: str) -> float | None:
+    """Read a number or ``null``, which the command line hands over as text.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if parse_text(value) is None:
+        return None
+    try:
+        return parse_number(value, name)
+    except ValueError as error:
+        raise ValueError(f"--{name} must be a number or null, got {value!r}") from error
+
+
 def parse_text(value: Any) -> str | None:
     """Read text, or ``null``, which the command line hands over as text."""
     return None if value is None or str(value).lower() in ("null", "none") else str(value)

@@ -36,11 +36,12 @@ class InferenceSettings:
     precision: str = "auto"
     direction: str = "both"
     review_below: float = 0.7
+    spatial_prior: float | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.capacity, str) and self.capacity != "auto":
             raise ValueError(f"capacity must be a number, null or auto, got {self.capacity!r}")
-        MemoryBank(None if isinstance(self.capacity, str) else self.capacity, self.policy)
+        self.make_bank(None if isinstance(self.capacity, str) else self.capacity)
         if self.memory_every < 1:
             raise ValueError(f"memory_every must be at least 1 frame, got {self.memory_every}")
         if self.working_size is not None and self.working_size < STRIDE:
@@ -55,6 +56,10 @@ class InferenceSettings:
             raise ValueError(f"direction must be one of {list(DIRECTIONS)}, got {self.direction!r}")
         if not 0 <= self.review_below <= 1:
             raise ValueError(f"review_below must be between 0 and 1, got {self.review_below}")
+
+    def make_bank(self, capacity: int | None) -> MemoryBank:
+        """An empty memory of so many frames."""
+        return MemoryBank(capacity, self.policy, self.spatial_prior)
 
 
 class StepResult(NamedTuple):
@@ -146,7 +151,7 @@ class VideoSession:
             if capacity == "auto":
                 capacity = count_that_fits(key, value)
             assert not isinstance(capacity, str)
-            self._bank = MemoryBank(capacity, self.settings.policy)
+            self._bank = self.settings.make_bank(capacity)
         self._bank.add(key, value, prompt=prompt, confidence=confidence)
 
     def _working_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -69,7 +69,10 @@ def carry(
 ) -> tuple[list[float], list[float]]:
     """J and confidence of each frame; 1 where the mask was given."""
     inferer = VideoInferer(
-        working_size=options.working_size, precision=options.precision, **settings
+        working_size=options.working_size,
+        precision=options.precision,
+        spatial_prior=options.spatial_prior or None,
+        **settings,
     )
     given = {i: clip.truth[i] for i in prompts}
     found = list(inferer.stream(clip.frames, given, network))
@@ -98,6 +101,7 @@ def make_parser(document: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
     parser.add_argument("--weights", type=Path, help="models/model.pt by default")
     parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
+    parser.add_argument("--spatial_prior", type=float, default=0.5, help="0 for none")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--every", type=int, default=3, help="of DAVIS, every so many frames")

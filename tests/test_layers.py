@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # A module may import from its own layer (within bundle.data or bundle.networks) and from lower ones.
 LAYERS = [
-    ["bundle.types"],
+    ["bundle.types", "bundle.memory_policies"],
     [
         "bundle.memory",
         "bundle.losses",

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 
 from bundle import memory as memory_module
-from bundle.memory import POLICIES, MemoryBank, read_memory
+from bundle.memory import MemoryBank, read_memory
+from bundle.memory_policies import POLICIES
 
 # T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
 FRAMES, HEIGHT, WIDTH = 3, 2, 3
@@ -235,3 +236,34 @@ def test_a_frame_of_another_shape_is_refused(key, value):
     with pytest.raises(ValueError, match=f"{found} does not fit.*new MemoryBank for each video"):
         bank.add(torch.zeros(key), torch.zeros(value))
     assert len(bank) == 1
+
+
+def test_the_spatial_prior_multiplies_weights_with_a_gaussian_of_the_distance(tensors):
+    keys, values, query = (x.double() for x in tensors)
+    sigma = 0.4
+    bank = MemoryBank(spatial_prior=sigma)
+    for t in range(FRAMES):
+        bank.add(keys[:, :, t].float(), values[:, :, :, t].float())
+    read = bank.read(query.float())
+
+    places = [(y, x) for y in range(HEIGHT) for x in range(WIDTH)]
+    for clip in range(len(keys)):
+        for y, x in places:
+            total, blend = 0.0, 0.0
+            for t in range(FRAMES):
+                for v, u in places:
+                    apart = ((keys[clip, :, t, v, u] - query[clip, :, y, x]) ** 2).sum()
+                    distance = math.hypot(v - y, u - x) / min(HEIGHT, WIDTH)
+                    gaussian = math.exp(-(distance**2) / (2 * sigma**2))
+                    weight = gaussian * math.exp(-apart / math.sqrt(keys.shape[1]))
+                    total += weight
+                    blend = blend + weight * values[clip, :, :, t, v, u]
+            torch.testing.assert_close(read[clip, :, :, y, x], (blend / total).float())
+
+
+def test_a_wide_prior_changes_nothing(tensors):
+    keys, values, query = tensors
+    banks = [MemoryBank(), MemoryBank(spatial_prior=1e4)]
+    for bank in banks:
+        bank.add(keys[:, :, 0], values[:, :, :, 0])
+    torch.testing.assert_close(*(bank.read(query) for bank in banks))

@@ -5,7 +5,13 @@ import sys
 import pytest
 import yaml
 
-from bundle.options import check_command_line, parse_bool, parse_count, print_error
+from bundle.options import (
+    check_command_line,
+    parse_bool,
+    parse_count,
+    parse_optional_number,
+    print_error,
+)
 
 PROGRAM = "/usr/lib/python3/monai/bundle/__main__.py"
 
@@ -136,3 +142,10 @@ def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
     error = FileNotFoundError("no such file: a\nb.avi")
     print_error(FileNotFoundError, error, None)
     assert capsys.readouterr().err == "error: no such file: a\\nb.avi\n"
+
+
+def test_a_number_may_be_null():
+    assert parse_optional_number(0.5, "spatial_prior") == 0.5
+    assert parse_optional_number("null", "spatial_prior") is None
+    with pytest.raises(ValueError, match=r"--spatial_prior must be a number or null, got 'wide'"):
+        parse_optional_number("wide", "spatial_prior")
