@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -64,8 +65,9 @@ def parse_count(value: Any, name: str) -> int | None:
     """
     if value is None or str(value).lower() in ("null", "none"):
         return None
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    number = _read_number(value)
+    if isinstance(number, int) and not isinstance(number, bool):
+        return number
     raise ValueError(f"--{name} must be a whole number or null, got {value!r}")
 
 
@@ -84,8 +86,9 @@ def parse_number(value: Any, name: str) -> float:
     Raises:
         ValueError: It is none.
     """
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
+    number = _read_number(value)
+    if isinstance(number, (int, float)) and not isinstance(number, bool):
+        return float(number)
     raise ValueError(f"--{name} must be a number, got {value!r}")
 
 
@@ -101,6 +104,15 @@ def parse_optional_number(value: Any, name: str) -> float | None:
         return parse_number(value, name)
     except ValueError as error:
         raise ValueError(f"--{name} must be a number or null, got {value!r}") from error
+
+
+def _read_number(value: Any) -> Any:
+    """A number that is written as text, as a number; all else as it is."""
+    for kind in (int, float):
+        if isinstance(value, str):
+            with suppress(ValueError):
+                value = kind(value)
+    return value
 
 
 def parse_text(value: Any) -> str | None:

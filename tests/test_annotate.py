@@ -14,7 +14,7 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 from scipy import ndimage
 
-from bundle.annotate.__main__ import make_address
+from bundle.annotate.__main__ import make_address, parse_arguments, settings_of
 from bundle.annotate.desk import Desk, pick_upload
 from bundle.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
 from bundle.annotate.marks import MarkedObject
@@ -649,9 +649,11 @@ class TestDesk:
 
 class TestModel:
     def test_options_replace_what_the_config_has(self):
-        model = load_model({"device": "cpu", "working_size": 96, "capacity": "auto"})
+        arguments = "--device cpu --working_size 96 --capacity auto --spatial_prior 0.15"
+        model = load_model(settings_of(parse_arguments(arguments.split())))
         assert model.inferer.settings.working_size == 96
         assert model.inferer.settings.capacity == "auto"
+        assert model.inferer.settings.spatial_prior == 0.15
         assert model.inferer.settings.review_below == 0.7
         assert model.device == torch.device("cpu")
 

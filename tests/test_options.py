@@ -126,13 +126,13 @@ def test_a_switch_is_true_or_false(value):
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("null", None), ("None", None), (None, None), (20, 20)]
+    ("text", "value"), [("null", None), ("None", None), (None, None), (20, 20), ("20", 20)]
 )
 def test_counts_may_be_null(text, value):
     assert parse_count(text, "capacity") == value
 
 
-@pytest.mark.parametrize("text", ["many", 2.5, True])
+@pytest.mark.parametrize("text", ["many", "2.5", 2.5, True])
 def test_other_counts_are_refused(text):
     with pytest.raises(ValueError, match="--capacity must be a whole number or null, got"):
         parse_count(text, "capacity")
@@ -146,6 +146,7 @@ def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
 
 def test_a_number_may_be_null():
     assert parse_optional_number(0.5, "spatial_prior") == 0.5
+    assert parse_optional_number("0.15", "spatial_prior") == 0.15
     assert parse_optional_number("null", "spatial_prior") is None
     with pytest.raises(ValueError, match=r"--spatial_prior must be a number or null, got 'wide'"):
         parse_optional_number("wide", "spatial_prior")

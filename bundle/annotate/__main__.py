@@ -33,6 +33,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--memory_every", type=int, help="frames: every so many are remembered")
     parser.add_argument("--capacity", help="most frames remembered: a number, auto or null")
     parser.add_argument(
+        "--spatial_prior",
+        help="how far to look for what is remembered, of the shorter side, or null",
+    )
+    parser.add_argument(
         "--review_below", type=float, help="confidence below which a frame is marked"
     )
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
@@ -42,6 +46,14 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--token", action="store_true", help="ask for a token here as well")
     parser.add_argument("--no_browser", action="store_true", help="only print the address")
     return parser.parse_args(arguments)
+
+
+def settings_of(options: argparse.Namespace) -> dict[str, object]:
+    """What was given of the values in ``configs/inference.yaml``."""
+    names = (
+        "weights", "device", "working_size", "memory_every", "capacity", "spatial_prior", "review_below"
+    )  # fmt: skip
+    return {name: value for name in names if (value := getattr(options, name)) is not None}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,9 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
     from bundle.annotate.model import load_model
     from bundle.annotate.server import bind, make_app, make_server
 
-    names = ("weights", "device", "working_size", "memory_every", "capacity", "review_below")
-    given = {name: getattr(options, name) for name in names}
-    desk = Desk(load_model({name: value for name, value in given.items() if value is not None}))
+    desk = Desk(load_model(settings_of(options)))
     try:
         if options.video is not None:
             desk.open(options.video, options.mask)
