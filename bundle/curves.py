@@ -92,7 +92,8 @@ def _draw_losses(panels: Sequence[Axes], tables: Sequence[Path]) -> None:
                 _draw(axes, table.get(name, []), f"C{number}", label)
         if len(tables) > 1:
             over = panels[0].get_xaxis_transform()
-            panels[0].text(begin, 0.02, f" {path.stem}", transform=over, parse_math=False)
+            stage_name = path.stem.removeprefix("losses_")
+            panels[0].text(begin, 0.02, f" {stage_name}", transform=over, parse_math=False)
         begin = table.get("iteration", [(begin, 0.0)])[-1][0]
     panels[-1].set_xlabel("iteration")
     for axes in panels:

@@ -64,16 +64,20 @@ def jaccard(found: LabelMap, truth: LabelMap) -> float:
     return np.count_nonzero(found & truth) / union if union else 1.0
 
 
-def carry(
-    clip: Clip, prompts: Sequence[int], network: TCMN, options: argparse.Namespace, **settings: Any
-) -> tuple[list[float], list[float]]:
-    """J and confidence of each frame; 1 where the mask was given."""
-    inferer = VideoInferer(
+def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
+    return VideoInferer(
         working_size=options.working_size,
         precision=options.precision,
         spatial_prior=options.spatial_prior or None,
         **settings,
     )
+
+
+def carry(
+    clip: Clip, prompts: Sequence[int], network: TCMN, options: argparse.Namespace, **settings: Any
+) -> tuple[list[float], list[float]]:
+    """J and confidence of each frame; 1 where the mask was given."""
+    inferer = make_inferer(options, **settings)
     given = {i: clip.truth[i] for i in prompts}
     found = list(inferer.stream(clip.frames, given, network))
     scores = [jaccard(r.labels, truth) for r, truth in zip(found, clip.truth, strict=True)]

@@ -18,12 +18,11 @@ from study_clips import (
     interval,
     jaccard,
     load_network,
+    make_inferer,
     make_parser,
     read_clips,
     run,
 )
-
-from bundle.inferers import VideoInferer
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -35,7 +34,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     gains: dict[str, list[float]] = {"suggested": [], "random": [], "middle": []}
     rows = {}
     for clip in read_clips(options):
-        inferer = VideoInferer(working_size=options.working_size, precision=options.precision)
+        inferer = make_inferer(options)
         work = inferer.open(clip.frames, {0: clip.truth[0]}, network)
         list(work.run())
         before = _all_scores(work.result, clip)
