@@ -47,7 +47,7 @@ test-floors: $(FLOOR_VENV)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 # The shipped weights anew, in WEIGHTS; see docs/training.md. Called again, it goes on where it was.
-#   make weights DATA=folder_of_data_sets TRUNKS=folder_of_trunks OPTIONS="--device cuda --batch_size 8"
+#   make weights DATA=folder_of_data_sets TRUNKS=folder_of_trunks OPTIONS="--batch_size 8"
 DATA ?= data
 TRUNKS ?= trunks
 WEIGHTS ?= output/weights
