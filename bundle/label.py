@@ -77,6 +77,7 @@ class PaintedFrameTask(InferTask):
             "direction": list(DIRECTIONS),
             "reference_frame": -1,
             "use_all_painted": False,
+            "spatial_prior": -1.0,
         }
         super().__init__(kind, {"object": 1}, 3, DESCRIPTION, options)
         self.model, self.datastore, self.stored_label = model, datastore, stored_label
@@ -99,7 +100,7 @@ class PaintedFrameTask(InferTask):
         opened = time.perf_counter()
         # Its frames are read while they are segmented: this is where a damaged one is found.
         with understandable({str(request["image"]): "the video"}):
-            path, answer = self._segment(prompts, network, RequestOptions.read(request).direction)
+            path, answer = self._segment(prompts, network, RequestOptions.read(request))
         answer["latencies"] = {
             "open": round(opened - begin, 3),
             "infer": round(time.perf_counter() - opened, 3),
@@ -114,14 +115,14 @@ class PaintedFrameTask(InferTask):
         return path, answer
 
     def _segment(
-        self, prompts: Prompts, network: VideoNetwork, direction: str
+        self, prompts: Prompts, network: VideoNetwork, options: RequestOptions
     ) -> tuple[str, dict[str, Any]]:
         video, annotations = prompts
         confidence: dict[int, dict[int, float]] = {}
         review, ids = [], set[int]()
         with tempfile.TemporaryDirectory() as folder:
             writer = NiftiWriter(Path(folder), video, ())
-            for result in self.model.inferer.run(prompts, network, direction):
+            for result in self.model.inferer.run(prompts, network, options):
                 writer.write(Segmented(result.frame, UNSEEN, result.labels))
                 confidence[result.frame] = dict(result.confidence)
                 ids |= set(result.confidence)

@@ -7,9 +7,10 @@ volume. Files list x first, frames are (H, W) = (y, x).
 
 import copy
 import importlib.util
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -23,7 +24,7 @@ from bundle.data.video import VideoSource, open_video, read_annotations
 from bundle.data.volumes import is_single_image, open_volume
 from bundle.frame_results import FrameResult
 from bundle.inferers import VideoInferer
-from bundle.sessions import DIRECTIONS
+from bundle.sessions import DIRECTIONS, InferenceSettings
 from bundle.types import LabelMap
 from bundle.video_access import FrameList
 
@@ -52,11 +53,13 @@ class RequestOptions:
         direction: ``both`` ways from the painted frame, ``forward`` or ``backward``.
         reference_frame: The painted frame to start from, from 0; None for the only one.
         use_all_painted: Start from all painted frames, where there are several.
+        spatial_prior: Of ``VideoInferer``; 0 for none, None for the server's own.
     """
 
     direction: str = "both"
     reference_frame: int | None = None
     use_all_painted: bool = False
+    spatial_prior: float | None = None
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> "RequestOptions":
@@ -64,7 +67,7 @@ class RequestOptions:
         given = {
             name: value[0] if isinstance(value, (list, tuple)) else value
             for name, value in request.items()
-            if name in ("direction", "reference_frame", "use_all_painted")
+            if name in ("direction", "reference_frame", "use_all_painted", "spatial_prior")
             and value not in ("", None)
         }
         direction = str(given.get("direction", "both"))
@@ -76,8 +79,27 @@ class RequestOptions:
             refuse(
                 f"reference_frame is {given['reference_frame']!r}: give a frame's number, from 0"
             )
+        try:
+            prior = float(given.get("spatial_prior", -1))
+        except (TypeError, ValueError):
+            prior = math.nan
+        if not math.isfinite(prior):
+            refuse(
+                f"spatial_prior is {given['spatial_prior']!r}: give a share of the frame's shorter "
+                "side such as 0.15, 0 for none, or -1 for the server's own"
+            )
         all_painted = str(given.get("use_all_painted", False)).lower() == "true"
-        return cls(direction, None if frame < 0 else frame, all_painted)
+        return cls(
+            direction,
+            None if frame < 0 else frame,
+            all_painted,
+            None if prior < 0 else prior,
+        )
+
+    def applied_to(self, settings: InferenceSettings) -> InferenceSettings:
+        """The settings of an inferer, with what the request chose instead."""
+        prior = settings.spatial_prior if self.spatial_prior is None else self.spatial_prior or None
+        return replace(settings, direction=self.direction, spatial_prior=prior)
 
 
 class Prompts(NamedTuple):
@@ -232,7 +254,7 @@ class OpenRequestd(Transform):
             "affine": affine,
             "original_affine": affine.numpy(),
             "spatial_shape": np.array([video.width, video.height, video.frame_count]),
-            "direction": RequestOptions.read(data).direction,
+            "request_options": asdict(RequestOptions.read(data)),
         }
         image = MetaTensor(torch.from_numpy(clip), meta=meta)
         # A video file has a suffix that no label volume can have.
@@ -257,23 +279,25 @@ class RequestInferer(VideoInferer):
         annotations = {int(t): (clip[3:, ..., t] * numbers).max(axis=0) for t in painted}
         frames = [clip[:3, ..., t].transpose(1, 2, 0) for t in range(clip.shape[-1])]
         device = next(network.parameters()).device
-        results = self.towards(str(meta.get("direction", self.settings.direction))).stream(
-            FrameList(frames), annotations, network, device
-        )
+        chosen = meta.get("request_options")
+        inferer = self if chosen is None else self.with_options(RequestOptions(**chosen))
+        results = inferer.stream(FrameList(frames), annotations, network, device)
         labels = np.stack([result.labels for result in results], axis=-1)
         return torch.from_numpy(labels)[None, None]
 
-    def towards(self, direction: str) -> "RequestInferer":
-        """The same, in another direction."""
+    def with_options(self, options: RequestOptions) -> "RequestInferer":
+        """The same, with what a request chose."""
         other = copy.copy(self)
-        other.settings = replace(self.settings, direction=direction)
+        other.settings = options.applied_to(self.settings)
         return other
 
-    def run(self, prompts: Prompts, network: Any, direction: str) -> Iterator[FrameResult]:
+    def run(
+        self, prompts: Prompts, network: Any, options: RequestOptions
+    ) -> Iterator[FrameResult]:
         """The results of a request, frame by frame, without holding the video in memory."""
         device = next(network.parameters()).device
         video, annotations = prompts
-        return self.towards(direction).stream(video, annotations, network, device)
+        return self.with_options(options).stream(video, annotations, network, device)
 
 
 class RestoreLabeld(Transform):

@@ -277,6 +277,17 @@ def test_direction_leaves_the_other_side_empty(server, tmp_path):
     assert not np.asarray(backward.dataobj)[..., 4:].any()
 
 
+def test_a_prior_of_the_request_s_own(server, tmp_path):
+    mask = paint(tmp_path / "mask.nii.gz", 0)
+    answers = {
+        prior: np.asarray(server.infer("tcmn", "echo0", mask, spatial_prior=prior)[0].dataobj)
+        for prior in (-1, 0.5, 0.01)
+    }
+    # The server's own is 0.5; 0.01 looks at the same place alone.
+    np.testing.assert_array_equal(answers[-1], answers[0.5])
+    assert (answers[0.01] != answers[0.5]).any()
+
+
 def test_one_of_several_painted_frames(server, tmp_path):
     both = paint(tmp_path / "both.nii.gz", 1, 4)
     alone = paint(tmp_path / "alone.nii.gz", 4)
@@ -432,6 +443,7 @@ def test_bad_requests_get_a_message_and_the_server_lives_on(server, tmp_path):
         ),
         ("echo0", good, {"reference_frame": 4}, 400, "nothing is painted on frame 4"),
         ("echo0", good, {"direction": "sideways"}, 400, "choose one of both, forward, backward"),
+        ("echo0", good, {"spatial_prior": "near"}, 400, "spatial_prior is 'near'"),
     ]
     for image, mask, params, status, message in cases:
         with pytest.raises(MONAILabelClientException) as caught:
@@ -699,6 +711,7 @@ def test_what_slicer_is_told(ours):
     config = models["tcmn"]["config"]
     assert config["direction"][0] == "both"
     assert config["reference_frame"] == -1
+    assert config["spatial_prior"] == -1
     assert list(ours.info["trainers"]) == ["tcmn"]
     assert "lowest_confidence" in ours.info["strategies"]
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -59,20 +60,21 @@ def test_a_request_becomes_a_clip_that_stands_upright(video, tmp_path):
     )
     assert not clip[3, ..., 0].any()
     assert data["object_ids"] == [7]
-    assert clip.meta["direction"] == "forward"
+    assert RequestOptions(**clip.meta["request_options"]) == RequestOptions("forward")
     assert tuple(clip.meta["spatial_shape"]) == (X, Y, T)
     np.testing.assert_allclose(clip.meta["original_affine"], np.diag([-0.5, 0.7, 1, 1]))
 
 
-@pytest.mark.parametrize("direction", ["both", "backward"])
-def test_a_clip_gives_what_the_video_gives(direction, video, tmp_path):
+@pytest.mark.parametrize(("direction", "prior"), [("both", None), ("backward", 0.1)])
+def test_a_clip_gives_what_the_video_gives(direction, prior, video, tmp_path):
     torch.manual_seed(3)
     network = TCMN("resnet18", "resnet18", 8, 8, (8, 8, 8)).eval()
     network.decoder.predict.weight.data *= 40
     mask = paint(tmp_path / "mask.nii.gz", f2=5)
-    request = {"image": video, "label": mask, "direction": direction}
+    request = {"image": video, "label": mask, "direction": direction, "spatial_prior": prior}
     inferer = RequestInferer(precision="float32")
-    expected = [r.labels for r in inferer.run(read_request(request), network, direction)]
+    options = RequestOptions(direction, spatial_prior=prior)
+    expected = [r.labels for r in inferer.run(read_request(request), network, options)]
     data = OpenRequestd()(request)
     data["pred"] = inferer(data["image"][None], network)[0]
     found = RestoreLabeld()(data)["pred"]
@@ -96,6 +98,18 @@ def test_options_of_a_client_that_hands_back_the_menu():
         RequestOptions.read({"direction": "up"})
     with pytest.raises(REFUSED, match="reference_frame is 'two': give a frame's number"):
         RequestOptions.read({"reference_frame": "two"})
+    for wrong in ("near", "nan"):
+        with pytest.raises(REFUSED, match=f"spatial_prior is '{wrong}': give a share of"):
+            RequestOptions.read({"spatial_prior": wrong})
+
+
+@pytest.mark.parametrize(
+    ("sent", "used"), [({}, 0.5), ({"spatial_prior": -1}, 0.5), ({"spatial_prior": "0.15"}, 0.15),
+                       ({"spatial_prior": 0}, None)]
+)  # fmt: skip
+def test_a_request_may_choose_the_prior(sent, used):
+    settings = RequestInferer(spatial_prior=0.5).settings
+    assert RequestOptions.read(sent).applied_to(settings) == replace(settings, spatial_prior=used)
 
 
 def test_which_painted_frame_counts():
