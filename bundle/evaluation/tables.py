@@ -167,10 +167,13 @@ def _told_settings(settings: Mapping[str, Any]) -> list[str]:
         return []
     size = settings["working_size"]
     seen = "at their own size" if size is None else f"at a shorter side of {size} pixels"
+    prior = settings["spatial_prior"]
+    place = "no spatial prior" if prior is None else f"spatial prior {prior:g}"
     return [
         "",
         f"Weights `{settings['weights']}` (SHA-256 {settings['weights_sha256'][:12]}), frames {seen}, "
-        f"one of {settings['memory_every']} remembered, computed in {settings['computed_in']}.",
+        f"one of {settings['memory_every']} remembered, {place}, computed in "
+        f"{settings['computed_in']}.",
     ]
 
 
