@@ -22,13 +22,8 @@ from bundle.label_model import (
     name_to_device,
     of_monailabel,
 )
-from bundle.label_requests import (
-    Prompts,
-    RequestOptions,
-    read_request,
-    refuse,
-    understandable,
-)
+from bundle.label_options import RequestOptions, refuse
+from bundle.label_requests import Prompts, read_request, understandable
 from bundle.label_uploads import (
     SUFFIXES,
     FrameSessions,

@@ -13,7 +13,8 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.data.volumes import source_name
-from bundle.label_requests import RequestInferer, refuse
+from bundle.label_options import refuse
+from bundle.label_requests import RequestInferer
 from bundle.networks.quantized import optimize
 from bundle.networks.tcmn import VideoNetwork, load_weights
 from bundle.scratch import written_beside

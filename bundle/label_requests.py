@@ -6,13 +6,11 @@ volume. Files list x first, frames are (H, W) = (y, x).
 """
 
 import copy
-import importlib.util
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,82 +22,13 @@ from bundle.data.video import VideoSource, open_video, read_annotations
 from bundle.data.volumes import is_single_image, open_volume
 from bundle.frame_results import FrameResult
 from bundle.inferers import VideoInferer
-from bundle.sessions import DIRECTIONS, InferenceSettings
+from bundle.label_options import RequestOptions, refuse
 from bundle.types import LabelMap
 from bundle.video_access import FrameList
 
 SCRIBBLES = "foreground_scribbles", "background_scribbles"
 """Segments that 3D Slicer's Scribbles pane paints on: what to add to the selected one, to remove."""
 VOLUMES = NIFTI_SUFFIXES + META_SUFFIXES
-
-
-def refuse(message: str, status: int = 400) -> NoReturn:
-    """Turn a request down with a message that reaches whoever made it.
-
-    Raises:
-        HTTPException: In a server, which answers with it and lives on.
-        ValueError: Elsewhere.
-    """
-    if importlib.util.find_spec("fastapi"):
-        raise importlib.import_module("fastapi").HTTPException(status, message)
-    raise ValueError(message)
-
-
-@dataclass(frozen=True)
-class RequestOptions:
-    """What a user can choose for a request.
-
-    Attributes:
-        direction: ``both`` ways from the painted frame, ``forward`` or ``backward``.
-        reference_frame: The painted frame to start from, from 0; None for the only one.
-        use_all_painted: Start from all painted frames, where there are several.
-        spatial_prior: Of ``VideoInferer``; 0 for none, None for the server's own.
-    """
-
-    direction: str = "both"
-    reference_frame: int | None = None
-    use_all_painted: bool = False
-    spatial_prior: float | None = None
-
-    @classmethod
-    def read(cls, request: Mapping[str, Any]) -> "RequestOptions":
-        """Of a request; a list of choices, which a client hands back as it was, is its first."""
-        given = {
-            name: value[0] if isinstance(value, (list, tuple)) else value
-            for name, value in request.items()
-            if name in ("direction", "reference_frame", "use_all_painted", "spatial_prior")
-            and value not in ("", None)
-        }
-        direction = str(given.get("direction", "both"))
-        if direction not in DIRECTIONS:
-            refuse(f"direction is {direction!r}: choose one of {', '.join(DIRECTIONS)}")
-        try:
-            frame = int(given.get("reference_frame", -1))
-        except (TypeError, ValueError):
-            refuse(
-                f"reference_frame is {given['reference_frame']!r}: give a frame's number, from 0"
-            )
-        try:
-            prior = float(given.get("spatial_prior", -1))
-        except (TypeError, ValueError):
-            prior = math.nan
-        if not math.isfinite(prior):
-            refuse(
-                f"spatial_prior is {given['spatial_prior']!r}: give a share of the frame's shorter "
-                "side such as 0.15, 0 for none, or -1 for the server's own"
-            )
-        all_painted = str(given.get("use_all_painted", False)).lower() == "true"
-        return cls(
-            direction,
-            None if frame < 0 else frame,
-            all_painted,
-            None if prior < 0 else prior,
-        )
-
-    def applied_to(self, settings: InferenceSettings) -> InferenceSettings:
-        """The settings of an inferer, with what the request chose instead."""
-        prior = settings.spatial_prior if self.spatial_prior is None else self.spatial_prior or None
-        return replace(settings, direction=self.direction, spatial_prior=prior)
 
 
 class Prompts(NamedTuple):
@@ -291,9 +220,7 @@ class RequestInferer(VideoInferer):
         other.settings = options.applied_to(self.settings)
         return other
 
-    def run(
-        self, prompts: Prompts, network: Any, options: RequestOptions
-    ) -> Iterator[FrameResult]:
+    def run(self, prompts: Prompts, network: Any, options: RequestOptions) -> Iterator[FrameResult]:
         """The results of a request, frame by frame, without holding the video in memory."""
         device = next(network.parameters()).device
         video, annotations = prompts

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from bundle.label_model import of_monailabel
-from bundle.label_requests import refuse
+from bundle.label_options import refuse
 
 LocalDatastore: Any = of_monailabel("datastore.local", "LocalDatastore")
 Sessions: Any = of_monailabel("utils.sessions", "Sessions")

@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from bundle.label_model import ServedModel
+from bundle.label_options import RequestOptions
 from bundle.label_requests import read_request
 from bundle.networks import TCMN
 from tests.tiny import NETWORK
@@ -53,7 +54,7 @@ def ask(tmp_path):
         for path, volume in zip(paths, (values, mask), strict=True):
             nib.save(nib.Nifti1Image(volume.astype(np.uint8), np.eye(4)), path)
         prompts = read_request({"image": str(paths[0]), "label": str(paths[1])})
-        return served.inferer.run(prompts, served.network("cpu"), "both")
+        return served.inferer.run(prompts, served.network("cpu"), RequestOptions())
 
     return begin
 

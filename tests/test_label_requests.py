@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
+from bundle.label_options import RequestOptions
 from bundle.label_requests import (
     OpenRequestd,
     RequestInferer,
-    RequestOptions,
     RestoreLabeld,
     choose_frames,
     read_request,

@@ -40,6 +40,7 @@ LAYERS = [
         "bundle.label",
         "bundle.label_guard",
         "bundle.label_model",
+        "bundle.label_options",
         "bundle.label_requests",
         "bundle.label_uploads",
         "bundle.annotate",
