@@ -28,6 +28,7 @@ TINY_TRAINING = OPTIONS | {
     "val_interval": 1,
     "workers": 0,
     "threads": 1,
+    "device": "cpu",
     "precision": "float32",
 }
 
