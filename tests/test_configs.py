@@ -62,7 +62,8 @@ def data(tmp_path_factory):
         for shift, moment in enumerate(("ED", "ES")):
             labels = np.zeros((40, 48), np.uint8)
             labels[10 + shift : 20, 8:16], labels[20:28, 8:16], labels[28:36, 8:16] = 1, 2, 3
-            for name, pixels in (("", 60 * labels), ("_gt", labels)):
+            picture = np.where(labels == 1, 20, 90 + 30 * labels)  # a dark chamber
+            for name, pixels in (("", picture.astype(np.uint8)), ("_gt", labels)):
                 image = nib.Nifti1Image(pixels, np.eye(4))
                 nib.save(image, folder / f"{patient}_4CH_{moment}{name}.nii.gz")
         table = root / "CAMUS" / "database_split" / f"subgroup_{split}.txt"

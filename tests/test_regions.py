@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from bundle.data.frames import read_frames, read_masks
 from bundle.data.records import FrameOf, Video
-from bundle.data.regions import find_regions, regions
+from bundle.data.regions import basins, find_basins, find_regions, regions
 
 HEIGHT, WIDTH = 120, 160
 y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -77,6 +77,68 @@ def test_regions_keep_to_edges(axis):
 
 def test_a_flat_picture_is_cut_too():
     assert find_regions(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), 10).max() >= 5
+
+
+# Dark basins
+
+
+def make_chambers(scale=1):
+    """Two dark ellipses, one twice as large, and a small one, in a brighter sector; their masks."""
+    y, x = np.mgrid[: 224 * scale, : 224 * scale] / scale
+    sector = (y < 210) & (np.abs(x - 112) < 0.6 * y + 8)
+    masks = [
+        (y - 90) ** 2 / 40**2 + (x - 112) ** 2 / 22**2 < 1,
+        (y - 165) ** 2 / 20**2 + (x - 135) ** 2 / 22**2 < 1,
+        (y - 165) ** 2 / 6**2 + (x - 75) ** 2 / 6**2 < 1,
+    ]
+    grey = np.where(np.any(masks, axis=0), 25, 120) * sector
+    speckle = np.random.RandomState(0).uniform(0.7, 1.3, grey.shape)
+    picture = np.clip(grey * speckle, 0, 255).astype(np.uint8)
+    return np.repeat(picture[..., None], 3, axis=2), masks, sector
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_basins_are_the_chambers_alone(scale):
+    picture, (large, small, tiny), sector = make_chambers(scale)
+    labels = find_basins(picture)
+    assert labels.dtype == np.uint8
+    assert labels.max() == 2
+    for i, chamber in ((1, large), (2, small)):
+        found = labels == i
+        assert (found & chamber).sum() / (found | chamber).sum() > 0.75
+    assert not labels[tiny].any()  # less than a hundredth of the picture
+    assert not labels[~sector].any()
+
+
+def test_a_basin_has_no_hole_where_something_bright_lies_in_it():
+    picture, (large, *_), _ = make_chambers()
+    picture[88:92, 110:114] = 200
+    found = find_basins(picture) == 1
+    assert found[88:92, 110:114].all()
+    assert (found & large).sum() / (found | large).sum() > 0.7
+
+
+@pytest.mark.parametrize("level", [0, 90])
+def test_a_picture_of_one_grey_has_no_basin(level):
+    assert not find_basins(np.full((HEIGHT, WIDTH, 3), level, np.uint8)).any()
+
+
+@pytest.mark.parametrize("side", [1, 7, 30])
+def test_pictures_too_small_for_basins(side):
+    assert find_basins(make_picture()[:side, : side + 1]).shape == (side, side + 1)
+
+
+def test_pictures_without_basin_are_left_out(tmp_path):
+    frames = (tmp_path / "chambers.png", tmp_path / "flat.png")
+    Image.fromarray(make_chambers()[0]).save(frames[0])
+    Image.fromarray(np.full((224, 224, 3), 90, np.uint8)).save(frames[1])
+    video = Video("v", frames, dict.fromkeys((0, 1), tmp_path / "unread.png"), {1: "x"}, "v")
+    (one,) = basins([video], tmp_path / "cache")
+    assert one.frames == frames[:1]
+    assert read_masks(one, [0])[0].max() == 2
+    # Superpixels of the same data set lie beside them.
+    assert len(regions([video], tmp_path / "cache")) == 2
+    assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
 # Data sets

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from monai.transforms import Compose
 from scipy import ndimage
 
-from bundle.data.transforms import RandColourClipd, RandDeformClipd, rotation
+from bundle.data.transforms import RandColourClipd, RandDeformClipd, RandGainClipd, rotation
 
 STRENGTH = {"still": 0.0, "weak": 0.3, "full": 1.0}
 
@@ -144,6 +144,46 @@ def test_at_strength_zero_a_static_clip_stays_static():
         assert torch.equal(out["label"][..., 0], out["label"][..., t])
 
 
+MOTIONLESS = {"frame_rotate": 0, "frame_scale": 0, "frame_shear": 0, "frame_shift": 0, "spline": 0}
+
+
+def test_a_pulse_swells_and_shrinks_the_object_about_its_middle():
+    clip = make_clip(96, 96, "full", frames=40)
+    y, x = np.mgrid[:96, :96]
+    disk = (y - 47.5) ** 2 + (x - 47.5) ** 2 < 16**2
+    clip["label"] = torch.from_numpy(disk).long()[None, ..., None].repeat(1, 1, 1, 40)
+    pulses = 0
+    for seed in range(8):
+        out = deform(clip, seed, size=96, pulse=0.4, **PLAIN, **MOTIONLESS)
+        areas = out["label"].sum((0, 1, 2)).float() / disk.sum()
+        pulses += bool((areas != 1).any())
+        if not (areas != 1).any():
+            assert torch.equal(out["label"], clip["label"])
+            continue
+        assert areas.min() < 0.8
+        assert areas.max() > 1.2
+        assert areas.max() < 1 / (1 - 0.4) ** 2
+        middles = [ndimage.center_of_mass(frame.numpy()) for frame in out["label"][0].unbind(-1)]
+        np.testing.assert_allclose(middles, 47.5, atol=0.5)
+        # It fades: the corners stay where they are.
+        for t in range(40):
+            torch.testing.assert_close(
+                out["image"][:, 0, 0, t], clip["image"][:, 0, 0, t], atol=0.07, rtol=0
+            )
+    assert 1 <= pulses <= 7  # half of the clips
+
+
+def test_a_pulse_folds_nothing_over():
+    """Distances from the middle keep their order, so no place is shown twice."""
+    transform = RandDeformClipd(64, STRENGTH, pulse=0.95, **PLAIN, **MOTIONLESS)
+    transform.set_random_state(seed=0)
+    window = torch.tensor([[32.0, 0, 32], [0, 32, 32]])
+    middle = torch.tensor([32.0, 32.0])
+    for _ in range(20):
+        grid = transform._frame_grid(window, (64, 64), 1.0, middle, 10.0)
+        assert (grid[32, 32:].norm(dim=-1).diff() > 0).all()
+
+
 @pytest.mark.parametrize("size", [24, (16, 30), (30, 16)])
 @pytest.mark.parametrize("shape", [(48, 90), (90, 48)])
 def test_windows_stay_in_the_frame(shape, size):
@@ -241,3 +281,59 @@ def test_grey_clips_have_equal_channels():
     out = RandColourClipd(grey=1.0).set_random_state(seed=0)(make_clip())["image"]
     torch.testing.assert_close(out[0], out[1])
     torch.testing.assert_close(out[0], out[2])
+
+
+# Light that changes
+
+
+def lit(clip, seed, gain=1.0):
+    transform = RandGainClipd(STRENGTH, gain)
+    transform.set_random_state(seed=seed)
+    return transform(clip)
+
+
+def test_the_object_brightens_and_darkens_smoothly_and_frame_by_frame():
+    clip = make_clip(60, 60, "full", frames=12)
+    clip["image"] = torch.full_like(clip["image"], 0.1)  # bright parts have room to grow
+    mask = clip["label"][0, ..., 0] > 0
+    changed = 0
+    for seed in range(12):
+        out = lit(clip, seed)
+        assert torch.equal(out["label"], clip["label"])
+        if torch.equal(out["image"], clip["image"]):
+            continue
+        changed += 1
+        logs = (out["image"] / clip["image"]).log()[0]
+        inside = logs[mask].mean(0)
+        assert inside.min() < -0.2
+        assert inside.max() > 0.2
+        assert logs.abs().max() <= 3  # three bumps of 1 at most
+        # No edge at the object's border gives it away.
+        steps = torch.cat([logs.diff(dim=0).flatten(), logs.diff(dim=1).flatten()])
+        assert steps.abs().max() < 0.4
+    assert 2 <= changed <= 10  # half of the clips
+
+
+@pytest.mark.parametrize(("kind", "most"), [("still", 0.0), ("weak", 0.9), ("full", 3.0)])
+def test_light_changes_by_the_strength_of_the_kind(kind, most):
+    clip = make_clip(kind=kind)
+    clip["image"] = torch.full_like(clip["image"], 0.04)
+    logs = torch.stack([(lit(clip, seed)["image"] / 0.04).log() for seed in range(8)]).abs()
+    assert logs.max() <= most + 1e-5
+    assert logs.max() >= 0.3 * most
+
+
+def test_light_stays_in_range_and_follows_the_random_state():
+    clip = make_clip()
+    outs = [lit(clip, seed, gain=4.0)["image"] for seed in (3, 3, 4, 5)]
+    assert torch.equal(outs[0], outs[1])
+    assert any(not torch.equal(outs[0], other) for other in outs[2:])
+    assert all(out.min() >= 0 and out.max() <= 1 for out in outs)
+
+
+def test_light_of_an_object_that_leaves_and_of_none():
+    clip = make_clip(frames=3)
+    clip["label"][..., 2] = 0
+    assert all(lit(clip, seed)["image"].isfinite().all() for seed in range(6))
+    clip["label"][:] = 0
+    assert all(torch.equal(lit(clip, seed)["image"], clip["image"]) for seed in range(6))

@@ -4,6 +4,7 @@ A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image
 draw by construction: one sampling grid serves both.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -37,9 +38,11 @@ class RandDeformClipd(RandomizableTransform):
         frame_shift: Most shift per frame, in shorter window sides.
         spline: Probability of the spline warp per frame.
         spline_sigma: Standard deviation of its control points' shifts, in shorter window sides.
+        pulse: Most relative swelling or shrinking per frame of an object, which fades with the
+            distance from its middle, as a chamber's that fills and empties. Half of the clips.
 
     Source:
-        Values: STCN, arXiv:2106.05210, appendix.
+        Values: STCN, arXiv:2106.05210, appendix; the pulse is ours.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class RandDeformClipd(RandomizableTransform):
         frame_shift: float = 0.1,
         spline: float = 0.33,
         spline_sigma: float = 0.02,
+        pulse: float = 0.0,
     ) -> None:
         super().__init__()
         self.size: tuple[int, int] = ensure_tuple_rep(size, 2)
@@ -65,14 +69,17 @@ class RandDeformClipd(RandomizableTransform):
         self.frame_rotate, self.frame_scale = frame_rotate, frame_scale
         self.frame_shear, self.frame_shift = frame_shear, frame_shift
         self.spline, self.spline_sigma = spline, spline_sigma
+        self.pulse = pulse
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image, label = data["image"], data["label"]
         strength = self.strength[data["kind"]]
         for _ in range(10):
             window = self._draw_window(label[0, ..., 0])
+            centre, radius = self._draw_pulse(label[0, ..., 0])
             grids = [
-                self._frame_grid(window, label.shape[1:3], strength) for _ in range(image.shape[-1])
+                self._frame_grid(window, label.shape[1:3], strength, centre, radius)
+                for _ in range(image.shape[-1])
             ]
             moved = self._sample(label.float(), grids, "nearest").long()
             if (moved[..., 0] > 0).sum() >= 16:
@@ -100,7 +107,23 @@ class RandDeformClipd(RandomizableTransform):
             affine[:, 0] *= -1
         return torch.tensor(np.column_stack([affine, middle]), dtype=torch.float32)
 
-    def _frame_grid(self, window: Tensor, shape: tuple[int, int], strength: float) -> Tensor:
+    def _draw_pulse(self, label: Tensor) -> tuple[Tensor, float]:
+        """Middle (x, y) and radius, pixels, of what pulses; radius 0 if nothing does."""
+        objects = label.unique()
+        objects = objects[objects > 0]
+        if not self.pulse or not len(objects) or self.R.rand() < 0.5:
+            return torch.zeros(2), 0.0
+        pixels = (label == objects[self.R.randint(len(objects))]).nonzero().float() + 0.5
+        return pixels.mean(0).flip(0), math.sqrt(len(pixels) / math.pi)
+
+    def _frame_grid(
+        self,
+        window: Tensor,
+        shape: tuple[int, int],
+        strength: float,
+        centre: Tensor,
+        radius: float,
+    ) -> Tensor:
         """(height, width, 2) sampling grid in ``grid_sample``'s coordinates."""
         x, y = (
             ((torch.arange(side) + 0.5) / side * 2 - 1) * float(reach)
@@ -116,6 +139,12 @@ class RandDeformClipd(RandomizableTransform):
         if self.R.rand() < self.spline:
             unit = unit + self._spline_offsets(2 * strength * self.spline_sigma)
         pixels = unit @ window[:, :2].T + window[:, 2]
+        if radius:
+            swelling = strength * self.R.uniform(-self.pulse, self.pulse)
+            offset = pixels - centre
+            # Nothing folds over: for any swelling within -1 to 1 a larger distance stays larger.
+            fade = torch.exp(-offset.square().sum(-1, keepdim=True) / (2 * (1.2 * radius) ** 2))
+            pixels = centre + offset * (1 - swelling * fade)
         return pixels / torch.tensor([shape[1], shape[0]]) * 2 - 1
 
     def _spline_offsets(self, sigma: float) -> Tensor:
@@ -134,6 +163,52 @@ class RandDeformClipd(RandomizableTransform):
     def _sample(clip: Tensor, grids: list[Tensor], mode: str) -> Tensor:
         frames = F.grid_sample(clip.movedim(-1, 0), torch.stack(grids), mode, align_corners=False)
         return frames.movedim(0, -1)
+
+
+class RandGainClipd(RandomizableTransform):
+    """Brighten and darken parts of each frame, smoothly, an object above all.
+
+    What is inside a chamber may be dark in one frame of an echocardiogram and full of haze in another,
+    where its neighbour is the dark one: then brightness must not be what matches. In half of the clips.
+
+    Args:
+        strength: Of the change, for each kind of clip.
+        gain: Most natural logarithm of the factor at the middle of a bump, either way. Each frame has
+            one bump on an object, about as wide as that, and two elsewhere.
+    """
+
+    def __init__(self, strength: Mapping[str, float], gain: float = 1.2) -> None:
+        super().__init__()
+        self.strength, self.gain = dict(strength), gain
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        image, label = data["image"], data["label"]
+        most = self.gain * self.strength[data["kind"]]
+        objects = label[..., 0].unique()
+        objects = objects[objects > 0]
+        if not most or self.R.rand() < 0.5 or not len(objects):
+            return dict(data)
+        chosen = objects[self.R.randint(len(objects))]
+        frames = [
+            (frame * self._draw_factor(labels[0] == chosen, most)).clamp(0, 1)
+            for frame, labels in zip(image.unbind(-1), label.unbind(-1), strict=True)
+        ]
+        return {**data, "image": torch.stack(frames, dim=-1)}
+
+    def _draw_factor(self, mask: Tensor, most: float) -> Tensor:
+        """(H, W) factors of a frame in which the chosen object is ``mask``."""
+        side = min(mask.shape)
+        bumps = [(self.R.uniform(0, mask.shape), side * self.R.uniform(0.1, 0.4)) for _ in range(2)]
+        pixels = mask.nonzero().double()
+        width = math.sqrt(len(pixels) / math.pi) * self.R.uniform(0.7, 1.5)
+        if len(pixels):
+            bumps.append((pixels.mean(0).numpy(), width))
+        rows, columns = (torch.arange(length) for length in mask.shape)
+        exponent = torch.zeros(mask.shape)
+        for (row, column), sigma in bumps:
+            squared = (rows[:, None] - row) ** 2 + (columns - column) ** 2
+            exponent += self.R.uniform(-most, most) * torch.exp(-squared / (2 * sigma**2)).float()
+        return exponent.exp()
 
 
 def rotation(degrees: float) -> np.ndarray:
