@@ -65,7 +65,8 @@ class VideoInferer(Inferer):
         review_below: Frames with an object of less confidence are flagged, see
             ``bundle.confidence``; 0 for none.
         spatial_prior: Standard deviation of a Gaussian that favours what was remembered at the same
-            place, as a share of the shorter side; None for none (the paper). See ``bundle.memory``.
+            place, as a share of the shorter side; ``auto`` for what suits each frame's motion; None
+            for none (the paper). See ``bundle.memory``.
 
     Raises:
         ValueError: A setting is out of range.
@@ -80,7 +81,7 @@ class VideoInferer(Inferer):
         precision: str = "auto",
         direction: str = "both",
         review_below: float = 0.7,
-        spatial_prior: float | None = None,
+        spatial_prior: float | str | None = None,
     ) -> None:
         self.settings = InferenceSettings(
             memory_every,

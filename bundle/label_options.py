@@ -30,7 +30,7 @@ class RequestOptions:
         direction: ``both`` ways from the painted frame, ``forward`` or ``backward``.
         reference_frame: The painted frame to start from, from 0; None for the only one.
         use_all_painted: Start from all painted frames, where there are several.
-        spatial_prior: Of ``VideoInferer``; 0 for none, None for the server's own.
+        spatial_prior: A number for ``VideoInferer``; 0 for none, None for the server's own setting.
     """
 
     direction: str = "both"

@@ -17,6 +17,15 @@ from bundle.memory_policies import POLICIES, Remembered, droppable
 CHUNK_SCORES = 2**22
 """Most affinities (16 MiB in float32) that exist at once, but on CUDA, whose kernel holds none."""
 
+LOOKS = 8
+"""Positions along the frame's shorter side by which ``auto`` judges the camera's motion."""
+
+WIDTHS = (0.15, 0.5)
+"""Narrowest and widest spatial prior that ``auto`` chooses, in shares of the frame's shorter side."""
+
+WIDTH_FACTOR = 15.0
+"""By what ``auto`` multiplies the square of the motion; see docs/decisions/0009-spatial-prior.md."""
+
 GROWTH = 8
 """Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
 
@@ -48,54 +57,47 @@ def read_memory(
         TCMN section 2.2; similarity: STCN, Cheng et al. 2021, arXiv:2106.05210.
     """
     with torch.autocast(query.device.type, enabled=False):
-        key_BMK = _key_rows(keys.flatten(2))
+        key_BMK = _padded(_key_rows(keys.flatten(2).mT.float()))
         value_BMC = values.flatten(1, 2).flatten(2).mT.float()
         scale = 1 / math.sqrt(query.shape[1])
-        read_BPC = _attend(query, key_BMK, value_BMC, scale, chunk_scores)
+        query_BPK = _padded(_query_rows(query.flatten(2).mT.float()))
+        read_BPC = _attend(query_BPK, key_BMK, value_BMC, scale, chunk_scores)
     read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
     return read.to(values.dtype)
 
 
-def _key_rows(keys_BKM: Tensor) -> Tensor:
-    """Keys as attention wants them: (B, M, K + 1), zeros behind, up to a multiple of 8.
+def _key_rows(x_BMC: Tensor) -> Tensor:
+    """What is remembered as attention wants it: (B, M, C + 1).
 
-    Written out, ``-|k - q|^2 = 2 k.q - |k|^2 - |q|^2``; the last term is constant under the softmax,
-    and the second becomes one more key channel. So the whole read is one call of attention.
+    Written out, ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``; the last term is constant under the softmax,
+    and the second becomes one more channel. So the whole read is one call of attention.
     """
-    key_BMK = keys_BKM.mT.float()
-    rows = torch.cat([2 * key_BMK, -key_BMK.square().sum(-1, keepdim=True)], dim=-1)
+    return torch.cat([2 * x_BMC, -x_BMC.square().sum(-1, keepdim=True)], dim=-1)
+
+
+def _query_rows(x_BPC: Tensor) -> Tensor:
+    """The other side of ``_key_rows``."""
+    return F.pad(x_BPC, (0, 1), value=1.0)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    """With zeros behind, up to a multiple of 8, for which attention has fast kernels."""
     return F.pad(rows, (0, -rows.shape[-1] % 8))
 
 
-def with_place(
-    key: Float[Tensor, "B K h w"], sigma: float | None
-) -> Float[Tensor, "B K+2 h w"] | Float[Tensor, "B K h w"]:
-    """Key maps with two more channels, by which the distance in the frame adds to that of the keys.
-
-    The weight of a remembered position is thereby multiplied with a Gaussian of its distance from the
-    position that asks.
-
-    Args:
-        sigma: Its standard deviation, as a share of the frame's shorter side; None leaves keys as
-            they are.
-
-    Source:
-        Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
-        remembered position; ours stands still, as an echocardiograph's transducer nearly does.
-    """
-    if sigma is None:
-        return key
-    height, width = key.shape[-2:]
-    # -|a d|^2 / sqrt(K) shall be -d^2 / (2 sigma^2).
-    factor = key.shape[1] ** 0.25 / (math.sqrt(2) * sigma * min(height, width))
-    grid = torch.meshgrid(
-        *(factor * torch.arange(side, device=key.device) for side in (height, width)), indexing="ij"
+def _places(like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B h w 2"]:
+    """Of each position, from the frame's middle, in shares of its shorter side."""
+    height, width = like.shape[-2:]
+    sides = (
+        (torch.arange(side, device=like.device) - (side - 1) / 2) / min(height, width)
+        for side in (height, width)
     )
-    return torch.cat([key.float(), torch.stack(grid).expand(len(key), -1, -1, -1)], dim=1)
+    grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
+    return grid.expand(len(like), -1, -1, -1)
 
 
 def _attend(
-    query: Float[Tensor, "B K h w"],
+    query_BPK: Tensor,
     key_BMK: Tensor,
     value_BMC: Tensor,
     scale: float,
@@ -103,13 +105,11 @@ def _attend(
 ) -> Tensor:
     """(B, P, C), from as many query positions at once as keep the affinities in bounds."""
     if chunk_scores is None:
-        chunk_scores = 0 if query.is_cuda else CHUNK_SCORES
-    query_BPK = F.pad(query.flatten(2).mT.float(), (0, 1), value=1.0)
-    query_BPK = F.pad(query_BPK, (0, key_BMK.shape[-1] - query_BPK.shape[-1]))
+        chunk_scores = 0 if query_BPK.is_cuda else CHUNK_SCORES
     positions = query_BPK.shape[1]
-    rows = positions if chunk_scores == 0 else chunk_scores // (len(query) * key_BMK.shape[1])
+    rows = positions if chunk_scores == 0 else chunk_scores // (len(query_BPK) * key_BMK.shape[1])
     parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
-    attend = _attend_on_cpu if query.device.type == "cpu" else _attend_fused
+    attend = _attend_on_cpu if query_BPK.device.type == "cpu" else _attend_fused
     reads = [attend(part, key_BMK, value_BMC, scale) for part in parts]
     return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
 
@@ -143,11 +143,20 @@ class MemoryBank:
         capacity: Most frames kept, at least 2; past it ``policy`` says which goes. Frames whose mask
             was given always stay, with one more, even beyond it. None keeps all (the paper).
         policy: A name in ``bundle.memory_policies.POLICIES``.
-        spatial_prior: ``sigma`` of ``with_place``: how far objects move, at most, as a share of the
-            frame's shorter side; None for no bound (the paper).
+        spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
+            distance from the position that asks, of this standard deviation, as a share of the
+            frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
+
+    Attributes:
+        motion: (B,) where the prior is ``auto``: how far away, on average, the positions of the frame
+            that was read last find themselves, as a share of the frame's shorter side; else None.
 
     Raises:
         ValueError: ``capacity`` is below 2, the policy is unknown, or the prior is not positive.
+
+    Source:
+        Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
+        remembered position; ours stands still.
 
     Example:
         >>> bank = MemoryBank(capacity=2)
@@ -161,17 +170,21 @@ class MemoryBank:
         self,
         capacity: int | None = None,
         policy: str = "latest",
-        spatial_prior: float | None = None,
+        spatial_prior: float | str | None = None,
     ) -> None:
         if capacity is not None and capacity < 2:
             raise ValueError(f"capacity must hold the first frame and one more, got {capacity}")
         if policy not in POLICIES:
             raise ValueError(f"unknown memory policy {policy!r}: expected one of {list(POLICIES)}")
-        if spatial_prior is not None and not spatial_prior > 0:
+        usable = spatial_prior in (None, "auto")
+        if isinstance(spatial_prior, (int, float)):
+            usable = spatial_prior > 0
+        if not usable:
             raise ValueError(
-                f"spatial_prior must be above 0, or null for none, got {spatial_prior}"
+                f"spatial_prior must be above 0, auto, or null for none, got {spatial_prior}"
             )
         self.capacity, self.policy, self.spatial_prior = capacity, policy, spatial_prior
+        self.motion: Tensor | None = None
         self.frames: dict[int, Remembered] = {}
         self._shapes: tuple[torch.Size, torch.Size] | None = None
         self._keys: Tensor
@@ -211,12 +224,13 @@ class MemoryBank:
                 "use a new MemoryBank for each video"
             )
         with torch.autocast(key.device.type, enabled=False), torch.no_grad():
-            keys = _key_rows(with_place(key, self.spatial_prior).flatten(2))
+            rows = key.flatten(2).mT.float(), _places(key).flatten(1, 2)
+            keys = _padded(torch.cat([_key_rows(each) for each in rows], dim=-1))
             values = value.flatten(1, 2).flatten(2).mT.float()
             coarse = F.adaptive_avg_pool2d(key.float(), 4).flatten()
         slot = self._free_slot(keys, values)
-        rows = slice(slot * self._positions, (slot + 1) * self._positions)
-        self._keys[:, rows], self._values[:, rows] = keys, values
+        held = slice(slot * self._positions, (slot + 1) * self._positions)
+        self._keys[:, held], self._values[:, held] = keys, values
         self.frames[slot] = Remembered(self._added, prompt, confidence, coarse)
         self._added += 1
 
@@ -229,14 +243,41 @@ class MemoryBank:
         if self._shapes is None:
             raise RuntimeError("memory is empty: add the annotated first frame before reading")
         held = len(self) * self._positions
+        keys, values = self._keys[:, :held], self._values[:, :held]
         with torch.autocast(query.device.type, enabled=False):
-            read_BPC = _attend(
-                with_place(query, self.spatial_prior),
-                self._keys[:, :held],
-                self._values[:, :held],
-                self._scale,
-            )
+            places = _places(query)
+            width = self._width(query, places, keys)
+            rows = self._rows(query.movedim(1, -1), places, width)
+            read_BPC = _attend(rows, keys, values, self._scale)
         return read_BPC.mT.unflatten(1, self._shapes[1][1:3]).unflatten(-1, query.shape[-2:])
+
+    def _rows(self, query: Tensor, places: Tensor, width: Tensor | float | None) -> Tensor:
+        """Positions that ask, (B, h, w, K) and (B, h, w, 2), as rows (B, P, ...) beside the keys.
+
+        Their ``_scale * factor * |d|^2`` is the Gaussian's ``d^2 / (2 width^2)``; without one it is 0.
+        """
+        factor = 0.0 if width is None else 1 / (2 * self._scale * width**2)
+        near = factor * _query_rows(places.flatten(1, 2))
+        return _padded(torch.cat([_query_rows(query.flatten(1, 2).float()), near], dim=-1))
+
+    def _width(self, query: Tensor, places: Tensor, keys: Tensor) -> Tensor | float | None:
+        """Standard deviation of the prior for a frame, (B, 1, 1) where it is chosen.
+
+        By how far away, on average, positions of the frame find themselves without a prior: little
+        where the camera stands still, as an echocardiograph's transducer nearly does, far where it
+        moves. A few positions tell; see docs/decisions/0009-spatial-prior.md.
+        """
+        if not isinstance(self.spatial_prior, str):
+            return self.spatial_prior
+        step = max(1, min(query.shape[-2:]) // LOOKS)
+        some = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
+        here = places[some]
+        rows = self._rows(query.movedim(1, -1)[some], here, None)
+        # Rows of keys hold twice the place behind the key and its square.
+        first = query.shape[1] + 1
+        found = _attend(rows, keys, keys, self._scale)[..., first : first + 2] / 2
+        self.motion = (found - here.flatten(1, 2)).norm(dim=-1).mean(-1)
+        return (WIDTH_FACTOR * self.motion.square()).clamp(*WIDTHS)[:, None, None]
 
     def _free_slot(self, keys: Tensor, values: Tensor) -> int:
         """Where a frame with such rows goes; makes room for it."""

@@ -92,18 +92,20 @@ def parse_number(value: Any, name: str) -> float:
     raise ValueError(f"--{name} must be a number, got {value!r}")
 
 
-def parse_optional_number(value: Any, name: str) -> float | None:
-    """Read a number or ``null``, which the command line hands over as text.
+def parse_prior(value: Any) -> float | str | None:
+    """Read the option ``spatial_prior``: ``auto``, a number or ``null``.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is none of them.
     """
-    if parse_text(value) is None:
-        return None
+    if value == "auto" or parse_text(value) is None:
+        return parse_text(value)
     try:
-        return parse_number(value, name)
+        return parse_number(value, "spatial_prior")
     except ValueError as error:
-        raise ValueError(f"--{name} must be a number or null, got {value!r}") from error
+        raise ValueError(
+            f"--spatial_prior must be a number, auto or null, got {value!r}"
+        ) from error
 
 
 def _read_number(value: Any) -> Any:

@@ -36,7 +36,7 @@ class InferenceSettings:
     precision: str = "auto"
     direction: str = "both"
     review_below: float = 0.7
-    spatial_prior: float | None = None
+    spatial_prior: float | str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.capacity, str) and self.capacity != "auto":

@@ -19,6 +19,7 @@ from bundle.data.generic import davis
 from bundle.data.records import Video
 from bundle.inferers import VideoInferer
 from bundle.networks import TCMN
+from bundle.options import parse_prior
 from bundle.types import Frame, LabelMap
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,7 +69,7 @@ def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
     return VideoInferer(
         working_size=options.working_size,
         precision=options.precision,
-        spatial_prior=options.spatial_prior or None,
+        spatial_prior=parse_prior(options.spatial_prior),
         **settings,
     )
 
@@ -105,7 +106,7 @@ def make_parser(document: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
     parser.add_argument("--weights", type=Path, help="models/model.pt by default")
     parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
-    parser.add_argument("--spatial_prior", type=float, default=0.5, help="0 for none")
+    parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--every", type=int, default=3, help="of DAVIS, every so many frames")

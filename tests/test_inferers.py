@@ -192,7 +192,8 @@ def test_precision_auto_is_half_on_cuda_and_float32_on_a_plain_cpu(monkeypatch):
         ({"policy": "newest"}, "unknown memory policy 'newest': expected one of .*'latest'"),
         ({"direction": "left"}, r"direction must be one of \['both'.*got 'left'"),
         ({"review_below": 2.0}, "review_below must be between 0 and 1, got 2.0"),
-        ({"spatial_prior": 0}, "spatial_prior must be above 0, or null for none, got 0"),
+        ({"spatial_prior": 0}, "spatial_prior must be above 0, auto, or null for none, got 0"),
+        ({"spatial_prior": "wide"}, "spatial_prior must be .* got wide"),
         ({"precision": "half"}, r"precision must be auto or one of \['float32'.*got 'half'"),
     ],
 )

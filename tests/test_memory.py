@@ -261,6 +261,59 @@ def test_the_spatial_prior_multiplies_weights_with_a_gaussian_of_the_distance(te
             torch.testing.assert_close(read[clip, :, :, y, x], (blend / total).float())
 
 
+def landmarks(shift=0, side=32):
+    """A key map (1, 8, side, side) whose positions are unlike, its content ``shift`` to the right."""
+    scene = 3 * torch.randn(1, 8, side, 2 * side, generator=torch.Generator().manual_seed(5))
+    return scene[..., side // 2 - shift : side // 2 - shift + side].contiguous()
+
+
+def width_by_hand(key, query):
+    """Of every fourth position of 32x32: how far away, on average, it finds itself."""
+    side = key.shape[-1]
+    remembered = [(key[:, v, u], v, u) for v in range(side) for u in range(side)]
+    moved = []
+    for y in range(2, side, 4):
+        for x in range(2, side, 4):
+            scores = [
+                -((k - query[:, y, x]) ** 2).sum() / math.sqrt(len(k)) for k, _, _ in remembered
+            ]
+            weights = torch.stack(scores).softmax(0)
+            places = torch.tensor([[v, u] for _, v, u in remembered])
+            v, u = (weights[:, None] * places).sum(0).tolist()
+            moved.append(math.hypot(v - y, u - x) / side)
+    return min(max(15 * (sum(moved) / len(moved)) ** 2, 0.15), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("shift", "least", "most"), [(0, 0.15, 0.15), (3, 0.16, 0.49), (9, 0.5, 0.5)]
+)
+def test_auto_takes_the_prior_that_suits_how_far_things_moved(shift, least, most):
+    key, query = landmarks(), landmarks(shift)
+    width = width_by_hand(key[0], query[0])
+    assert least <= width <= most
+    value = torch.randn(1, 1, 5, 32, 32, generator=torch.Generator().manual_seed(6))
+    reads = {}
+    for prior in ("auto", width, 0.8 * width):
+        bank = MemoryBank(spatial_prior=prior)
+        bank.add(key, value)
+        reads[prior] = bank.read(query)
+    torch.testing.assert_close(reads["auto"], reads[width], rtol=1e-4, atol=1e-4)
+    assert (reads["auto"] - reads[0.8 * width]).abs().max() > 0.01
+
+
+def test_auto_chooses_for_each_clip_by_itself():
+    value, query = torch.randn(2, 1, 5, 32, 32), torch.cat([landmarks(), landmarks(9)])
+    bank = MemoryBank(spatial_prior="auto")
+    bank.add(torch.cat([landmarks(), landmarks()]), value)
+    read = bank.read(query)
+    for clip, width in enumerate((0.15, 0.5)):
+        alone = MemoryBank(spatial_prior=width)
+        alone.add(landmarks(), value[clip, None])
+        torch.testing.assert_close(
+            read[clip, None], alone.read(query[clip, None]), rtol=1e-4, atol=1e-4
+        )
+
+
 def test_a_wide_prior_changes_nothing(tensors):
     keys, values, query = tensors
     banks = [MemoryBank(), MemoryBank(spatial_prior=1e4)]

@@ -9,7 +9,7 @@ from bundle.options import (
     check_command_line,
     parse_bool,
     parse_count,
-    parse_optional_number,
+    parse_prior,
     print_error,
 )
 
@@ -144,9 +144,10 @@ def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
     assert capsys.readouterr().err == "error: no such file: a\\nb.avi\n"
 
 
-def test_a_number_may_be_null():
-    assert parse_optional_number(0.5, "spatial_prior") == 0.5
-    assert parse_optional_number("0.15", "spatial_prior") == 0.15
-    assert parse_optional_number("null", "spatial_prior") is None
-    with pytest.raises(ValueError, match=r"--spatial_prior must be a number or null, got 'wide'"):
-        parse_optional_number("wide", "spatial_prior")
+def test_the_spatial_prior_is_a_number_auto_or_null():
+    read = [parse_prior(value) for value in (0.5, "0.15", "auto", "null", None)]
+    assert read == [0.5, 0.15, "auto", None, None]
+    with pytest.raises(
+        ValueError, match="--spatial_prior must be a number, auto or null, got 'wide'"
+    ):
+        parse_prior("wide")

@@ -34,7 +34,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--capacity", help="most frames remembered: a number, auto or null")
     parser.add_argument(
         "--spatial_prior",
-        help="how far to look for what is remembered, of the shorter side, or null",
+        help="how far to look for what is remembered, of the shorter side, or auto or null",
     )
     parser.add_argument(
         "--review_below", type=float, help="confidence below which a frame is marked"

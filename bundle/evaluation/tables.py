@@ -168,7 +168,7 @@ def _told_settings(settings: Mapping[str, Any]) -> list[str]:
     size = settings["working_size"]
     seen = "at their own size" if size is None else f"at a shorter side of {size} pixels"
     prior = settings["spatial_prior"]
-    place = "no spatial prior" if prior is None else f"spatial prior {prior:g}"
+    place = "no spatial prior" if prior is None else f"spatial prior {prior}"
     return [
         "",
         f"Weights `{settings['weights']}` (SHA-256 {settings['weights_sha256'][:12]}), frames {seen}, "

@@ -68,6 +68,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
         precision=settings["precision"],
         capacity=parse_capacity(settings["capacity"]),
         direction="forward",
+        spatial_prior="auto",
     )
 
     def carry(frames: int) -> list[float]:
