@@ -235,7 +235,7 @@ def test_the_page_has_a_row_for_each_method_and_perturbation(evaluated):
         assert page.count(f"\n| {name} |") == 2  # all frames, and those that show the object
     for name in ("erode:2", "drop:0.5"):
         assert f"| {name} | object 1 | " in page
-    assert "one of 5 remembered, spatial prior 0.5, computed in float32." in page
+    assert "one of 5 remembered, spatial prior auto, computed in float32." in page
     assert "Objects given together: " in page
     assert "as printed" not in page  # the paper has no DAVIS
 
