@@ -20,12 +20,6 @@ CHUNK_SCORES = 2**22
 LOOKS = 8
 """Positions along the frame's shorter side by which ``auto`` judges the camera's motion."""
 
-WIDTHS = (0.15, 0.5)
-"""Narrowest and widest spatial prior that ``auto`` chooses, in shares of the frame's shorter side."""
-
-WIDTH_FACTOR = 15.0
-"""By what ``auto`` multiplies the square of the motion; see docs/decisions/0009-spatial-prior.md."""
-
 GROWTH = 8
 """Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
 
@@ -94,6 +88,15 @@ def _places(like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B h w 2"]:
     )
     grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
     return grid.expand(len(like), -1, -1, -1)
+
+
+def width_for(motion: Tensor) -> Tensor:
+    """The spatial prior that ``auto`` takes; both are shares of the frame's shorter side.
+
+    Source:
+        docs/decisions/0009-spatial-prior.md, which has the evidence for the numbers.
+    """
+    return (15 * motion.square()).clamp(0.15, 0.5)
 
 
 def _attend(
@@ -265,7 +268,7 @@ class MemoryBank:
 
         By how far away, on average, positions of the frame find themselves without a prior: little
         where the camera stands still, as an echocardiograph's transducer nearly does, far where it
-        moves. A few positions tell; see docs/decisions/0009-spatial-prior.md.
+        moves. A few positions tell.
         """
         if not isinstance(self.spatial_prior, str):
             return self.spatial_prior
@@ -277,7 +280,7 @@ class MemoryBank:
         first = query.shape[1] + 1
         found = _attend(rows, keys, keys, self._scale)[..., first : first + 2] / 2
         self.motion = (found - here.flatten(1, 2)).norm(dim=-1).mean(-1)
-        return (WIDTH_FACTOR * self.motion.square()).clamp(*WIDTHS)[:, None, None]
+        return width_for(self.motion)[:, None, None]
 
     def _free_slot(self, keys: Tensor, values: Tensor) -> int:
         """Where a frame with such rows goes; makes room for it."""

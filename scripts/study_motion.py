@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from study_clips import load_network, make_inferer, make_parser, run
+from monai.bundle import ConfigParser
+from study_clips import ROOT, load_network, make_inferer, make_parser, run
 
 from bundle.data.camus import camus
 from bundle.data.clips import first_shown
@@ -22,7 +23,7 @@ from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.frames import read_frames
 from bundle.data.generic import davis
 from bundle.data.records import Video
-from bundle.memory import WIDTH_FACTOR, WIDTHS, MemoryBank
+from bundle.memory import MemoryBank, width_for
 from bundle.networks import TCMN
 from bundle.video_access import to_image
 
@@ -52,18 +53,19 @@ def motion(video: Video, every: int, network: TCMN, options: argparse.Namespace)
 def study(options: argparse.Namespace) -> dict[str, Any]:
     """Motion and prior of each data set."""
     network, table = load_network(options), {}
+    config = ConfigParser.load_config_file(str(ROOT / "configs/train.yaml"))
     sets = {
         "CVC-ClinicDB": (cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "train"), 1),
         "CAMUS": (camus(options.dataset_dir / "CAMUS", "training", labels=[2]), 1),
         "DAVIS": (
-            davis(options.dataset_dir / "DAVIS-2016-val", exclude=options.held_out),
+            davis(options.dataset_dir / "DAVIS-2016-val", exclude=config["held_out"]),
             options.every,
         ),
     }
     for name, (videos, every) in sets.items():
         some = videos[:: max(1, len(videos) // (options.videos or len(videos)))]
         found = np.array([motion(video, every, network, options) for video in some])
-        priors = (WIDTH_FACTOR * found**2).clip(*WIDTHS)
+        priors = width_for(torch.from_numpy(found)).numpy()
         table[name] = {
             "videos": len(found),
             "motion": [round(float(x), 3) for x in np.quantile(found, (0, 0.25, 0.5, 0.75, 1))],
@@ -76,7 +78,4 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--frames", type=int, default=14, help="of a video, at most so many")
-    parser.add_argument(
-        "--held_out", nargs="*", default=["blackswan", "camel", "dog", "parkour", "soapbox"]
-    )
     run("motion", study, parser)
