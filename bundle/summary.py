@@ -108,7 +108,9 @@ class OverlayVideo:
         # 4:2:0 has one colour sample for 2x2 pixels, so both sides must be even.
         self._stream.height, self._stream.width = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
-        self._stream.options = {"crf": "20", "preset": "veryfast"}
+        # No B-frames: with them x264's AVX-512 code reads memory that nobody wrote, where frames are
+        # narrow, and the same frames give another file now and then.
+        self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         codec = self._stream.codec_context
         # With several, x264 now and then gives another file for the same frames on a busy machine.
         codec.thread_count = 1

@@ -2,7 +2,10 @@
 
 import csv
 import gzip
+import os
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import tracemalloc
@@ -24,6 +27,7 @@ from bundle.outputs.writer import BEHIND, Segmented, WriteBehind
 from bundle.summary import PALETTE, pick_frames
 
 HEIGHT, WIDTH, FRAMES = 35, 53, 11
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def make_source(**changes):
@@ -240,6 +244,41 @@ def test_overlay_plays_with_all_frames_padded_to_even_sides(results):
 def test_overlay_rate_where_the_source_has_none_or_an_odd_one(tmp_path, fps, played):
     with av.open(str(write(tmp_path, make_source(fps=fps)) / "overlay.mp4")) as file:
         assert float(file.streams.video[0].average_rate) == pytest.approx(played)
+
+
+# Some widths at which x264's AVX-512 code reads past what it wrote if there are B-frames.
+DRAW_OVERLAYS = """
+import hashlib, sys
+from pathlib import Path
+import numpy as np
+from bundle.summary import OverlayVideo
+path, digest = Path(sys.argv[1]), hashlib.sha256()
+for height, width in [(118, 70), (60, 72), (48, 62), (224, 224)]:
+    draw = np.random.default_rng(height)
+    with OverlayVideo(path, (height, width), fps=25, spacing_mm=None) as overlay:
+        for t in range(6):
+            frame = draw.integers(0, 80, (height, width, 3), dtype=np.uint8)
+            frame[height // 4 : height // 2, width // 4 + 2 * t : width // 2 + 2 * t] += 150
+            overlay.write(frame)
+        overlay.flush()
+    digest.update(path.read_bytes())
+print(digest.hexdigest())
+"""
+
+
+def test_overlays_do_not_depend_on_what_memory_held_before(tmp_path):
+    command = [sys.executable, "-c", DRAW_OVERLAYS, str(tmp_path / "overlay.mp4")]
+    digests = {
+        subprocess.run(
+            command,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "MALLOC_PERTURB_": filling},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for filling in ("0", "85", "255")
+    }
+    assert len(digests) == 1
 
 
 # Table
