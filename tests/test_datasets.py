@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.frames import read_frames, read_masks
-from bundle.data.generic import couples, davis, image_pairs, list_images
+from bundle.data.generic import couples, davis, image_pairs, list_images, stills
 from bundle.data.records import Video
 from bundle.data.salient import duts, ecssd, hrsod
 
@@ -536,14 +536,15 @@ def pictures(tmp_path):
     return image_pairs(tmp_path)
 
 
-@pytest.mark.parametrize("count", [2, 7])
+@pytest.mark.parametrize(("count", "partners"), [(2, 1), (7, 1), (7, 3), (7, 6)])
 @pytest.mark.parametrize("seed", range(5))
-def test_couples_join_each_picture_with_another(pictures, count, seed):
-    made = couples(pictures[:count], seed)
+def test_couples_join_each_picture_with_others(pictures, count, partners, seed):
+    made = couples(pictures[:count], partners, seed)
     stems = [tuple(path.stem for path in video.frames) for video in made]
-    expected = [video.id for video in pictures[:count]]
+    expected = sorted([video.id for video in pictures[:count]] * partners)
     assert sorted(first for first, _ in stems) == expected
     assert sorted(second for _, second in stems) == expected
+    assert len(set(stems)) == len(stems)
     assert all(first != second for first, second in stems)
     for video, (first, second) in zip(made, stems, strict=True):
         assert video.id == f"{first}+{second}"
@@ -554,14 +555,25 @@ def test_couples_join_each_picture_with_another(pictures, count, seed):
 
 
 def test_couples_are_seeded(pictures):
-    assert couples(pictures, 1) == couples(pictures, 1)
-    assert couples(pictures, 1) != couples(pictures, 2)
+    assert couples(pictures, seed=1) == couples(pictures, seed=1)
+    assert couples(pictures, seed=1) != couples(pictures, seed=2)
 
 
-@pytest.mark.parametrize("count", [0, 1])
-def test_one_picture_makes_no_couple(pictures, count):
-    with pytest.raises(ValueError, match=f"expected at least 2 pictures to couple, got {count}"):
-        couples(pictures[:count])
+@pytest.mark.parametrize(("count", "partners"), [(0, 1), (1, 1), (3, 3)])
+def test_too_few_pictures_make_no_couples(pictures, count, partners):
+    message = f"expected at least {partners + 1} pictures .* got {count}"
+    with pytest.raises(ValueError, match=message):
+        couples(pictures[:count], partners)
+
+
+def test_stills_are_the_annotated_frames():
+    frames = tuple(Path(f"{i}.png") for i in range(4))
+    video = Video("a", frames, {2: Path("2_mask.png"), 0: Path("0_mask.png")}, {1: "polyp"}, "p")
+    made = stills([video])
+    assert [still.id for still in made] == ["a_00000", "a_00002"]
+    assert [still.frames for still in made] == [(frames[0],), (frames[2],)]
+    assert [still.masks for still in made] == [{0: Path("0_mask.png")}, {0: Path("2_mask.png")}]
+    assert {(still.patient, still.labels[1]) for still in made} == {("p", "polyp")}
 
 
 # What all of them share

@@ -127,33 +127,48 @@ def image_pairs(
     return videos
 
 
-def couples(pictures: Sequence[Video], seed: int = 0) -> list[Video]:
+def stills(videos: Sequence[Video]) -> list[Video]:
+    """Each annotated frame as a video of one frame, with an id of its own."""
+    return [
+        replace(
+            video, id=f"{video.id}_{i:05d}", frames=(video.frames[i],), masks={0: video.masks[i]}
+        )
+        for video in videos
+        for i in sorted(video.masks)
+    ]
+
+
+def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list[Video]:
     """Videos of two frames out of unrelated pictures whose objects are of one class.
 
     A clip of them teaches to find again a structure that left the view: all that the two frames
     share is the class.
 
     Args:
-        pictures: Videos of one frame each, all of one size. Each begins one couple.
+        pictures: Videos of one frame each, all of one size.
+        partners: How many couples each begins, with another partner every time.
         seed: Of who goes with whom.
 
     Raises:
-        ValueError: There are fewer than two.
+        ValueError: There are too few for so many partners.
     """
-    if len(pictures) < 2:
-        raise ValueError(f"expected at least 2 pictures to couple, got {len(pictures)}")
-    # A rotation of a random order: nobody is coupled with itself.
+    if len(pictures) <= partners:
+        raise ValueError(
+            f"expected at least {partners + 1} pictures to give each {partners} of the others as "
+            f"partners, got {len(pictures)}"
+        )
+    # Rotations of a random order: nobody is coupled with itself, nor twice with the same.
     order = np.random.RandomState(seed).permutation(len(pictures))
     coupled = []
-    for a, b in zip(order, np.roll(order, 1), strict=True):
-        first, second = pictures[a], pictures[b]
-        masks = {0: first.masks[0], 1: second.masks[0]}
-        coupled.append(
-            replace(
-                first,
-                id=f"{first.id}+{second.id}",
-                frames=first.frames + second.frames,
-                masks=masks,
+    for shift in range(1, partners + 1):
+        for a, b in zip(order, np.roll(order, shift), strict=True):
+            first, second = pictures[a], pictures[b]
+            coupled.append(
+                replace(
+                    first,
+                    id=f"{first.id}+{second.id}",
+                    frames=first.frames + second.frames,
+                    masks={0: first.masks[0], 1: second.masks[0]},
+                )
             )
-        )
     return coupled

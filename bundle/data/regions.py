@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from bundle.data.decode import MAX_OBJECTS
 from bundle.data.frames import read_frames, read_masks
+from bundle.data.generic import stills
 from bundle.data.records import Video
 from bundle.scratch import sweep, written_beside
 from bundle.types import Frame, LabelMap
@@ -144,22 +145,12 @@ def _cut(
     cache.mkdir(parents=True, exist_ok=True)
     sweep(cache)
     found = []
-    for video in tqdm(videos, desc="regions", unit="video", disable=None):
-        for i in sorted(video.masks):
-            name, find = draw()
-            path = cache / f"{video.id}_{i:05d}_{name}.png".replace("/", "_")
-            if not _is_sound(path):
-                _write(find(read_frames(video, [i])[0]), path)
-            found.append(
-                replace(
-                    video,
-                    id=path.stem,
-                    frames=(video.frames[i],),
-                    masks={0: path},
-                    labels=LABELS,
-                    binary=False,
-                )
-            )
+    for still in tqdm(stills(videos), desc="regions", unit="frame", disable=None):
+        name, find = draw()
+        path = cache / f"{still.id}_{name}.png".replace("/", "_")
+        if not _is_sound(path):
+            _write(find(read_frames(still, [0])[0]), path)
+        found.append(replace(still, id=path.stem, masks={0: path}, labels=LABELS, binary=False))
     return found
 
 
