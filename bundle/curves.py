@@ -93,7 +93,9 @@ def _draw_losses(panels: Sequence[Axes], tables: Sequence[Path]) -> None:
         if len(tables) > 1:
             over = panels[0].get_xaxis_transform()
             stage_name = path.stem.removeprefix("losses_")
-            panels[0].text(begin, 0.02, f" {stage_name}", transform=over, parse_math=False)
+            # In two rows, so that a short stage's name does not run into the next.
+            height = 0.02 + 0.08 * (stage % 2)
+            panels[0].text(begin, height, f" {stage_name}", transform=over, parse_math=False)
         begin = table.get("iteration", [(begin, 0.0)])[-1][0]
     panels[-1].set_xlabel("iteration")
     for axes in panels:
