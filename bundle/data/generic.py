@@ -146,21 +146,19 @@ def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list
 
     Args:
         pictures: Videos of one frame each, all of one size.
-        partners: How many couples each begins, with another partner every time.
+        partners: How many couples each begins, with another partner every time; fewer where there
+            are not as many others.
         seed: Of who goes with whom.
 
     Raises:
-        ValueError: There are too few for so many partners.
+        ValueError: There are fewer than two.
     """
-    if len(pictures) <= partners:
-        raise ValueError(
-            f"expected at least {partners + 1} pictures to give each {partners} of the others as "
-            f"partners, got {len(pictures)}"
-        )
+    if len(pictures) < 2:
+        raise ValueError(f"expected at least 2 pictures to couple, got {len(pictures)}")
     # Rotations of a random order: nobody is coupled with itself, nor twice with the same.
     order = np.random.RandomState(seed).permutation(len(pictures))
     coupled = []
-    for shift in range(1, partners + 1):
+    for shift in range(1, min(partners, len(pictures) - 1) + 1):
         for a, b in zip(order, np.roll(order, shift), strict=True):
             first, second = pictures[a], pictures[b]
             coupled.append(
