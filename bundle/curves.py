@@ -17,7 +17,15 @@ LOSS_PANELS = {
     "supervised terms": ("cross_entropy", "dice"),
     "temporal contrastive loss": ("contrastive",),
     "1 - cosine of first and third value": ("value_distance",),
+    "share of the teacher's maps that the student misses": (
+        "key",
+        "query",
+        "value",
+        "skip8",
+        "skip4",
+    ),
 }
+"""Panels that a table has no column for are left out."""
 FIGURE_WIDTH_IN = 10.0
 PANEL_HEIGHT_IN = 2.5
 DPI = 110
@@ -26,8 +34,8 @@ FEW_POINTS = 50
 Curve = list[tuple[int, float]]
 
 
-def read_table(path: Path, index: str, begin: int = 0) -> dict[str, Curve]:
-    """Column name to (``begin`` + what stands in the index column, value), without empty cells.
+def read_table(path: Path, index: str) -> dict[str, Curve]:
+    """Column name to (what stands in the index column, value), without empty cells.
 
     Raises:
         ValueError: The index column is missing, or a cell holds no number.
@@ -42,7 +50,7 @@ def read_table(path: Path, index: str, begin: int = 0) -> dict[str, Curve]:
                 if not value:
                     continue
                 try:
-                    curves.setdefault(name, []).append((begin + int(row[index]), float(value)))
+                    curves.setdefault(name, []).append((int(row[index]), float(value)))
                 except ValueError as error:
                     raise ValueError(
                         f"{path}, line {reader.line_num}: column {name} holds {value!r}, expected "
@@ -62,7 +70,10 @@ def draw_curves(target: Path, losses: Sequence[Path], metrics: Path | None = Non
     Raises:
         ValueError: As ``read_table``, or there is no table.
     """
-    panel_count = len(LOSS_PANELS) * bool(losses) + (metrics is not None)
+    tables = [(path, read_table(path, "iteration")) for path in losses]
+    known = {name for _, table in tables for name in table}
+    titles = [title for title, names in LOSS_PANELS.items() if known.intersection(names)]
+    panel_count = len(titles) + (metrics is not None)
     if not panel_count:
         raise ValueError(f"no table of losses or scores to draw {target} from")
     size_in = (FIGURE_WIDTH_IN, PANEL_HEIGHT_IN * panel_count)
@@ -70,33 +81,36 @@ def draw_curves(target: Path, losses: Sequence[Path], metrics: Path | None = Non
     panels = list(figure.subplots(panel_count, 1, squeeze=False)[:, 0])
     if metrics is not None:
         _draw_scores(panels.pop(), read_table(metrics, "epoch"))
-    if losses:
-        _draw_losses(panels, losses)
+    if titles:
+        _draw_losses(panels, titles, tables)
     with written_beside(target) as beside:
         FigureCanvasAgg(figure).print_png(str(beside))
 
 
-def _draw_losses(panels: Sequence[Axes], tables: Sequence[Path]) -> None:
-    for axes, title in zip(panels, LOSS_PANELS, strict=True):
+def _draw_losses(
+    panels: Sequence[Axes], titles: Sequence[str], tables: Sequence[tuple[Path, dict[str, Curve]]]
+) -> None:
+    for axes, title in zip(panels, titles, strict=True):
         _dress(axes, title)
         axes.sharex(panels[-1])
         axes.tick_params(labelbottom=axes is panels[-1])
     begin = 0
-    for stage, path in enumerate(tables):
-        table = read_table(path, "iteration", begin)
-        for axes, names in zip(panels, LOSS_PANELS.values(), strict=True):
+    for stage, (path, table) in enumerate(tables):
+        for axes, title in zip(panels, titles, strict=True):
             axes.axvline(begin, color="grey", linewidth=0.8)
+            names = LOSS_PANELS[title]
             for number, name in enumerate(names):
                 # A sole curve is named by its panel.
                 label = name.replace("_", " ") if stage == 0 and len(names) > 1 else None
-                _draw(axes, table.get(name, []), f"C{number}", label)
+                curve = [(begin + x, y) for x, y in table.get(name, [])]
+                _draw(axes, curve, f"C{number}", label)
         if len(tables) > 1:
             over = panels[0].get_xaxis_transform()
             stage_name = path.stem.removeprefix("losses_")
             # In two rows, so that a short stage's name does not run into the next.
             height = 0.02 + 0.08 * (stage % 2)
             panels[0].text(begin, height, f" {stage_name}", transform=over, parse_math=False)
-        begin = table.get("iteration", [(begin, 0.0)])[-1][0]
+        begin += table.get("iteration", [(0, 0.0)])[-1][0]
     panels[-1].set_xlabel("iteration")
     for axes in panels:
         _finish(axes)

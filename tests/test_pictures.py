@@ -45,8 +45,8 @@ def count(path, colour):
 
 
 def test_cells_that_are_empty_make_no_point(tmp_path):
-    table = read_table(write_losses(tmp_path / "losses.csv"), "iteration", begin=100)
-    assert table["loss"] == [(120, 1.8), (140, 1.7), (160, 1.6), (180, 1.5), (200, 1.4)]
+    table = read_table(write_losses(tmp_path / "losses.csv"), "iteration")
+    assert table["loss"] == [(20, 1.8), (40, 1.7), (60, 1.6), (80, 1.5), (100, 1.4)]
     assert "contrastive" not in table
 
 
@@ -54,7 +54,7 @@ def test_an_empty_column_draws_no_curve(tmp_path):
     filled, empty = tmp_path / "filled.png", tmp_path / "empty.png"
     draw_curves(filled, [write_losses(tmp_path / "filled.csv")])
     draw_curves(empty, [write_losses(tmp_path / "empty.csv", dice="")])
-    assert panels(filled) == panels(empty) == 4
+    assert panels(filled) == panels(empty) == 3  # none for the contrastive loss, which has no rows
     assert count(filled, ORANGE) > count(empty, ORANGE) + 500  # the legend has a bit of it
 
 
@@ -62,7 +62,15 @@ def test_a_stage_without_rows_and_one_with(tmp_path):
     first, second = write_losses(tmp_path / "a.csv"), write_losses(tmp_path / "b.csv")
     first.write_text(first.read_text().splitlines()[0] + "\n")
     draw_curves(tmp_path / "curves.png", [first, second], write_metrics(tmp_path / "m.csv"))
-    assert panels(tmp_path / "curves.png") == 5
+    assert panels(tmp_path / "curves.png") == 4
+
+
+def test_a_distillation_has_a_panel_of_its_own(tmp_path):
+    rows = "20,0.5,0.4,0.6\n40,0.3,0.2,0.4\n"
+    (tmp_path / "losses.csv").write_text("iteration,loss,key,query\n" + rows)
+    draw_curves(tmp_path / "curves.png", [tmp_path / "losses.csv"])
+    assert panels(tmp_path / "curves.png") == 2  # its terms, and the total loss
+    assert count(tmp_path / "curves.png", ORANGE) > 100
 
 
 def test_a_table_of_something_else_is_told(tmp_path):
@@ -92,13 +100,13 @@ def test_curves_are_drawn_after_each_epoch_from_what_is_there(tmp_path):
             assert not target.exists()  # no table yet, and no error
             write_losses(losses)
         if engine.state.epoch == 3:
-            assert panels(target) == 4
+            assert panels(target) == 3
             write_metrics(metrics)
 
     engine = Engine(update)
     CurvesPicture(target, losses, metrics).attach(engine)
     engine.run([0], max_epochs=3)
-    assert panels(target) == 5
+    assert panels(target) == 4
     assert {path.name for path in tmp_path.iterdir()} == {"losses.csv", "metrics.csv", "curves.png"}
 
 
@@ -110,7 +118,7 @@ def test_a_training_that_is_stopped_draws_its_last_rows(tmp_path):
     engine = Engine(update)
     CurvesPicture(tmp_path / "a.png", tmp_path / "losses.csv", tmp_path / "none.csv").attach(engine)
     engine.run([0, 0], max_epochs=1)
-    assert panels(tmp_path / "a.png") == 4
+    assert panels(tmp_path / "a.png") == 3
 
 
 # Samples
