@@ -36,7 +36,7 @@ from bundle.video_access import (
 
 
 class ClipInferer(Inferer):
-    """Passes a whole clip through the network at once, for training.
+    """Passes whole clips, or frames, through the network at once, for training.
 
     Args:
         precision: See ``bundle.devices.autocast``.
@@ -45,7 +45,9 @@ class ClipInferer(Inferer):
     def __init__(self, precision: str = "auto") -> None:
         self.precision = precision
 
-    def __call__(self, inputs: Clip, network: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    def __call__(
+        self, inputs: Float[Tensor, "B ..."], network: nn.Module, *args: Any, **kwargs: Any
+    ) -> Any:
         with autocast(self.precision, inputs.device):
             return network(inputs, *args, **kwargs)
 

@@ -72,7 +72,22 @@ def mean_over_objects(
     return torch.where(present, scores, 0.0).sum(1) / present.sum(1).clamp(min=1)
 
 
-class TCMNLoss(nn.Module):
+class LossOfTerms(nn.Module):
+    """A loss that leaves the terms of its last batch behind, for tables, bars and trackers.
+
+    Attributes:
+        names: All terms that a batch may have.
+        terms: Those that the last one had, by name.
+    """
+
+    names: tuple[str, ...]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.terms: dict[str, float] = {}
+
+
+class TCMNLoss(LossOfTerms):
     """Equation 3, ``alpha * L_bce + beta * L_tc``, plus ``dice * L_dice`` which is not in the paper.
 
     The paper gives none of its numbers. Ours are in the configs, each with its reason.
@@ -88,6 +103,7 @@ class TCMNLoss(nn.Module):
             state dict, so that a resumed training goes on where it was.
     """
 
+    names = ("cross_entropy", "dice", "contrastive", "value_distance", "collapsed")
     calls: Tensor
 
     def __init__(
@@ -103,7 +119,6 @@ class TCMNLoss(nn.Module):
         self.alpha, self.beta, self.dice = alpha, beta, dice
         self.eta, self.epsilon, self.warm_up = eta, epsilon, warm_up
         self.register_buffer("calls", torch.zeros((), dtype=torch.long))
-        self.terms: dict[str, float] = {}
 
     def forward(
         self,

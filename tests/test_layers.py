@@ -35,7 +35,7 @@ LAYERS = [
         "bundle.label_header",
         "bundle.export",
     ],
-    ["bundle.engines", "bundle.handlers"],
+    ["bundle.engines", "bundle.handlers", "bundle.distillation"],
     [
         "bundle.label",
         "bundle.label_guard",

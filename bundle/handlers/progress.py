@@ -10,7 +10,7 @@ from monai.handlers import MLFlowHandler
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
-from bundle.losses import TCMNLoss
+from bundle.losses import LossOfTerms
 
 
 class LossTerms:
@@ -21,7 +21,7 @@ class LossTerms:
         prefix: Of the names, where they stand beside scores: there is a Dice of either kind.
     """
 
-    def __init__(self, loss: TCMNLoss, prefix: str = "") -> None:
+    def __init__(self, loss: LossOfTerms, prefix: str = "") -> None:
         self.loss, self.prefix = loss, prefix
 
     def __call__(self, output: Mapping[str, Any]) -> dict[str, float]:
@@ -53,7 +53,7 @@ class TrainingBar:
         batch_size: Clips of one iteration, of all processes together.
     """
 
-    def __init__(self, loss: TCMNLoss, batch_size: int) -> None:
+    def __init__(self, loss: LossOfTerms, batch_size: int) -> None:
         self.terms, self.batch_size = LossTerms(loss), batch_size
         self._shown = ExitStack()
 

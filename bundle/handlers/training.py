@@ -14,7 +14,7 @@ from torch import nn
 
 from bundle.distributed import mean_over_processes
 from bundle.evaluation.tables import write_csv
-from bundle.losses import TCMNLoss
+from bundle.losses import LossOfTerms
 
 logger = logging.getLogger(__name__)
 
@@ -80,11 +80,9 @@ class LossTable:
         every: Iterations that one row averages. Those of a row that is not full yet are its state.
     """
 
-    def __init__(self, loss: TCMNLoss, path: str | Path, every: int = 20) -> None:
+    def __init__(self, loss: LossOfTerms, path: str | Path, every: int = 20) -> None:
         self.loss, self.path, self.every = loss, Path(path), every
-        self.columns = (
-            "cross_entropy", "dice", "contrastive", "value_distance", "collapsed", "seconds"
-        )  # fmt: skip
+        self.columns = (*loss.names, "seconds")
         self.rows: list[dict[str, float]] = []
         self.last = time.monotonic()
 

@@ -25,9 +25,12 @@ class JoinedConv2d(nn.Conv2d):
     def forward(  # type: ignore[override]
         self, own: Float[Tensor, "BN C1 h w"], shared: Float[Tensor, "B C2 h w"]
     ) -> Float[Tensor, "BN D h w"]:
-        weights = self.weight[:, : self.own], self.weight[:, self.own :]
-        result = F.conv2d(own, weights[0], self.bias, padding=self.padding)
-        return result + per_object(F.conv2d(shared, weights[1], padding=self.padding), own)
+        result = F.conv2d(own, self.weight[:, : self.own], self.bias, padding=self.padding)
+        return result + per_object(self.share(shared), own)
+
+    def share(self, shared: Float[Tensor, "B C2 h w"]) -> Float[Tensor, "B D h w"]:
+        """What the frame's maps add to the result of each of its objects."""
+        return F.conv2d(shared, self.weight[:, self.own :], padding=self.padding)
 
 
 def per_object(shared: Tensor, objects: Tensor) -> Tensor:
