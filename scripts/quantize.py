@@ -1,6 +1,8 @@
 """Make the quantised network of ``backend: int8``.
 
-python scripts/quantize.py --dataset_dir DATA --output_dir models/int8
+python scripts/quantize.py --dataset_dir DATA
+python scripts/quantize.py --dataset_dir DATA --config_file configs/train.yaml configs/small.yaml \
+    --weights models/model_small.pt --output_dir models/int8_small
 
 Its ranges come from training clips, whose kinds are mixed as in training. Do it again when the weights
 have changed. Needs ``pip install openvino nncf``.
@@ -25,13 +27,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--config_file", default=str(ROOT / "configs/train.yaml"))
+    parser.add_argument("--config_file", nargs="+", default=[str(ROOT / "configs/train.yaml")])
     parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
     parser.add_argument("--weights", type=Path, default=ROOT / "models/model.pt")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "models/int8")
     parser.add_argument("--clips", type=int, default=64)
     parser.add_argument("--size", type=int, default=320, help="side of the clips, pixels")
     options = parser.parse_args()
+    if options.output_dir.exists():  # before the minutes that the rest takes
+        parser.error(f"{options.output_dir} exists: remove it or name another folder")
     config = ConfigParser()
     config.read_config(options.config_file)
     config["dataset_dir"] = str(options.dataset_dir)

@@ -30,6 +30,13 @@ def test_endurance_measures_each_frame(tmp_path):
 
 
 @pytest.mark.slow
+def test_quantizing_refuses_a_folder_before_it_reads_anything(tmp_path):
+    done = processes.run([ROOT / "scripts/quantize.py", "--output_dir", tmp_path])
+    assert done.returncode == 2
+    assert f"error: {tmp_path} exists: remove it or name another folder" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data sets")
 def test_confidence_is_compared_with_the_truth(tmp_path):
     arguments = ["--videos", "1", "--working_size", "96", "--every", "10"]
