@@ -16,6 +16,7 @@ from bundle.networks.tcmn import TCMN, load_weights
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "models" / "model.pt"
+LARGEST_BYTES = {"model.pt": 48e6, "model_small.pt": 24e6}
 
 
 def load_script(name):
@@ -25,9 +26,11 @@ def load_script(name):
     return module
 
 
-def test_file_is_a_plain_state_dict_in_half_precision():
-    assert WEIGHTS.stat().st_size < 48e6
-    for name, tensor in torch.load(WEIGHTS, weights_only=True).items():
+@pytest.mark.parametrize("file", LARGEST_BYTES)
+def test_file_is_a_plain_state_dict_in_half_precision(file):
+    path = ROOT / "models" / file
+    assert path.stat().st_size < LARGEST_BYTES[file]
+    for name, tensor in torch.load(path, weights_only=True).items():
         if tensor.is_floating_point():
             statistics = name.endswith(("running_mean", "running_var"))
             assert tensor.dtype == (torch.float32 if statistics else torch.float16), name
@@ -40,6 +43,19 @@ def test_configs_build_the_network_of_the_file(name):
     parser["network_def#backbone_weights"] = None
     network = load_weights(parser.get_parsed_content("network_def"), WEIGHTS)
     assert network.query_encoder.trunk.layer2[0].conv1.stride == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["inference.yaml", "evaluate.yaml", "finetune.yaml"])
+def test_small_yaml_takes_the_small_network_with_its_weights(name):
+    names = ["train.yaml", name, "small.yaml"] if name != "inference.yaml" else [name, "small.yaml"]
+    files = [str(ROOT / "configs" / each) for each in names]
+    parser = ConfigParser(ConfigParser.load_config_files(files))
+    parser["bundle_root"] = str(ROOT)
+    key = "initial_weights" if name == "finetune.yaml" else "weights"
+    weights = Path(parser.get_parsed_content(key))
+    assert weights == ROOT / "models/model_small.pt"
+    network = load_weights(parser.get_parsed_content("network_def"), weights)
+    assert network.query_encoder.trunk.channels == (64, 128, 256)
 
 
 def test_export_keeps_the_logits(tmp_path):

@@ -30,18 +30,20 @@ class Model:
     device: torch.device
 
 
-def load_model(options: Mapping[str, object]) -> Model:
+def load_model(options: Mapping[str, object], *, small: bool = False) -> Model:
     """Read network, weights and settings as ``configs/inference.yaml`` has them.
 
     Args:
         options: Instead of the values there, by name: weights, device, working_size ...
+        small: Take the small network, of ``configs/small.yaml``.
 
     Raises:
         ValueError: A value is out of range, or the weights do not fit.
         FileNotFoundError: There are no such weights.
     """
     config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
+    names = ["inference.yaml", "small.yaml"] if small else ["inference.yaml"]
+    config.read_config([str(ROOT / "configs" / name) for name in names])
     config["bundle_root"] = str(ROOT)
     for name, value in options.items():
         config[name] = value
