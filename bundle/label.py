@@ -32,6 +32,7 @@ from bundle.label_uploads import (
     use_scratch_folder,
 )
 from bundle.networks.tcmn import VideoNetwork
+from bundle.options import parse_bool
 from bundle.outputs.volume import NiftiWriter
 from bundle.outputs.writer import Segmented
 from bundle.sessions import DIRECTIONS
@@ -188,15 +189,21 @@ class LabelApp(MONAILabelApp):
     """The app; its configuration (``--conf``) may name another ``bundle`` folder.
 
     Args:
-        app_dir: Its folder. Weights that were trained here go to ``model/model.pt`` in it.
+        app_dir: Its folder. Weights that were trained here go to its ``model``.
         studies: The folder of videos, or the address of a DICOMweb server.
-        conf: ``bundle``: folder of configs and models, this repository by default. ``hosts``: names,
-            with commas, by which other machines may call the server.
+        conf: ``bundle``: folder of configs and models, this repository by default. ``small``: true for
+            the small network. ``hosts``: names, with commas, by which other machines may call the
+            server.
+
+    Raises:
+        ValueError: ``small`` is neither true nor false.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         root = Path(conf.get("bundle") or Path(__file__).parents[1])
-        self.model = ServedModel(root, Path(app_dir) / "model/model.pt")
+        small = parse_bool(conf.get("small", False), "conf small")
+        name = "model_small.pt" if small else "model.pt"
+        self.model = ServedModel(root, Path(app_dir) / "model" / name, small=small)
         use_scratch_folder()
         self._hosts = [name.strip() for name in conf.get("hosts", "").split(",") if name.strip()]
         super().__init__(app_dir, studies, conf, name="TCMN", description=DESCRIPTION)

@@ -46,20 +46,24 @@ class ServedModel:
     Args:
         root: The bundle's folder.
         own_weights: Where a training puts its weights.
+        small: Serve the small network, of configs/small.yaml.
     """
 
-    def __init__(self, root: Path, own_weights: Path) -> None:
+    def __init__(self, root: Path, own_weights: Path, *, small: bool = False) -> None:
         self.root, self.own_weights = root, own_weights
+        self.over = [root / "configs/small.yaml"] if small else []
         self._config = ConfigParser()
-        self._config.read_config(str(root / "configs/inference.yaml"))
+        self._config.read_config([str(f) for f in (root / "configs/inference.yaml", *self.over)])
         self._config["bundle_root"] = str(root)
+        self.shipped = Path(self._config.get_parsed_content("weights"))
+        self.int8_dir = Path(self._config.get_parsed_content("int8_dir"))
         self.inferer: RequestInferer = self._config.get_parsed_content("inferer")
         self._lock = threading.Lock()
         self._loaded: dict[str, tuple[tuple[Path, int], Any]] = {}
 
     @property
     def weights(self) -> Path:
-        return self.own_weights if self.own_weights.is_file() else self.root / "models/model.pt"
+        return self.own_weights if self.own_weights.is_file() else self.shipped
 
     def network(self, device: str) -> VideoNetwork:
         """The network on a device, with the newest weights."""
@@ -70,8 +74,7 @@ class ServedModel:
                 self._config.parse()  # else it would be the same object again
                 network = self._config.get_parsed_content("network_def")
                 network = load_weights(network, state[0]).eval()
-                int8 = self.root / "models/int8"
-                self._loaded[device] = state, optimize(network, device, "auto", int8)
+                self._loaded[device] = state, optimize(network, device, "auto", self.int8_dir)
             return self._loaded[device][1]
 
 
@@ -112,15 +115,16 @@ class FineTuneTask(TrainTask):
         folder = self.model.own_weights.parent / time.strftime("training-%Y%m%d-%H%M%S")
         videos = self._lay_out(pairs, folder / "videos")
         shipped = str(request.get("from_shipped_weights", False)).lower() == "true"
-        weights = self.model.root / "models/model.pt" if shipped else self.model.weights
+        weights = self.model.shipped if shipped else self.model.weights
         configs = self.model.root / "configs"
+        files = configs / "train.yaml", configs / "finetune.yaml", *self.model.over
         # 3D Slicer sends an empty run_id, with which MONAI would run all that is in the config.
         monai.bundle.run(
             run_id="training",
             init_id=None,
             final_id=None,
             meta_file=str(configs / "metadata.json"),
-            config_file=[str(configs / "train.yaml"), str(configs / "finetune.yaml")],
+            config_file=[str(file) for file in files],
             bundle_root=str(self.model.root),
             layout="video_folder",
             dataset_dir=str(videos),

@@ -27,20 +27,21 @@ from bundle.options import print_error
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def read_network(config_file: Path, weights: Path) -> TCMN:
-    """The network of a config, with weights, in evaluation mode.
+def read_network(config_files: Sequence[Path], weights: Path | None) -> tuple[TCMN, Path]:
+    """The network of configs, in evaluation mode, and the weights in it: those or the config's.
 
     Raises:
         FileNotFoundError: There is no such config or weights file.
         ValueError: The weights are of another network.
     """
-    if not config_file.is_file():
-        raise FileNotFoundError(f"no config at {config_file}")
-    config = ConfigParser(ConfigParser.load_config_file(str(config_file)))
+    for config_file in config_files:
+        if not config_file.is_file():
+            raise FileNotFoundError(f"no config at {config_file}")
+    config = ConfigParser(ConfigParser.load_config_files([str(file) for file in config_files]))
     config["network_def#backbone_weights"] = config["network_def#mask_backbone_weights"] = None
     network: TCMN = config.get_parsed_content("network_def")
-    load_weights(network, weights)
-    return network.eval()
+    file = Path(weights or config.get_parsed_content("weights"))
+    return load_weights(network, file).eval(), file
 
 
 def describe(network: TCMN, weights: Path, folder: Path) -> dict[str, Any]:
@@ -69,9 +70,15 @@ def describe(network: TCMN, weights: Path, folder: Path) -> dict[str, Any]:
 
 
 def export(
-    config_file: Path, weights: Path, output_dir: Path, tolerance: float
+    config_files: Sequence[Path], weights: Path | None, output_dir: Path, tolerance: float
 ) -> Mapping[str, Difference]:
     """Write the graphs beside, check them, and put them into place if they pass.
+
+    Args:
+        config_files: Have the network; a later one changes values of those before.
+        weights: The configs' own if None.
+        output_dir: Made if new.
+        tolerance: See ``Difference.within``.
 
     Returns:
         Output -> how far it is from PyTorch's.
@@ -80,7 +87,7 @@ def export(
         OptionalImportError: A package for the export is not installed.
         OSError, ValueError: A file is missing, unreadable, or cannot be written.
     """
-    network = read_network(config_file, weights)
+    network, weights = read_network(config_files, weights)
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".partial", dir=output_dir) as partial:
         folder = Path(partial)
@@ -102,13 +109,12 @@ def digest(path: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", required=True, type=Path, metavar="DIR", help="made if new")
-    parser.add_argument(
-        "--weights", type=Path, default=ROOT / "models" / "model.pt", help="a plain state dict"
-    )
+    parser.add_argument("--weights", type=Path, help="a plain state dict; the configs' by default")
     parser.add_argument(
         "--config_file",
+        nargs="+",
         type=Path,
-        default=ROOT / "configs" / "inference.yaml",
+        default=[ROOT / "configs" / "inference.yaml"],
         help="whose network_def the weights are for",
     )
     parser.add_argument(

@@ -46,7 +46,7 @@ VIDEO = {
     "capacity": None,
     "precision": "float32",
     "device": "auto",
-    "backbone": None,
+    "small": False,
 }
 LONG = {**VIDEO, "frames": 600}
 CLIPS = {"size": 224, "device": "auto"}
@@ -57,7 +57,7 @@ CASES: Mapping[str, Case] = {
     "video_480x854": Case(
         "video", ("plain", "torch", "int8"), {**VIDEO, "height": 480, "width": 854}
     ),
-    "video_resnet18": Case("video", ("plain", "torch", "int8"), {**VIDEO, "backbone": "resnet18"}),
+    "video_small": Case("video", ("plain", "torch", "int8"), {**VIDEO, "small": True}),
     "long": Case("video", ("torch", "int8"), LONG),
     "long_capacity": Case("video", ("torch", "int8"), {**LONG, "capacity": 10}),
     "training": Case(

@@ -1,8 +1,5 @@
 """Masks carried through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
-import atexit
-import shutil
-import tempfile
 import time
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,7 +14,7 @@ from benchmarks.cases import Figures, Workload
 from benchmarks.scene import DriftingDisks
 from bundle.devices import autocast, find_device
 from bundle.inferers import VideoInferer
-from bundle.networks.quantized import optimize, quantize
+from bundle.networks.quantized import optimize
 from bundle.networks.tcmn import STRIDE
 from bundle.options import parse_capacity
 
@@ -27,43 +24,29 @@ WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered
 
 
 ENCODED = 20
-CALIBRATED = (
-    64  # side of the clips, pixels: the time of 8-bit integers does not depend on the ranges
-)
 
 
-def make_network(variant: str, backbone: str | None, device: torch.device) -> Any:
-    """A network as it was trained (``plain``), or for a backend.
+def make_network(variant: str, small: bool, device: torch.device) -> Any:
+    """A shipped network as it was trained (``plain``), or for a backend.
 
     Args:
         variant: ``plain`` or a backend.
-        backbone: Query trunk of a network of random weights, whose masks mean nothing; None for the
-            shipped network.
+        small: That of ``configs/small.yaml``.
         device: Where it shall run.
     """
     config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
-    if backbone is None:
-        network, folder = config.get_parsed_content("loaded"), ROOT / "models/int8"
-    else:
-        config["network_def#backbone"] = backbone
-        config["network_def#stride_in_1x1"] = False  # a layout of ResNet-50
-        network = config.get_parsed_content("network_def").eval()
-        scratch = tempfile.mkdtemp()
-        atexit.register(shutil.rmtree, scratch)  # parts are read as sizes come
-        folder = Path(scratch) / "int8"
-        if variant == "int8":
-            frames = 4
-            quantize(network, [torch.rand(1, 4, CALIBRATED, CALIBRATED, frames)], folder)
+    names = ["inference.yaml", "small.yaml"] if small else ["inference.yaml"]
+    config.read_config([str(ROOT / "configs" / name) for name in names])
+    network = config.get_parsed_content("loaded")
     if variant == "plain":
         return network.to(device, memory_format=torch.channels_last)
-    return optimize(network, device, variant, folder)
+    return optimize(network, device, variant, config.get_parsed_content("int8_dir"))
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     """A video that is carried from its first frame on, at its own size; see ``Workload``."""
     device = find_device(settings["device"])
-    network = make_network(variant, settings["backbone"], device)
+    network = make_network(variant, settings["small"], device)
     inferer = VideoInferer(
         precision=settings["precision"],
         capacity=parse_capacity(settings["capacity"]),
