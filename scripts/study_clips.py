@@ -52,7 +52,8 @@ def _read(video: Video, every: int) -> Clip:
 
 def load_network(options: argparse.Namespace) -> TCMN:
     config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
+    names = ["inference.yaml", "small.yaml"] if options.small else ["inference.yaml"]
+    config.read_config([str(ROOT / "configs" / name) for name in names])
     config["device"], config["backend"] = "cpu", "torch"
     if options.weights:
         config["weights"] = str(options.weights)
@@ -104,7 +105,8 @@ def make_parser(document: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
     parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
-    parser.add_argument("--weights", type=Path, help="models/model.pt by default")
+    parser.add_argument("--weights", type=Path, help="the config's by default")
+    parser.add_argument("--small", action="store_true", help="the small network")
     parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
     parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
     parser.add_argument("--precision", default="float32")

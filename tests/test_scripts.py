@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+from monai.bundle import ConfigParser
 
 from tests import processes
 
@@ -72,3 +73,13 @@ def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
     assert study.read_values(tmp_path) == {
         "cross_entropy": 0.5, "dice": 0.25, "value_distance": 0.4, "collapsed": 0.0
     }  # fmt: skip
+
+
+def test_the_recipe_changes_what_the_config_has(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    study = importlib.import_module("study_recipe")
+    config = ConfigParser(ConfigParser.load_config_file(str(ROOT / "configs/train.yaml")))
+    for name, changes in study.CHANGES.items():
+        for setting, value in changes.items():
+            assert setting in config, name
+            assert config[setting] != value, name
