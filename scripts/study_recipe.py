@@ -22,7 +22,7 @@ logger = logging.getLogger(Path(__file__).stem)
 
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "larger crops": {"size": 224},
-    "no running average": {"ema_momentum": 1.0},
+    "no running average": {"ema_momentum": 0.999},
     "no couples": {
         "train#dataset#shares#kvasir_couples": 0.0, "train#dataset#shares#cvc_couples": 0.0
     },
