@@ -10,9 +10,9 @@ from typing import Any
 
 import monai.bundle
 import torch
-from monai.bundle import ConfigParser
 
 from bundle.data.volumes import source_name
+from bundle.inference_config import read_inference_config
 from bundle.label_options import refuse
 from bundle.label_requests import RequestInferer
 from bundle.networks.quantized import optimize
@@ -52,9 +52,7 @@ class ServedModel:
     def __init__(self, root: Path, own_weights: Path, *, small: bool = False) -> None:
         self.root, self.own_weights = root, own_weights
         self.over = [root / "configs/small.yaml"] if small else []
-        self._config = ConfigParser()
-        self._config.read_config([str(f) for f in (root / "configs/inference.yaml", *self.over)])
-        self._config["bundle_root"] = str(root)
+        self._config = read_inference_config(small=small, root=root)
         self.shipped = Path(self._config.get_parsed_content("weights"))
         self.int8_dir = Path(self._config.get_parsed_content("int8_dir"))
         self.inferer: RequestInferer = self._config.get_parsed_content("inferer")

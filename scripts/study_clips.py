@@ -17,6 +17,7 @@ from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.frames import read_frames, read_masks
 from bundle.data.generic import davis
 from bundle.data.records import Video
+from bundle.inference_config import read_inference_config
 from bundle.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.options import parse_prior
@@ -37,7 +38,7 @@ def read_clips(options: argparse.Namespace) -> Iterator[Clip]:
     """The validation sequences of CVC-ClinicDB, and of DAVIS every so many frames."""
     config = ConfigParser.load_config_file(str(ROOT / "configs/train.yaml"))
     polyps = cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "valid")
-    general = davis(options.dataset_dir / "DAVIS-2016-val", include=config["held_out"])
+    general = davis(options.dataset_dir / "DAVIS-2016-val", config["held_out"])
     for videos, every in ((polyps, 1), (general, options.every)):
         for video in videos[: options.videos]:
             yield _read(video, every)
@@ -51,12 +52,10 @@ def _read(video: Video, every: int) -> Clip:
 
 
 def load_network(options: argparse.Namespace) -> TCMN:
-    config = ConfigParser()
-    names = ["inference.yaml", "small.yaml"] if options.small else ["inference.yaml"]
-    config.read_config([str(ROOT / "configs" / name) for name in names])
-    config["device"], config["backend"] = "cpu", "torch"
+    values = {"device": "cpu", "backend": "torch"}
     if options.weights:
-        config["weights"] = str(options.weights)
+        values["weights"] = str(options.weights)
+    config = read_inference_config(values, small=options.small)
     network: TCMN = config.get_parsed_content("network")
     return network.to(memory_format=torch.channels_last)
 

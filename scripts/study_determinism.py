@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 from make_demo import CINE, OUTLINES, fill_outline
-from monai.bundle import ConfigParser
 from pydicom.data import get_testdata_file
 
 from bundle.data.video import open_video
+from bundle.inference_config import read_inference_config
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {
@@ -37,10 +37,7 @@ OLDER = {
 
 def segment(kind: str, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """Class logits (T, C, H, W) of the frames after the first, from two passes."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
-    for name, value in {**KINDS[kind], "device": "cpu", "bundle_root": str(ROOT)}.items():
-        config[name] = value
+    config = read_inference_config({**KINDS[kind], "device": "cpu"})
     network, inferer = config.get_parsed_content("network"), config.get_parsed_content("inferer")
     video = open_video(Path(str(get_testdata_file(CINE, download=False))))
     outline = json.loads(OUTLINES.read_text())["0"]

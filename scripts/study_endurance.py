@@ -16,8 +16,8 @@ import numpy as np
 import psutil
 import torch
 from matplotlib.figure import Figure
-from monai.bundle import ConfigParser
 
+from bundle.inference_config import read_inference_config
 from bundle.inferers import VideoInferer
 from bundle.scratch import written_beside
 from bundle.types import Frame
@@ -51,9 +51,7 @@ class MovingDisk:
 
 def measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:
     """MiB of resident memory after each frame, and the seconds it took."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
-    config["backend"], config["device"] = options.backend, "cpu"
+    config = read_inference_config({"backend": options.backend, "device": "cpu"})
     network = config.get_parsed_content("network")
     inferer = VideoInferer(working_size=options.working_size, capacity=options.capacity)
     video, process = MovingDisk(options.frames), psutil.Process()

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 import bundle.inferers
 import bundle.outputs.results
 import bundle.propagation
+from bundle.inference_config import read_inference_config
 from bundle.outputs.writer import Segmented, WriteBehind
 from bundle.video_access import ahead
 
@@ -48,11 +48,9 @@ VARIANTS: dict[str, tuple[Callable[[Iterator[Any]], Iterator[Any]], type[WriteBe
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Seconds of each run of each variant, and how many times faster it was than the run in turn."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
-    for name in ("video", "mask", "output_dir", "formats", "backend", "device"):
-        config[name] = str(getattr(options, name))
-    config["overwrite"], config["progress"] = True, False
+    names = ("video", "mask", "output_dir", "formats", "backend", "device")
+    given = {name: str(getattr(options, name)) for name in names}
+    config = read_inference_config({**given, "overwrite": True, "progress": False})
     evaluator = config.get_parsed_content("evaluator")
     evaluator.logger.setLevel("WARNING")
     evaluator.run()

@@ -30,9 +30,10 @@ import numpy as np
 import psutil
 import SimpleITK as sitk
 from ignite.engine import Events
-from monai.bundle import ConfigParser
 from PIL import Image
 from torch import nn
+
+from bundle.inference_config import read_inference_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 6
@@ -120,10 +121,7 @@ def segment(
     after_each: Callable[[], object] = lambda: None,
 ) -> nn.Module:
     """Run configs/inference.yaml in this process; gives its network, to be used again."""
-    config = ConfigParser()
-    config.read_config(str(ROOT / "configs/inference.yaml"))
-    for name, value in {**FIXED, **options, "bundle_root": str(ROOT)}.items():
-        config[name] = value
+    config = read_inference_config({**FIXED, **options})
     if network is not None:
         config["network"] = network
     evaluator = config.get_parsed_content("evaluator")

@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
-import bundle
 from bundle.devices import find_device
+from bundle.inference_config import read_inference_config
 from bundle.inferers import VideoInferer
-
-ROOT = Path(bundle.__file__ or "").resolve().parents[1]
 
 
 @dataclass(frozen=True)
@@ -41,12 +37,7 @@ def load_model(options: Mapping[str, object], *, small: bool = False) -> Model:
         ValueError: A value is out of range, or the weights do not fit.
         FileNotFoundError: There are no such weights.
     """
-    config = ConfigParser()
-    names = ["inference.yaml", "small.yaml"] if small else ["inference.yaml"]
-    config.read_config([str(ROOT / "configs" / name) for name in names])
-    config["bundle_root"] = str(ROOT)
-    for name, value in options.items():
-        config[name] = value
+    config = read_inference_config(options, small=small)
     try:
         inferer = config.get_parsed_content("inferer")
         network = config.get_parsed_content("network")

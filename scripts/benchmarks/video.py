@@ -3,22 +3,20 @@
 import time
 from collections.abc import Mapping
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from monai.bundle import ConfigParser
 
 from benchmarks.cases import Figures, Workload
 from benchmarks.scene import DriftingDisks
 from bundle.devices import autocast, find_device
+from bundle.inference_config import read_inference_config
 from bundle.inferers import VideoInferer
 from bundle.networks.quantized import optimize
 from bundle.networks.tcmn import STRIDE
 from bundle.options import parse_capacity
 
-ROOT = Path(__file__).resolve().parents[2]
 HUNDRED = 100
 WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered
 
@@ -34,9 +32,7 @@ def make_network(variant: str, small: bool, device: torch.device) -> Any:
         small: That of ``configs/small.yaml``.
         device: Where it shall run.
     """
-    config = ConfigParser()
-    names = ["inference.yaml", "small.yaml"] if small else ["inference.yaml"]
-    config.read_config([str(ROOT / "configs" / name) for name in names])
+    config = read_inference_config(small=small)
     network = config.get_parsed_content("loaded")
     if variant == "plain":
         return network.to(device, memory_format=torch.channels_last)
