@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
 from scipy.stats import bootstrap
 
 from bundle.data.clips import first_shown
 from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.frames import read_frames, read_masks
 from bundle.data.generic import davis
+from bundle.data.protocols import DAVIS_HELD_OUT
 from bundle.data.records import Video
 from bundle.inference_config import read_inference_config
 from bundle.inferers import VideoInferer
@@ -36,9 +36,8 @@ class Clip(NamedTuple):
 
 def read_clips(options: argparse.Namespace) -> Iterator[Clip]:
     """The validation sequences of CVC-ClinicDB, and of DAVIS every so many frames."""
-    config = ConfigParser.load_config_file(str(ROOT / "configs/train.yaml"))
     polyps = cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "valid")
-    general = davis(options.dataset_dir / "DAVIS-2016-val", config["held_out"])
+    general = davis(options.dataset_dir / "DAVIS-2016-val", DAVIS_HELD_OUT)
     for videos, every in ((polyps, 1), (general, options.every)):
         for video in videos[: options.videos]:
             yield _read(video, every)

@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle import ConfigParser
-from study_clips import ROOT, load_network, make_inferer, make_parser, run
+from study_clips import load_network, make_inferer, make_parser, run
 
 from bundle.data.camus import camus
 from bundle.data.clips import first_shown
 from bundle.data.cvc_clinicdb import cvc_clinicdb
 from bundle.data.frames import read_frames
 from bundle.data.generic import davis
+from bundle.data.protocols import DAVIS_HELD_OUT
 from bundle.data.records import Video
 from bundle.memory import MemoryBank, width_for
 from bundle.networks import TCMN
@@ -53,12 +53,11 @@ def motion(video: Video, every: int, network: TCMN, options: argparse.Namespace)
 def study(options: argparse.Namespace) -> dict[str, Any]:
     """Motion and prior of each data set."""
     network, table = load_network(options), {}
-    config = ConfigParser.load_config_file(str(ROOT / "configs/train.yaml"))
     sets = {
         "CVC-ClinicDB": (cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "train"), 1),
         "CAMUS": (camus(options.dataset_dir / "CAMUS", "training", labels=[2]), 1),
         "DAVIS": (
-            davis(options.dataset_dir / "DAVIS-2016-val", exclude=config["held_out"]),
+            davis(options.dataset_dir / "DAVIS-2016-val", exclude=DAVIS_HELD_OUT),
             options.every,
         ),
     }

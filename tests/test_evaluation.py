@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,13 +11,13 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import DataLoader, decollate_batch
 from monai.utils import set_determinism
 from PIL import Image, ImageDraw
 
 from bundle.data.clips import VideoDataset, frame_names
-from bundle.data.protocols import describe_protocol, read_protocol
+from bundle.data.protocols import DAVIS_HELD_OUT, describe_protocol, read_protocol
 from bundle.data.records import FrameOf, Video
 from bundle.engines import LabelInferer
 from bundle.evaluation.figures import GREEN, RED, WHITE, draw_cell
@@ -352,6 +353,18 @@ def test_an_unknown_protocol_lists_those_there_are(tmp_path):
     names = "cvc_clinicdb, camus_seen, camus_unseen, .*, hmc_qu, asu_mayo, davis"
     with pytest.raises(ValueError, match=f"unknown protocol 'polyps': expected one of {names}"):
         read_protocol("polyps", tmp_path)
+
+
+def test_of_davis_the_videos_of_training_can_be_left_out(davis, tmp_path):
+    for part in ("JPEGImages", "Annotations"):
+        for name in ("bear", *DAVIS_HELD_OUT):
+            shutil.copytree(davis / part / "b", tmp_path / part / name)
+    read = [video.id for video in read_protocol("davis_held_out", tmp_path)]
+    assert read == ["blackswan", "camel", "dog", "parkour", "soapbox"]
+    config = ConfigParser(ConfigParser.load_config_file(str(CONFIGS / "train.yaml")))
+    config["dataset_dir"], config["davis_dir"] = str(tmp_path), str(tmp_path)
+    trained = config.get_parsed_content("train#dataset#data#davis")
+    assert [video.id for video in trained] == ["bear"]
 
 
 def test_only_the_valid_part_of_a_split_is_scored(davis, tmp_path):

@@ -20,6 +20,8 @@ from bundle.data.records import Video
 from bundle.data.splits import split_videos
 
 Read = Callable[[Path, bool], list[Video]]
+DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
+"""Videos of DAVIS 2016 that no weights were trained on: general motion, to select by."""
 
 
 def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:
@@ -41,6 +43,7 @@ PROTOCOLS: dict[str, Read] = {
     "camus_unseen_from_es": partial(_camus_alone, labels=(1, 3), start="ES"),
     "hmc_qu": lambda root, whole: hmc_qu(root),
     "asu_mayo": lambda root, whole: asu_mayo(root),
+    "davis_held_out": lambda root, whole: davis(root, None if whole else DAVIS_HELD_OUT),
     "davis": lambda root, whole: davis(root),
 }
 """Name -> reader of (root, all of the set instead of the part that is scored by default)."""
@@ -55,8 +58,9 @@ def read_protocol(
         name: ``cvc_clinicdb`` (valid sequences); ``camus_seen`` (LV wall) or ``camus_unseen`` (LV
             cavity, left atrium) of the validation patients from ED to ES, ``..._from_es`` from ES
             to ED, over half sequences where the copy has them, else two frames; ``hmc_qu`` and
-            ``asu_mayo`` (all their videos: the shipped weights were trained on neither); ``davis``
-            (any folder in the DAVIS layout).
+            ``asu_mayo`` (all their videos: the shipped weights were trained on neither);
+            ``davis_held_out`` (DAVIS 2016 without the videos of training); ``davis`` (any folder in
+            the DAVIS layout).
         dataset_dir: Root of that data set.
         split: A file of ``bundle.data.splits``: of the whole data set its ``valid`` part is scored,
             instead of the part above.
