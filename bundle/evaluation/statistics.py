@@ -4,14 +4,21 @@ A video is drawn with all its objects. Scores come as fractions and leave in per
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from statistics import fmean, median
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from bundle.evaluation.records import UNCHANGED, VideoScores, classes_of, select
+from bundle.evaluation.records import (
+    NETWORK,
+    UNCHANGED,
+    VideoScores,
+    classes_of,
+    runs_of,
+    select,
+)
 from bundle.metrics import SCORES
 
 RESAMPLES = 9999
@@ -97,24 +104,47 @@ def perturbation_costs(scores: Sequence[VideoScores], method: str) -> list[dict[
         ``perturbation``, ``class`` and the mean difference of each score, in points, with its paired
         interval over videos.
     """
-    before = {(one.video, one.object_id): one for one in select(scores, method)}
+    before = select(scores, method)
     names = dict.fromkeys(one.perturbation for one in scores if one.method == method)
-    costs: list[dict[str, Any]] = []
-    for perturbation in names:
-        if perturbation == UNCHANGED:
-            continue
-        after = select(scores, method, perturbation)
-        for name in classes_of(after):
-            row: dict[str, Any] = {"perturbation": perturbation, "class": name}
-            members = by_video([one for one in after if one.class_name == name])
-            for score in SCORES:
-                differences = [
-                    [_difference(before[one.video, one.object_id], one, score) for one in video]
-                    for video in members.values()
-                ]
-                row[score] = estimate(differences)
-            costs.append(row)
-    return costs
+    return [
+        {"perturbation": perturbation, **row}
+        for perturbation in names
+        if perturbation != UNCHANGED
+        for row in _differences(before, select(scores, method, perturbation))
+    ]
+
+
+def leads(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
+    """How far the network is ahead of each other method, class by class, on the unchanged input.
+
+    Returns:
+        ``method``, ``class`` and the mean difference, as ``perturbation_costs``.
+    """
+    found = select(scores)
+    others = [method for method, perturbation in runs_of(scores) if perturbation == UNCHANGED]
+    return [
+        {"method": method, **row}
+        for method in others
+        if method != NETWORK
+        for row in _differences(select(scores, method), found)
+    ]
+
+
+def _differences(
+    before: Sequence[VideoScores], after: Sequence[VideoScores]
+) -> Iterator[dict[str, Any]]:
+    """Of each class what the second gained over the first, paired by object, over videos."""
+    known = {(one.video, one.object_id): one for one in before}
+    for name in classes_of(after):
+        members = by_video([one for one in after if one.class_name == name])
+        row: dict[str, Any] = {"class": name}
+        for score in SCORES:
+            gains = [
+                [_difference(known[one.video, one.object_id], one, score) for one in video]
+                for video in members.values()
+            ]
+            row[score] = estimate(gains)
+        yield row
 
 
 def _difference(before: VideoScores, after: VideoScores, score: Any) -> float:

@@ -13,6 +13,7 @@ from bundle.evaluation.statistics import (
     RESAMPLES,
     Estimate,
     given_together,
+    leads,
     perturbation_costs,
     speed,
     summarise,
@@ -104,6 +105,7 @@ def make_summary(
             }
             for method, perturbation in runs_of(scores)
         ],
+        "leads": leads(scores),
         "perturbation_costs": perturbation_costs(scores, NETWORK),
     }
 
@@ -113,7 +115,7 @@ def to_json(summary: Mapping[str, Any]) -> str:
 
 
 def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
-    """The page ``tables.md``: the table of methods, and what perturbations cost."""
+    """The page ``tables.md``: the table of methods, paired differences, what perturbations cost."""
     unchanged = [run for run in summary["results"] if run["perturbation"] == UNCHANGED]
     classes = list(unchanged[0]["classes"])
     columns = [*classes, *(["mean"] if len(classes) > 1 else [])]
@@ -158,7 +160,18 @@ def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
         for s in SCORES
     ):
         lines += _only_shown(unchanged, columns)
-    lines += _costs(summary["perturbation_costs"])
+    lines += _paired(
+        "Ahead of the other methods",
+        "How many points the network has more, on the same frames, with the paired interval.",
+        "method",
+        summary["leads"],
+    )
+    lines += _paired(
+        "What perturbations cost",
+        "Difference to the unchanged input, in points, on the same frames, with the paired interval.",
+        "perturbation",
+        summary["perturbation_costs"],
+    )
     return "\n".join(lines) + "\n"
 
 
@@ -187,21 +200,23 @@ def _only_shown(unchanged: Sequence[Mapping[str, Any]], columns: Sequence[str]) 
     return lines
 
 
-def _costs(costs: Sequence[Mapping[str, Any]]) -> list[str]:
-    if not costs:
+def _paired(
+    title: str, told: str, column: str, differences: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    if not differences:
         return []
     lines = [
         "",
-        "## What perturbations cost",
+        f"## {title}",
         "",
-        "Difference to the unchanged input, in points, on the same frames, with the paired interval.",
+        told,
         "",
-        _row(["perturbation", "class", "J", "F", "Dice"]),
+        _row([column, "class", "J", "F", "Dice"]),
         _row(["---", "---", "---:", "---:", "---:"]),
     ]
-    for cost in costs:
-        cells = [_estimate(cost[score], "+") for score in SCORES]
-        lines.append(_row([cost["perturbation"], cost["class"], *cells]))
+    for one in differences:
+        cells = [_estimate(one[score], "+") for score in SCORES]
+        lines.append(_row([one[column], one["class"], *cells]))
     return lines
 
 
