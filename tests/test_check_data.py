@@ -1,8 +1,6 @@
 """The check of a data set: right counts for a sound one, every fault of another in one run."""
 
-import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,17 +12,14 @@ from bundle.data.check import check_videos, describe
 from bundle.data.readers import READERS
 from bundle.data.records import FrameOf, Video
 from bundle.summary import PALETTE
+from tests.scripts import load_script
 
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "check_data.py"
 LABELS = {1: "polyp", 3: "tool"}
 
 
 @pytest.fixture(scope="module")
 def script():
-    specification = importlib.util.spec_from_file_location("check_data", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
+    return load_script("check_data")
 
 
 def save(path, pixels):

@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import importlib.util
 import json
 import subprocess
 import sys
@@ -26,19 +25,13 @@ from bundle.data.video import open_video  # noqa: E402
 from bundle.inferers import VideoInferer  # noqa: E402
 from bundle.networks.tcmn import TCMN, load_weights  # noqa: E402
 from bundle.summary import PALETTE  # noqa: E402
+from tests.scripts import load_script  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "models" / "model.pt"
 HEIGHT, WIDTH = 50, 70  # neither is a multiple of 16, nor are they at any working size used here
 SIZES = {"network_def": {"backbone": "resnet18", "key_channels": 8, "value_channels": 16}}
 SIZES["network_def"] |= {"_target_": "bundle.networks.TCMN", "decoder_channels": [16, 8, 8]}
-
-
-def load_script(name):
-    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 demo = load_script("make_demo")

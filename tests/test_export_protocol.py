@@ -1,8 +1,6 @@
 """Exported protocols: what another method sees is what the evaluation scores."""
 
-import importlib.util
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,16 +9,12 @@ from PIL import Image
 from bundle.data.clips import VideoDataset
 from bundle.data.protocols import read_protocol
 from bundle.evaluation.saved_masks import folder_names, load_masks
-
-SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "export_protocol.py"
+from tests.scripts import load_script
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("export_protocol", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("export_protocol")
 
 
 @pytest.fixture

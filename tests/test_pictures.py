@@ -11,6 +11,7 @@ from bundle.curves import DPI, FIGURE_WIDTH_IN, PANEL_HEIGHT_IN, draw_curves, re
 from bundle.handlers import CurvesPicture, SampleOverlays
 from bundle.handlers.pictures import GAP_PX, file_name
 from bundle.summary import PALETTE
+from tests.scripts import load_script
 
 ORANGE = (255, 127, 14)  # of the second curve in a panel
 WHITE = (255, 255, 255)
@@ -63,6 +64,18 @@ def test_a_stage_without_rows_and_one_with(tmp_path):
     first.write_text(first.read_text().splitlines()[0] + "\n")
     draw_curves(tmp_path / "curves.png", [first, second], write_metrics(tmp_path / "m.csv"))
     assert panels(tmp_path / "curves.png") == 4
+
+
+def test_hours_are_drawn_beside_the_aim(tmp_path):
+    script = load_script("plot_hours")
+    blue, red = (31, 119, 180), (214, 39, 40)
+    row = {"version": "0.1.0", "hours": "2.5", **dict.fromkeys(script.AIMS, "80")}
+    script.draw_hours(tmp_path / "all.png", [row])
+    script.draw_hours(tmp_path / "polyps.png", [row | dict.fromkeys(list(script.AIMS)[1:], "")])
+    assert 3 < count(tmp_path / "all.png", blue) / count(tmp_path / "polyps.png", blue) < 5
+    aims = [count(tmp_path / f"{name}.png", red) for name in ("all", "polyps")]
+    assert aims[0] == pytest.approx(aims[1], rel=0.1)  # drawn without scores too
+    assert aims[0] > 500
 
 
 def test_a_distillation_has_a_panel_of_its_own(tmp_path):

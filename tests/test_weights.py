@@ -1,7 +1,6 @@
 """The shipped weights: what the file is, and what it does on the demo's echocardiogram."""
 
 import csv
-import importlib.util
 import re
 from pathlib import Path
 
@@ -13,17 +12,11 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.networks.tcmn import TCMN, load_weights
+from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "models" / "model.pt"
 LARGEST_BYTES = {"model.pt": 48e6, "model_small.pt": 24e6}
-
-
-def load_script(name):
-    specification = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
 
 
 @pytest.mark.parametrize("file", LARGEST_BYTES)

@@ -1,0 +1,59 @@
+"""Draw what more hours of training brought, beside what was aimed at.
+
+python scripts/plot_hours.py docs/hours.png docs/hours.csv
+"""
+
+import argparse
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from bundle.scratch import written_beside
+
+AIMS = {
+    "polyp J": 85.0, "LV wall Dice": 91.0, "LV cavity Dice": 91.0, "left atrium Dice": 90.33
+}  # fmt: skip
+
+
+def draw_hours(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
+    """A panel for each score in percent, over hours; the aim is dashed.
+
+    Args:
+        path: The PNG to write.
+        rows: Of each version ``version``, ``hours`` and the scores of ``AIMS``, where it has them.
+    """
+    figure = Figure(figsize=(10, 2.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, (score, aim) in zip(figure.subplots(1, len(AIMS)), AIMS.items(), strict=True):
+        known = [row for row in rows if row[score]]
+        hours = [float(row["hours"]) for row in known]
+        values = [float(row[score]) for row in known]
+        axes.plot(hours, values, "o-", color="tab:blue")
+        axes.axhline(aim, linestyle="--", color="tab:red")
+        for row, x, y in zip(known, hours, values, strict=True):
+            axes.annotate(
+                row["version"],
+                (x, y),
+                (2, -18),
+                textcoords="offset points",
+                fontsize=7,
+                rotation=-40,
+            )
+        axes.set_title(f"{score} (aim {aim:g})", fontsize=10)
+        axes.set_xlabel("hours of training")
+        axes.margins(x=0.2, y=0.2)
+        axes.grid(alpha=0.3)
+    with written_beside(path) as beside:
+        figure.savefig(beside, format="png", dpi=110)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("target", type=Path, help="the PNG to write")
+    parser.add_argument("source", type=Path, help="a table like docs/hours.csv")
+    arguments = parser.parse_args()
+    with arguments.source.open(newline="") as file:
+        draw_hours(arguments.target, list(csv.DictReader(file)))
