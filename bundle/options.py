@@ -3,8 +3,10 @@
 import difflib
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from multiprocessing.connection import Listener
 from types import TracebackType
 from typing import Any
 
@@ -78,6 +80,30 @@ def parse_capacity(value: Any) -> int | str | None:
         ValueError: It is none of them.
     """
     return "auto" if value == "auto" else parse_count(value, "capacity")
+
+
+def parse_workers(value: Any) -> int:
+    """Read the number of a loader's processes, and make sure that they can hand anything over.
+
+    They do so through sockets in the folder for temporary files. Where none can be made there, as its
+    path is too long for one, PyTorch would wait for the first batch for ever.
+
+    Raises:
+        ValueError: It is no whole number from 0 on.
+        OSError: No socket can be made.
+    """
+    count = parse_count(value, "workers")
+    if count is None or count < 0:
+        raise ValueError(f"--workers must be a whole number from 0 on, got {value!r}")
+    if count:
+        try:
+            Listener().close()
+        except OSError as error:
+            raise OSError(
+                f"loader processes need sockets in {tempfile.gettempdir()}, the folder for temporary "
+                f"files: {error}. Set TMPDIR to another folder, or --workers 0"
+            ) from error
+    return count
 
 
 def parse_number(value: Any, name: str) -> float:

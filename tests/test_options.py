@@ -1,5 +1,6 @@
 """What may be typed after ``monai.bundle run``, and one test per message."""
 
+import multiprocessing
 import sys
 
 import pytest
@@ -10,6 +11,7 @@ from bundle.options import (
     parse_bool,
     parse_count,
     parse_prior,
+    parse_workers,
     print_error,
 )
 
@@ -151,3 +153,21 @@ def test_the_spatial_prior_is_a_number_auto_or_null():
         ValueError, match="--spatial_prior must be a number, auto or null, got 'wide'"
     ):
         parse_prior("wide")
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "null", "two"])
+def test_workers_are_counted(value):
+    assert parse_workers("2") == 2
+    with pytest.raises(ValueError, match=f"--workers must be a whole number .*, got '{value}'"):
+        parse_workers(value)
+
+
+def test_a_folder_for_temporary_files_where_workers_would_wait_for_ever(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    with pytest.raises(
+        OSError, match=r"path too long\. Set TMPDIR to another folder, or --workers 0"
+    ):
+        parse_workers(1)
+    assert parse_workers(0) == 0
