@@ -218,17 +218,27 @@ def server(request):
 
 def from_command_line(tiny, video, mask, output_dir):
     """The masks of configs/inference.yaml, as the command line runs it."""
+    return run_inference(
+        video,
+        mask,
+        output_dir,
+        tiny / "configs/inference.yaml",
+        weights=str(tiny / "models/model.pt"),
+    )
+
+
+def run_inference(video, mask, output_dir, *configs, **options):
     workflow = ConfigWorkflow(
-        config_file=str(tiny / "configs/inference.yaml"),
+        config_file=[str(config) for config in configs],
         workflow_type="infer",
         logging_file=False,
         video=str(video),
         mask=str(mask),
         output_dir=str(output_dir),
-        weights=str(tiny / "models/model.pt"),
         device="cpu",
         progress=False,
         formats="nifti",
+        **options,
     )
     workflow.initialize()
     workflow.run()
@@ -777,26 +787,57 @@ def test_the_stored_label_serves_where_none_is_sent_and_the_worst_image_is_next(
     assert 0 <= chosen["frame"] < T
 
 
+def fine_tune(server, **numbers):
+    server.client.train_start("tcmn", {**numbers, "run_id": ""})
+    for _ in range(1500):
+        status = server.client.train_status(check_if_running=False)
+        if status["status"] not in ("SUBMITTED", "RUNNING"):
+            break
+        time.sleep(0.2)
+    assert status["status"] == "DONE", status["details"]
+
+
 def test_one_epoch_of_training_changes_what_is_served(ours, tiny, tmp_path):
     weights = ours.app / "model/model.pt"
     mask = paint(tmp_path / "mask.nii.gz", 0)
     before, _ = ours.infer("tcmn", "echo0", mask)
     for image in ("echo0", "echo1"):
         ours.client.save_label(image, str(paint(tmp_path / f"{image}.nii.gz", *range(T))))
-    small = {"epochs": 1, "iterations_per_epoch": 2, "batch_size": 2, "run_id": ""}
-    ours.client.train_start("tcmn", small)
-    for _ in range(1000):
-        status = ours.client.train_status(check_if_running=False)
-        if status["status"] not in ("SUBMITTED", "RUNNING"):
-            break
-        time.sleep(0.2)
-    assert status["status"] == "DONE", status["details"]
+    fine_tune(ours, epochs=1, iterations_per_epoch=2, batch_size=2)
     after = torch.load(weights, weights_only=True)
     shipped = torch.load(tiny / "models/model.pt", weights_only=True)
     assert after.keys() == shipped.keys()
     found, _ = ours.infer("tcmn", "echo0", mask)
     assert f"loading {weights}" in ours.log.read_text()
     assert found.shape == before.shape
+
+
+def test_the_small_network_is_served_and_fine_tuned(tmp_path_factory):
+    """The shipped one, with its own weights in 8 bits, as ``make label-serve`` starts it."""
+    tmp_path = tmp_path_factory.mktemp("small")  # sockets of loader processes want a short path
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/main.py").symlink_to(ROOT / "scripts/label_app/main.py")
+    server = Server(tmp_path, tmp_path / "app", ("small", "true"))
+    try:
+        mask = paint(tmp_path / "mask.nii.gz", 0)
+        found, _ = server.infer("tcmn", "echo0", mask)
+        assert f"loading {ROOT / 'models/model_small.pt'}" in server.log.read_text()
+        configs = ROOT / "configs/inference.yaml", ROOT / "configs/small.yaml"
+        video = server.studies / "echo0.nii.gz"
+        expected = run_inference(video, mask, tmp_path / "out", *configs)
+        np.testing.assert_array_equal(found.get_fdata(), expected.get_fdata())
+        for image in ("echo0", "echo1"):
+            frames = paint(tmp_path / f"{image}.nii.gz", *range(T))
+            server.client.save_label(image, str(frames))
+        fine_tune(server, epochs=1, iterations_per_epoch=1, batch_size=1)
+        own = server.studies.parent / "app/model/model_small.pt"
+        shipped = torch.load(ROOT / "models/model_small.pt", weights_only=True)
+        assert torch.load(own, weights_only=True).keys() == shipped.keys()
+        server.infer("tcmn", "echo0", mask)
+        assert f"loading {own}" in server.log.read_text()
+        server.stop()
+    finally:
+        server.process.kill()
 
 
 def test_servers_stop_cleanly(server):
