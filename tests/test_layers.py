@@ -35,7 +35,7 @@ LAYERS = [
         "bundle.label_header",
         "bundle.export",
     ],
-    ["bundle.engines", "bundle.handlers", "bundle.distillation"],
+    ["bundle.engines", "bundle.handlers", "bundle.distillation", "bundle.inference_config"],
     [
         "bundle.label",
         "bundle.label_guard",
