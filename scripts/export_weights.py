@@ -4,7 +4,7 @@
 
 BatchNorm's running statistics stay in float32, since their variances span more than half precision
 resolves. Of a resumable checkpoint the running average of the weights is taken; of several files, which
-must come from one training, the mean.
+must come from one training, or the one from the other, the mean.
 """
 
 import argparse
