@@ -92,8 +92,8 @@ def parse_workers(value: Any) -> int:
         ValueError: It is no whole number from 0 on.
         OSError: No socket can be made.
     """
-    count = parse_count(value, "workers")
-    if count is None or count < 0:
+    count = _read_number(value)
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise ValueError(f"--workers must be a whole number from 0 on, got {value!r}")
     if count:
         try:
