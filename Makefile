@@ -28,6 +28,7 @@ check: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports
 	$(MAKE) test
 
 # The same with the oldest release of each dependency that pyproject.toml allows, in an environment of
@@ -109,4 +110,4 @@ label-serve: label-env
 # The environment's pydicom is too old to have the echocardiogram that one test sends.
 label-test: label-env
 	ECHOCARDIOGRAM="$(wildcard $(VENV)/lib/python*/site-packages/$(ECHOCARDIOGRAM))" \
-	  $(LABEL_VENV)/bin/python -m pytest -m label tests/test_label.py
+	  $(LABEL_VENV)/bin/python -m pytest -m label tests/apps/test_label.py

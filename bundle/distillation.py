@@ -14,9 +14,9 @@ from jaxtyping import Float
 from monai.engines import PrepareBatch
 from torch import Tensor, nn
 
-from bundle.losses import LossOfTerms
-from bundle.networks.folding import FoldedTraining, fold_batch_norm
+from bundle.networks.fold_batchnorm import FoldedTraining, fold_batch_norm
 from bundle.networks.tcmn import TCMN
+from bundle.training.losses import LossOfTerms
 
 
 class FrameMaps(NamedTuple):

@@ -20,7 +20,7 @@ from benchmarks.cases import CASES, change_settings
 from benchmarks.compare import SCHEMA, Contents, compare, differences, load, table
 from benchmarks.turns import measure
 
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARIES = ("torch", "monai", "numpy", "openvino")

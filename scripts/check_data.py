@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from bundle.contact_sheet import write_contact_sheet
-from bundle.data.check import check_videos, describe
-from bundle.data.readers import READERS
-from bundle.options import print_error
+from bundle.datasets.check import check_videos, describe
+from bundle.datasets.contact_sheet import write_contact_sheet
+from bundle.datasets.registry import READERS
+from bundle.utils.options import print_error
 
 
 def check(dataset: str, dataset_dir: Path, output_dir: Path) -> bool:

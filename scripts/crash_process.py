@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from crash_runs import Kind
 
-from bundle.options import print_error
+from bundle.utils.options import print_error
 
 LONGEST_S = 120.0
 AFTER_WRITE_S = 0.005

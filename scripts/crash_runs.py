@@ -31,8 +31,9 @@ HEIGHT, WIDTH, FRAMES = 40, 48, 4
 NEVER_EQUAL = ("seconds", "frames_per_second")
 """What of the results is another in each run."""
 IMPORTED = (
-    "bundle.data.protocols", "bundle.data.readers", "bundle.evaluation.perturbations",
-    "bundle.handlers", "bundle.label_requests", "bundle.networks.quantized", "pydicom.sr.codedict",
+    "bundle.datasets.protocols", "bundle.datasets.registry", "bundle.evaluation.perturbations",
+    "bundle.training.handlers", "bundle.apps.monai_label.requests", "bundle.backends.openvino",
+    "pydicom.sr.codedict",
 )  # fmt: skip
 """By runs; here already, so that it is done once for all of them."""
 for _name in IMPORTED:

@@ -20,9 +20,9 @@ from typing import Any
 from monai.bundle import ConfigParser
 from monai.utils import OptionalImportError
 
-from bundle.export import GRAPHS, OPSET, TOLERANCE, Difference, check_export, export_network
+from bundle.backends.onnx import GRAPHS, OPSET, TOLERANCE, Difference, check_export, export_network
 from bundle.networks.tcmn import STRIDE, TCMN, load_weights
-from bundle.options import print_error
+from bundle.utils.options import print_error
 
 ROOT = Path(__file__).resolve().parents[1]
 

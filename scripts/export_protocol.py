@@ -16,11 +16,11 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from bundle.data.clips import VideoDataset
-from bundle.data.protocols import PROTOCOLS, read_protocol
+from bundle.datasets.protocols import PROTOCOLS, read_protocol
+from bundle.datasets.whole_videos import VideoDataset
 from bundle.evaluation.review import to_uint8
 from bundle.evaluation.saved_masks import folder_names, parts, save_png
-from bundle.options import print_error
+from bundle.utils.options import print_error
 
 
 def export(

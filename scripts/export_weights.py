@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 STATISTICS = ("running_mean", "running_var")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 AIMS = {
     "polyp J": 85.0, "LV wall Dice": 91.0, "LV cavity Dice": 91.0, "left atrium Dice": 90.33

@@ -6,7 +6,7 @@ python scripts/plot_losses.py docs/losses.png docs/losses_pretrain.csv docs/loss
 import argparse
 from pathlib import Path
 
-from bundle.curves import draw_curves
+from bundle.visualization.curves import draw_curves
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

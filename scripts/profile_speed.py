@@ -26,10 +26,11 @@ from benchmarks.training import make_step
 from benchmarks.video import make_network
 from matplotlib.figure import Figure
 
-from bundle import inferers, propagation, sessions
-from bundle.data.video import open_video
-from bundle.devices import find_device
-from bundle.memory import MemoryBank
+from bundle.inference import inferers, propagation
+from bundle.inference import session as sessions
+from bundle.io.reading.video import open_video
+from bundle.memory.bank import MemoryBank
+from bundle.utils.devices import find_device
 
 ROOT = Path(__file__).resolve().parents[1]
 Times = dict[str, float]

@@ -18,9 +18,9 @@ import torch
 from monai.bundle import ConfigParser
 from torch import Tensor
 
-from bundle.engines import PrepareClips
-from bundle.networks.quantized import quantize
+from bundle.backends.openvino import quantize
 from bundle.networks.tcmn import load_weights
+from bundle.training.engines import PrepareClips
 
 ROOT = Path(__file__).resolve().parents[1]
 

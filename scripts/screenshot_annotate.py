@@ -20,10 +20,10 @@ import pydicom.data
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from bundle.annotate.desk import Desk
-from bundle.annotate.model import load_model
-from bundle.annotate.server import bind, make_app, make_server
-from bundle.annotate.work import Work
+from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.model import load_model
+from bundle.apps.annotate.server import bind, make_app, make_server
+from bundle.apps.annotate.work import Work
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"

@@ -11,17 +11,17 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
-from bundle.data.clips import first_shown
-from bundle.data.cvc_clinicdb import cvc_clinicdb
-from bundle.data.frames import read_frames, read_masks
-from bundle.data.generic import davis
-from bundle.data.protocols import DAVIS_HELD_OUT
-from bundle.data.records import Video
-from bundle.inference_config import read_inference_config
-from bundle.inferers import VideoInferer
+from bundle.datasets.cvc_clinicdb import cvc_clinicdb
+from bundle.datasets.frames import read_frames, read_masks
+from bundle.datasets.generic import davis
+from bundle.datasets.protocols import DAVIS_HELD_OUT
+from bundle.datasets.records import Video
+from bundle.datasets.whole_videos import first_shown
+from bundle.inference.config import read_inference_config
+from bundle.inference.inferers import VideoInferer
 from bundle.networks import TCMN
-from bundle.options import parse_prior
 from bundle.types import Frame, LabelMap
+from bundle.utils.options import parse_prior
 
 ROOT = Path(__file__).resolve().parents[1]
 

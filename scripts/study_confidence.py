@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 from study_clips import carry, load_network, make_parser, read_clips, run
 
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 logger = logging.getLogger(Path(__file__).stem)
 

@@ -20,8 +20,8 @@ import torch
 from make_demo import CINE, OUTLINES, fill_outline
 from pydicom.data import get_testdata_file
 
-from bundle.data.video import open_video
-from bundle.inference_config import read_inference_config
+from bundle.inference.config import read_inference_config
+from bundle.io.reading.video import open_video
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {

@@ -17,10 +17,10 @@ import psutil
 import torch
 from matplotlib.figure import Figure
 
-from bundle.inference_config import read_inference_config
-from bundle.inferers import VideoInferer
-from bundle.scratch import written_beside
+from bundle.inference.config import read_inference_config
+from bundle.inference.inferers import VideoInferer
 from bundle.types import Frame
+from bundle.utils.atomic_write import written_beside
 
 ROOT = Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 480, 640

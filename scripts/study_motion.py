@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from study_clips import load_network, make_inferer, make_parser, run
 
-from bundle.data.camus import camus
-from bundle.data.clips import first_shown
-from bundle.data.cvc_clinicdb import cvc_clinicdb
-from bundle.data.frames import read_frames
-from bundle.data.generic import davis
-from bundle.data.protocols import DAVIS_HELD_OUT
-from bundle.data.records import Video
-from bundle.memory import MemoryBank, width_for
+from bundle.datasets.camus import camus
+from bundle.datasets.cvc_clinicdb import cvc_clinicdb
+from bundle.datasets.frames import read_frames
+from bundle.datasets.generic import davis
+from bundle.datasets.protocols import DAVIS_HELD_OUT
+from bundle.datasets.records import Video
+from bundle.datasets.whole_videos import first_shown
+from bundle.inference.frame_stream import to_image
+from bundle.memory.bank import MemoryBank, width_for
 from bundle.networks import TCMN
-from bundle.video_access import to_image
 
 logger = logging.getLogger(Path(__file__).stem)
 

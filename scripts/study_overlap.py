@@ -17,12 +17,12 @@ from typing import Any
 
 import torch
 
-import bundle.inferers
-import bundle.outputs.results
-import bundle.propagation
-from bundle.inference_config import read_inference_config
-from bundle.outputs.writer import Segmented, WriteBehind
-from bundle.video_access import ahead
+import bundle.inference.inferers
+import bundle.inference.propagation
+import bundle.io.writing.results
+from bundle.inference.config import read_inference_config
+from bundle.inference.frame_stream import ahead
+from bundle.io.writing.writer import Segmented, WriteBehind
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -57,8 +57,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(options.runs):
         for name, (decode, writer) in VARIANTS.items():
-            bundle.inferers.ahead = bundle.propagation.ahead = decode  # type: ignore[assignment]
-            bundle.outputs.results.WriteBehind = writer  # type: ignore[misc]
+            bundle.inference.inferers.ahead = bundle.inference.propagation.ahead = decode  # type: ignore[assignment]
+            bundle.io.writing.results.WriteBehind = writer  # type: ignore[misc]
             begin = time.perf_counter()
             evaluator.run()
             seconds[name].append(round(time.perf_counter() - begin, 2))

@@ -33,7 +33,7 @@ from ignite.engine import Events
 from PIL import Image
 from torch import nn
 
-from bundle.inference_config import read_inference_config
+from bundle.inference.config import read_inference_config
 
 ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 6

@@ -21,7 +21,7 @@ from skimage.segmentation import find_boundaries
 from bundle.evaluation.records import UNCHANGED, VideoScores, runs_of, select
 from bundle.evaluation.review import Reviewed
 from bundle.evaluation.statistics import by_video
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 COLUMNS = 6
 CELL_WIDTH, CELL_HEIGHT = 240, 200

@@ -55,7 +55,7 @@ def printed_rows(protocol: str, columns: list[str]) -> tuple[str, dict[str, dict
     """What the paper prints for a protocol: where, and method -> column -> J, F and Dice.
 
     Args:
-        protocol: A name in ``bundle.data.protocols``.
+        protocol: A name in ``bundle.datasets.protocols``.
         columns: Class names, and ``mean``.
 
     Returns:

@@ -96,9 +96,9 @@ def perturb(item: Item, perturbation: Perturbation) -> Item:
     """Change a video, leaving the one that was passed as it is.
 
     Args:
-        item: As ``bundle.data.clips.VideoDataset`` returns it. Changes of the mask touch frame 0
-            alone, which is never scored; no object of it vanishes: one keeps its last state that is
-            not empty.
+        item: As ``bundle.datasets.whole_videos.VideoDataset`` returns it. Changes of the mask
+            touch frame 0 alone, which is never scored; no object of it vanishes: one keeps its
+            last state that is not empty.
         perturbation: Which, and how much.
     """
     kind, amount = perturbation.kind, perturbation.amount
@@ -216,7 +216,7 @@ class PerturbedDataset(Dataset[Item]):
     Items gain ``perturbation``, the text.
 
     Args:
-        dataset: Such as ``bundle.data.clips.VideoDataset``.
+        dataset: Such as ``bundle.datasets.whole_videos.VideoDataset``.
         perturbations: Texts that ``parse_perturbation`` takes.
 
     Raises:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bundle.metrics import Score
+from bundle.evaluation.metrics import Score
 
 NETWORK = "network"
 """The method that is evaluated; others are named by what they do."""

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Integer, UInt8
 
-from bundle.data.clips import VideoDataset
+from bundle.datasets.whole_videos import VideoDataset
 from bundle.evaluation.clinical import Chamber
 from bundle.evaluation.saved_masks import load_masks, parts, spacing_of
 

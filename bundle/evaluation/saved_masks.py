@@ -14,10 +14,10 @@ import numpy as np
 from jaxtyping import Integer, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from bundle.data.records import Video
-from bundle.label_header import save_label_volume
-from bundle.scratch import Scratch, room_for
-from bundle.summary import PALETTE
+from bundle.datasets.records import Video
+from bundle.io.writing.nifti_header import save_label_volume
+from bundle.utils.atomic_write import Scratch, room_for
+from bundle.visualization.overlay import PALETTE
 
 MAX_NAME = 60
 

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from scipy.stats import bootstrap
 
+from bundle.evaluation.metrics import SCORES
 from bundle.evaluation.records import (
     NETWORK,
     UNCHANGED,
@@ -19,7 +20,6 @@ from bundle.evaluation.records import (
     runs_of,
     select,
 )
-from bundle.metrics import SCORES
 
 RESAMPLES = 9999
 SEED = 0

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.evaluation.metrics import SCORES
 from bundle.evaluation.paper import ERROR_NOTE, printed_rows
 from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores, classes_of, runs_of, select
 from bundle.evaluation.statistics import (
@@ -18,8 +19,7 @@ from bundle.evaluation.statistics import (
     speed,
     summarise,
 )
-from bundle.metrics import SCORES
-from bundle.scratch import written_beside
+from bundle.utils.atomic_write import written_beside
 
 SPEED_INCLUDES = (
     "from the clip in memory to one label per pixel: copy to the device, resizing, network and memory; "

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bundle.networks.encoders import FrameFeatures
-from bundle.networks.joining import JoinedConv2d, per_object
+from bundle.networks.shared_conv import JoinedConv2d, per_object
 
 
 class ResidualConv(nn.Module):

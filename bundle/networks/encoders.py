@@ -11,7 +11,7 @@ import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bundle.networks.joining import JoinedConv2d
+from bundle.networks.shared_conv import JoinedConv2d
 
 TRUNK_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
 """Channels at strides 4, 8 and 16."""

@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.cases import Figures, Workload
 from benchmarks.scene import DriftingDisks
-from bundle.metrics import Score, score_objects
+from bundle.evaluation.metrics import Score, score_objects
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:

@@ -11,7 +11,7 @@ DISTINCT = 10
 
 
 class DriftingDisks:
-    """``bundle.video_access.Frames`` with one disk an object."""
+    """``bundle.inference.frame_stream.Frames`` with one disk an object."""
 
     def __init__(self, height: int, width: int, frame_count: int, objects: int) -> None:
         self.height, self.width, self.frame_count = height, width, frame_count

@@ -14,7 +14,7 @@ from monai.bundle import ConfigParser
 from torch import distributed
 
 from benchmarks.cases import Figures, Workload
-from bundle.devices import find_device, keep_freed_memory
+from bundle.utils.devices import find_device, keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,12 +10,12 @@ import torch
 
 from benchmarks.cases import Figures, Workload
 from benchmarks.scene import DriftingDisks
-from bundle.devices import autocast, find_device
-from bundle.inference_config import read_inference_config
-from bundle.inferers import VideoInferer
-from bundle.networks.quantized import optimize
+from bundle.backends.openvino import optimize
+from bundle.inference.config import read_inference_config
+from bundle.inference.inferers import VideoInferer
 from bundle.networks.tcmn import STRIDE
-from bundle.options import parse_capacity
+from bundle.utils.devices import autocast, find_device
+from bundle.utils.options import parse_capacity
 
 HUNDRED = 100
 WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered

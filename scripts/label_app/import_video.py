@@ -13,9 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bundle.data.video import open_video
-from bundle.label_header import save_label_volume
-from bundle.options import print_error
+from bundle.io.reading.video import open_video
+from bundle.io.writing.nifti_header import save_label_volume
+from bundle.utils.options import print_error
 
 LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 

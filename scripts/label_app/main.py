@@ -1,4 +1,4 @@
-"""What ``monailabel start_server --app scripts/label_app`` starts; all of it is in bundle/label.py."""
+"""What ``monailabel start_server --app scripts/label_app`` starts: ``bundle.apps.monai_label.app``."""
 
 import sys
 from pathlib import Path
@@ -14,6 +14,6 @@ if Path(bundle.__file__ or "nowhere").resolve().parent != ROOT / "bundle":
         "of that name came first, uninstall it or take it off PYTHONPATH"
     )
 
-from bundle.label import LabelApp  # noqa: E402
+from bundle.apps.monai_label.app import LabelApp  # noqa: E402
 
 __all__ = ["LabelApp"]

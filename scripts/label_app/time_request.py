@@ -22,7 +22,7 @@ from typing import Any
 
 from import_video import import_video
 
-from bundle.label_model import of_monailabel
+from bundle.apps.monai_label.model import of_monailabel
 
 APP = Path(__file__).resolve().parent
 

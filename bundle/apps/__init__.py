@@ -1,0 +1,1 @@
+"""Programs that people look at: the annotation page and the MONAI Label app."""

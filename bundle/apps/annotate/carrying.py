@@ -1,0 +1,67 @@
+"""A propagation that runs beside the page and can be stopped."""
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing
+from typing import cast
+
+from bundle.inference.propagation import Propagation
+
+
+class Worker:
+    """Runs one propagation at a time in a thread of its own.
+
+    Attributes:
+        problem: What ended the last run, if it was not its end.
+        finished: Frames gone over in this run.
+        total: Of how many.
+    """
+
+    def __init__(self) -> None:
+        self.problem: Exception | None = None
+        self.finished = self.total = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, work: Propagation, found: Callable[[int], None]) -> None:
+        """Begin.
+
+        Args:
+            work: What to run.
+            found: Called with each frame as it is done, in the worker's thread.
+
+        Raises:
+            ValueError: One is running.
+        """
+        if self.running:
+            raise ValueError("masks are being carried already: wait for the end, or cancel first")
+        self.problem, self.finished, self.total = None, 0, work.remaining
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, args=(work, found), daemon=True)
+        self._thread.start()
+
+    def cancel(self) -> None:
+        """Stop after the frame that is being worked on; what is done stays."""
+        self._stop.set()
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait for the end of a run; whether it came."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.running
+
+    def _run(self, work: Propagation, found: Callable[[int], None]) -> None:
+        try:
+            # Closed at once when stopped: threads that decode ahead end.
+            with closing(cast(Generator[int, None, None], work.run())) as frames:
+                for index in frames:
+                    found(index)
+                    self.finished += 1
+                    if self._stop.is_set():
+                        return
+        except Exception as error:  # told on the page, whatever it was
+            self.problem = error

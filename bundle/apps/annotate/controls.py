@@ -1,0 +1,186 @@
+"""The two columns of the page: tools and edits on the left, carrying and the frame on the right."""
+
+from collections.abc import Callable
+from typing import Protocol, runtime_checkable
+
+from nicegui import ui
+
+from bundle.apps.annotate.notices import explain
+from bundle.apps.annotate.work import Work
+
+OUTLINED = "@@fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round"
+TOOLS = {
+    "brush": ("brush", "Brush (B); the right button erases"),
+    "eraser": (f"M15 4L21 10L11 20H6L3 17ZM9 10L15 16{OUTLINED}|0 0 24 24", "Eraser (E)"),
+    "polygon": (
+        f"M12 3L21 9.5L17.5 20H6.5L3 9.5Z{OUTLINED}|0 0 24 24",
+        "Polygon (P): click corners, double click or Enter closes it, Backspace takes one back",
+    ),
+    "fill": ("format_color_fill", "Fill (F): a closed outline, or all that hangs together"),
+}
+"""Name to icon and hint."""
+STATES = {"g": "mask given", "d": "found", "r": "found, please look", ".": "no mask yet"}
+WAYS = {"backward": "← backward", "both": "both ways", "forward": "forward →"}
+
+
+@runtime_checkable
+class Actions(Protocol):
+    """What the buttons do."""
+
+    def use(self, tool: str) -> None: ...
+    def undo(self) -> None: ...
+    def confirm(self) -> None: ...
+    def take_back(self) -> None: ...
+    def propagate(self) -> None: ...
+    def go_next(self) -> None: ...
+
+
+def heading(text: str) -> None:
+    """The title of a part of a column."""
+    ui.label(text).classes("tcmn-heading")
+
+
+def labelled_button(
+    text: str, icon: str, action: Callable[[], object], hint: str, kind: str = "flat dense"
+) -> ui.button:
+    """A button with icon, text and hint; tests find it by its text."""
+    button = ui.button(text, icon=icon, color=None, on_click=lambda: action())
+    name = text.lower().replace(" ", "-")
+    return button.props(f"{kind} no-caps data-testid={name}").classes("tcmn-button").tooltip(hint)
+
+
+class ToolPanel:
+    """Tools, their settings, and edits of the whole frame.
+
+    Args:
+        work: What is edited.
+        actions: Of the buttons.
+        changed: Called when another tool or setting is chosen.
+
+    Attributes:
+        tool: The one that is chosen.
+    """
+
+    def __init__(self, work: Work, actions: Actions, changed: Callable[[], None]) -> None:
+        self.tool, self._changed = "brush", changed
+        self._buttons: dict[str, ui.button] = {}
+        heading("Tools")
+        with ui.element("div").classes("tcmn-tools"):
+            for name, (icon, hint) in TOOLS.items():
+                button = ui.button(icon=icon, color=None, on_click=lambda _, n=name: self.pick(n))
+                button.props(f"unelevated data-testid={name}").tooltip(hint)
+                self._buttons[name] = button
+        short = min(work.size)
+        self.size = self._slider("Size", 1, max(40, short // 3), max(3, short // 20), "px")
+        self.opacity = self._slider("Overlay", 0, 100, 45, "%")
+        with ui.element("div").classes("tcmn-edits"):
+            labelled_button("Undo", "undo", actions.undo, "Undo the last edit (Ctrl+Z)")
+            labelled_button(
+                "Close holes", "lens", lambda: actions.use("holes"), "Of the picked object"
+            )
+            labelled_button(
+                "Clear", "layers_clear", lambda: actions.use("clear"), "Nothing is in this frame"
+            )
+            labelled_button(
+                "Confirm", "check", actions.confirm, "Take this frame's mask as given, as it is (K)"
+            )
+            self._take_back = labelled_button(
+                "Take back", "backspace", actions.take_back,
+                "Drop the mask that was given here: the network finds one",
+            )  # fmt: skip
+        self.pick(self.tool)
+
+    def pick(self, name: str) -> None:
+        """Choose a tool."""
+        self.tool = name
+        for each, button in self._buttons.items():
+            button.classes(add="tcmn-on") if each == name else button.classes(remove="tcmn-on")
+        self._changed()
+
+    def resize(self, by: int) -> None:
+        """A thicker or thinner brush."""
+        self.size.set_value(max(1, self.size.value + by))
+
+    def show(self, given: bool) -> None:
+        """Whether the frame's mask can be taken back."""
+        self._take_back.set_enabled(given)
+
+    def _slider(self, text: str, low: int, high: int, start: int, unit: str) -> ui.slider:
+        with ui.element("div").classes("tcmn-slider"):
+            ui.label(text)
+            slider = ui.slider(min=low, max=high, value=start, on_change=lambda: self._changed())
+            ui.label().bind_text_from(slider, "value", lambda value: f"{value:g} {unit}")
+        return slider
+
+
+class CarryPanel:
+    """Propagating, how far it is, and what is known of the frame.
+
+    Args:
+        work: Whose masks.
+        actions: Of the buttons.
+
+    Attributes:
+        direction: Which way to carry masks.
+    """
+
+    def __init__(self, work: Work, actions: Actions) -> None:
+        self._work = work
+        heading("Propagate")
+        self.direction = ui.toggle(WAYS, value=work.direction).classes("tcmn-ways")
+        self.direction.props("no-caps spread unelevated").tooltip(
+            "Which way masks are carried; another way begins anew"
+        )
+        with ui.element("div").classes("tcmn-row"):
+            self._run = ui.button("Propagate", icon="auto_awesome", on_click=actions.propagate)
+            self._run.props("no-caps unelevated data-testid=propagate").classes("tcmn-run")
+            self._cancel = ui.button("Cancel", icon="stop", color=None, on_click=work.worker.cancel)
+            self._cancel.props("no-caps outline data-testid=cancel")
+        self._bar = ui.linear_progress(value=0, show_value=False, size="6px").props("rounded")
+        self._status = ui.label().classes("tcmn-note").props("data-testid=status")
+        labelled_button(
+            "Next to annotate", "my_location", actions.go_next,
+            "To the frame whose mask should help most (N)", "outline",
+        )  # fmt: skip
+        heading("This frame")
+        self._frame = ui.label().classes("tcmn-note").props("data-testid=frame")
+        self._trust = ui.element("div").classes("tcmn-trust")
+
+    def show_progress(self) -> None:
+        """How far it is, and what to do next."""
+        worker = self._work.worker
+        self._cancel.set_visibility(worker.running)
+        self._bar.set_visibility(worker.running)
+        self._run.set_enabled(not worker.running)
+        self.direction.set_enabled(not worker.running)
+        self._bar.set_value(worker.finished / max(worker.total, 1))
+        self._status.set_text(self._describe())
+
+    def _describe(self) -> str:
+        work, worker, states = self._work, self._work.worker, self._work.states()
+        if worker.running:
+            return f"frame {worker.finished} of {worker.total} …"
+        if worker.problem is not None:
+            return f"It stopped: {explain(worker.problem)}"
+        if not work.prompts:
+            return "Paint the object on one frame, then propagate."
+        if work.changed:
+            return "Masks have changed: propagate to carry them."
+        if pending := states.count("."):
+            return f"{pending} frames are pending: propagate to go on."
+        review = states.count("r")
+        return "All frames have a mask" + (f", {review} want a look." if review else ".")
+
+    def show_frame(self, index: int) -> None:
+        """State and confidences of a frame."""
+        work, seen = self._work, self._work.seen(index)
+        given = index in work.prompts
+        state = "g" if given else "." if seen is None else "r" if seen.review else "d"
+        time = f", {index / work.video.fps:.2f} s" if work.video.fps else ""
+        self._frame.set_text(f"Frame {index}{time}: {STATES[state]}")
+        self._trust.clear()
+        with self._trust:
+            for object_id, value in (seen.confidence if seen and not given else {}).items():
+                if object_id in work.objects:
+                    ui.label(work.objects[object_id].name)
+                    ui.label(f"confidence {value:.2f}").classes("tcmn-number")

@@ -1,0 +1,85 @@
+"""What the process has open: one annotation, and uploads in a folder that goes when it ends."""
+
+import tempfile
+from pathlib import Path
+
+from bundle.apps.annotate.model import Model
+from bundle.apps.annotate.pictures import FramePictures
+from bundle.apps.annotate.session_file import is_session, open_session
+from bundle.apps.annotate.work import Work
+from bundle.io.reading.decode import META_SUFFIXES, has_suffix
+from bundle.io.reading.video import open_video, read_annotations
+
+
+class Desk:
+    """Where the page and its requests find what is open; it outlives every tab.
+
+    Args:
+        model: What carries masks.
+
+    Attributes:
+        work: What is annotated; None before a video is opened.
+        pictures: Its frames.
+        number: Rises with each video that is opened.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.work: Work | None = None
+        self.pictures: FramePictures | None = None
+        self.number = 0
+        self._folder = tempfile.TemporaryDirectory(prefix="tcmn-annotate-")
+
+    def open(self, path: str | Path, masks: str | Path | None = None) -> Work:
+        """Open a video, or a session that was saved; what was open before is closed.
+
+        Args:
+            path: Anything that ``bundle.io.reading.video.open_video`` takes, or a session.
+            masks: Masks to begin with; anything that ``read_annotations`` takes.
+
+        Raises:
+            FileNotFoundError: There is no such file, or not the session's video.
+            ValueError: It is no video or session, or is damaged; what was open stays.
+        """
+        path = Path(path).expanduser()
+        if is_session(path):
+            current = None if self.work is None else self.work.video
+            work = open_session(path, self.model, current)
+        else:
+            work = Work(open_video(path), self.model)
+        if masks is not None:
+            work.give(read_annotations(masks, work.video))
+        pictures = FramePictures(work.video)
+        pictures.jpeg(work.place)  # what cannot be read is better known now
+        if self.work is not None:
+            self.work.close()
+        self.work, self.pictures = work, pictures
+        self.number += 1
+        return work
+
+    def new_folder(self) -> Path:
+        """An empty folder for uploads and downloads, removed when the process ends."""
+        return Path(tempfile.mkdtemp(dir=self._folder.name))
+
+    def holds(self, path: Path) -> bool:
+        """Whether a path is temporary."""
+        return path.resolve().is_relative_to(Path(self._folder.name).resolve())
+
+    def close(self) -> None:
+        """End what is under way and remove temporary files."""
+        if self.work is not None:
+            self.work.close()
+        self._folder.cleanup()
+
+
+def pick_upload(folder: Path) -> Path:
+    """What to open of the files that were uploaded together.
+
+    Returns:
+        The only file; of a MetaImage its header; else the folder, as a folder of frames.
+    """
+    files = sorted(folder.iterdir())
+    headers = [file for file in files if has_suffix(file, META_SUFFIXES)]
+    if len(files) == 1 or len(headers) == 1:
+        return (headers or files)[0]
+    return folder

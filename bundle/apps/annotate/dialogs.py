@@ -1,0 +1,185 @@
+"""The dialogs of the page: open, save, export."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from nicegui import events, run, ui
+
+from bundle.apps.annotate.desk import Desk, pick_upload
+from bundle.apps.annotate.results import export
+from bundle.apps.annotate.session_file import SUFFIX, save_session
+from bundle.apps.annotate.work import Work
+from bundle.io.writing.formats import FORMATS
+from bundle.utils.options import USER_ERRORS
+
+FORMAT_NAMES = {
+    "nifti": "NIfTI label volume", "png": "PNG per frame", "overlay": "overlay video (mp4)",
+    "csv": "table of areas (csv)", "summary": "summary picture", "mha": "MetaImage label volume",
+    "dicom_seg": "DICOM segmentation", "rle": "COCO run lengths (json)",
+}  # fmt: skip
+
+
+@contextmanager
+def _dialog(title: str) -> Iterator[tuple[ui.dialog, Callable[[str], None]]]:
+    """A dialog that opens when its content is there; with what shows a message in it."""
+    with ui.dialog() as dialog, ui.card().classes("tcmn-dialog"):
+        ui.label(title).classes("tcmn-title")
+
+        def note(text: str) -> None:
+            message.set_text(text)
+
+        yield dialog, note
+        message = ui.label().classes("tcmn-error").props("data-testid=message")
+    dialog.on("hide", dialog.delete)
+    dialog.open()
+
+
+def ask_open(desk: Desk) -> None:
+    """Open a video or session by its path, or by uploading it."""
+    with _dialog("Open a video or a session") as (dialog, note):
+        path = ui.input("Path on this machine: a file or a folder of frames").props(
+            "data-testid=open-path"
+        )
+        path.classes("tcmn-wide").props("outlined dense autofocus")
+        unsaved = desk.work is not None and desk.work.unsaved
+        if unsaved:
+            ui.label("What is open now has not been saved: it will be closed.").classes("tcmn-warn")
+
+        async def open_path() -> None:
+            text = path.value.strip()
+            if not text:
+                note("type the path of a video, or choose a file below")
+            elif await _attempt(note, lambda: desk.open(text)):
+                dialog.close()
+
+        async def take(event: events.MultiUploadEventArguments) -> None:
+            folder = desk.new_folder()
+            for file in event.files:
+                await file.save(folder / Path(file.name).name)
+            if await _attempt(note, lambda: desk.open(pick_upload(folder))):
+                dialog.close()
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+                upload.reset()
+
+        path.on("keydown.enter", open_path)
+        ui.label("or from the browser; several files are taken as frames of one video:")
+        upload = ui.upload(multiple=True, auto_upload=True, on_multi_upload=take)
+        upload.props("flat bordered data-testid=upload").classes("tcmn-upload")
+        with ui.element("div").classes("tcmn-row tcmn-end"):
+            ui.button("Close", on_click=dialog.close).props("flat no-caps")
+            ui.button("Open", on_click=open_path).props("unelevated no-caps").props(
+                "data-testid=act"
+            )
+
+
+def ask_save(desk: Desk, work: Work) -> None:
+    """Save the session to a file, or download it."""
+    with _dialog("Save the session") as (dialog, note):
+        ui.label("Masks, results, objects; not the video. Open the file again to go on.")
+        path = ui.input("File", value=str(_beside(desk, work) / f"{work.video.name}{SUFFIX}"))
+        path.classes("tcmn-wide").props("outlined dense data-testid=save-path")
+
+        async def save() -> None:
+            target = Path(path.value.strip()).expanduser()
+            if not target.name.lower().endswith(".zip"):
+                target = target.with_name(target.name + SUFFIX)
+            if await _attempt(note, lambda: save_session(work, target)):
+                dialog.close()
+                ui.notify(f"saved in {target}", type="positive", position="top")
+
+        async def download() -> None:
+            target = desk.new_folder() / f"{work.video.name}{SUFFIX}"
+            if await _attempt(note, lambda: save_session(work, target)):
+                ui.download.file(target)
+                dialog.close()
+
+        _finish(dialog, "Save", save, download)
+
+
+def ask_export(desk: Desk, work: Work) -> None:
+    """Write the masks to a folder, or download them."""
+    with _dialog("Export the masks") as (dialog, note):
+        boxes = {}
+        with ui.element("div").classes("tcmn-formats"):
+            for name, kind in FORMATS.items():
+                box = ui.checkbox(FORMAT_NAMES.get(name, name), value=kind.suits(work.video))
+                boxes[name] = (
+                    box.props("dense").tooltip(kind.file).props(f"data-testid=format-{name}")
+                )
+        folder = ui.input("Folder; the results go into one of the video's name in it")
+        folder.set_value(str(_beside(desk, work) / "results"))
+        folder.classes("tcmn-wide").props("outlined dense data-testid=export-path")
+        overwrite = ui.checkbox("Replace earlier results").props("dense data-testid=overwrite")
+        empty = (
+            ui.checkbox("Write frames without a mask as empty")
+            .props("dense")
+            .props("data-testid=empty")
+        )
+        state = {"share": 0.0}  # set by the thread that writes
+        bar = ui.linear_progress(value=0, show_value=False, size="4px")
+        bar.bind_value_from(state, "share")
+        bar.bind_visibility_from(state, "share", backward=lambda share: share > 0)
+
+        async def write(target: Path) -> Path | None:
+            formats = [name for name, box in boxes.items() if box.value]
+            written: list[Path] = []
+
+            def begin() -> None:
+                if not formats:
+                    raise ValueError("choose at least one format")
+                written.append(
+                    export(
+                        work, target, formats, overwrite=overwrite.value,
+                        pending_empty=empty.value, progress=lambda share: state.update(share=share),
+                    )
+                )  # fmt: skip
+
+            return written[0] if await _attempt(note, begin) else None
+
+        async def to_folder() -> None:
+            done = await write(Path(folder.value.strip()).expanduser())
+            if done is not None:
+                dialog.close()
+                ui.notify(f"written to {done}", type="positive", position="top")
+
+        async def download() -> None:
+            done = await write(desk.new_folder())
+            if done is not None:
+                packed = desk.new_folder() / f"{done.name}_masks"
+                await run.io_bound(shutil.make_archive, str(packed), "zip", done.parent)
+                ui.download.file(f"{packed}.zip")
+                dialog.close()
+
+        _finish(dialog, "Write", to_folder, download)
+
+
+def _beside(desk: Desk, work: Work) -> Path:
+    """The video's folder; where it was uploaded, the folder that the program was started in."""
+    folder = work.video.path.absolute().parent
+    return Path.cwd() if desk.holds(folder) else folder
+
+
+def _finish(
+    dialog: ui.dialog, verb: str, act: Callable[[], Any], download: Callable[[], Any]
+) -> None:
+    with ui.element("div").classes("tcmn-row tcmn-end"):
+        ui.button("Close", on_click=dialog.close).props("flat no-caps")
+        ui.button("Download", on_click=download).props("outline no-caps").props(
+            "data-testid=download"
+        )
+        ui.button(verb, on_click=act).props("unelevated no-caps data-testid=act")
+
+
+async def _attempt(note: Callable[[str], None], action: Callable[[], object]) -> bool:
+    """Do something in a thread; whether it went well."""
+    note("")
+    try:
+        await run.io_bound(action)
+    except (*USER_ERRORS, IndexError) as error:
+        note(str(error))
+        return False
+    return True

@@ -1,0 +1,246 @@
+"""What somebody marks in a video: objects, masks of single frames, and undoing that.
+
+Labels are (H, W) in the video's own pixels, 0 for background.
+"""
+
+import threading
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from bundle.apps.annotate.drawing import TOOLS, Point
+from bundle.inference.frame_stream import Frames, check_size, list_ids
+from bundle.io.reading.decode import MAX_OBJECTS
+from bundle.types import LabelMap
+
+COLOURS = (
+    "#3ecf8e", "#ff6f91", "#4da3ff", "#ffc145", "#c58bff", "#2ed3d3", "#ff8a4c", "#b5d94c",
+)  # fmt: skip
+UNDO_STEPS = 200
+
+
+@dataclass(frozen=True)
+class MarkedObject:
+    """An object's name and its colour on the page, ``#rrggbb``."""
+
+    name: str
+    colour: str
+
+
+class Seen(NamedTuple):
+    """What is known of a frame's labels without unpacking them.
+
+    Attributes:
+        areas: Object id to its pixels, for those that are there.
+        confidence: Object id to confidence.
+        review: Somebody should look.
+    """
+
+    areas: Mapping[int, int]
+    confidence: Mapping[int, float]
+    review: bool
+
+
+class Step(NamedTuple):
+    """What an edit replaced: masks by frame, packed (None: there was none), and the objects."""
+
+    prompts: Mapping[int, bytes | None]
+    objects: Mapping[int, MarkedObject]
+
+
+class Marks:
+    """Objects, and masks that were given; methods may be called from any thread.
+
+    Args:
+        video: What they are of.
+
+    Attributes:
+        prompts: Frame index to label map, replaced and never changed in place.
+        objects: Object id to name and colour.
+        revision: Rises with each change of what can be seen.
+    """
+
+    def __init__(self, video: Frames) -> None:
+        self.size = video.height, video.width
+        self.frame_count = video.frame_count
+        self.prompts: dict[int, LabelMap] = {}
+        self.objects: dict[int, MarkedObject] = {}
+        self.revision = 0
+        self._given: dict[int, Seen] = {}
+        self._undo: list[Step] = []
+        self._lock = threading.RLock()
+        self._new_object(1)
+
+    def labels(self, index: int) -> LabelMap:
+        """The mask of a frame, empty if it has none.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
+        self._check_frame(index)
+        return self.prompts.get(index, np.zeros(self.size, np.uint8))
+
+    def add_object(self, name: str = "", object_id: int | None = None) -> int:
+        """Add an object to paint; its id is the lowest that is free, unless given.
+
+        Raises:
+            ValueError: There are too many, or the id is taken or out of range.
+        """
+        with self._lock:
+            if len(self.objects) == MAX_OBJECTS:
+                raise ValueError(f"there are {MAX_OBJECTS} objects, more are not possible")
+            free = [i for i in range(1, 256) if i not in self.objects]
+            if object_id is not None and object_id not in free:
+                raise ValueError(f"object id {object_id} is taken or not from 1 to 255")
+            self._note([])
+            self.revision += 1
+            return self._new_object(free[0] if object_id is None else object_id, name)
+
+    def change_object(self, object_id: int, **values: str) -> None:
+        """Rename or recolour: ``name=...``, ``colour=...``."""
+        with self._lock:
+            if "name" in values:
+                values["name"] = values["name"].strip() or f"object {object_id}"
+            self.objects[object_id] = replace(self.objects[object_id], **values)
+            self.revision += 1
+
+    def remove_object(self, object_id: int) -> None:
+        """Remove an object and its pixels from all masks; masks that showed it alone are taken back.
+
+        Raises:
+            ValueError: It is the only one.
+        """
+        with self._lock:
+            if len(self.objects) == 1:
+                raise ValueError("this is the only object: add another one first, or rename it")
+            shown = {i: m for i, m in self.prompts.items() if (m == object_id).any()}
+            self._note(shown)
+            del self.objects[object_id]
+            for index, labels in shown.items():
+                rest = np.where(labels == object_id, np.uint8(0), labels)
+                self._set(index, rest if rest.any() else None)
+            self.revision += 1
+
+    def draw(
+        self, index: int, tool: str, points: Sequence[Point], size: float, object_id: int
+    ) -> LabelMap:
+        """Use a tool of ``bundle.apps.annotate.drawing`` on a frame, whose mask is then a prompt.
+
+        Returns:
+            The frame's new mask.
+
+        Raises:
+            ValueError: There is no such tool, object or frame, or the tool misses the frame.
+        """
+        with self._lock:
+            if tool not in TOOLS:
+                raise ValueError(f"unknown tool {tool!r}: there are {', '.join(TOOLS)}")
+            if object_id not in self.objects:
+                raise ValueError(f"there is no object {object_id} any more: pick another one")
+            before = self.labels(index)
+            after = TOOLS[tool](before, points, size, object_id)
+            # An untouched result stays a result; that a frame shows nothing must be said, though.
+            if (after != before).any() or (tool == "clear" and index not in self.prompts):
+                self.give({index: after})
+            return after
+
+    def give(self, masks: Mapping[int, LabelMap]) -> None:
+        """Take masks as given; ids that have no object yet get one.
+
+        Raises:
+            ValueError: A mask has another size than the video, or is of no frame.
+        """
+        with self._lock:
+            for index, labels in masks.items():
+                self._check_frame(index)
+                check_size(index, labels, self.size)
+            new = [i for i in list_ids(masks.values()) if i not in self.objects]
+            if len(self.objects) + len(new) > MAX_OBJECTS:
+                raise ValueError(f"the masks show more than {MAX_OBJECTS} objects")
+            self._note(masks)
+            for object_id in new:
+                self._new_object(object_id)
+            for index, labels in masks.items():
+                self._set(index, labels)
+            self.revision += 1
+
+    def take_back(self, index: int) -> None:
+        """Take back the mask of a frame; the next propagation finds one.
+
+        Raises:
+            ValueError: None was given for it.
+        """
+        with self._lock:
+            if index not in self.prompts:
+                raise ValueError(f"frame {index} has no mask of yours to take back")
+            self._note([index])
+            self._set(index, None)
+            self.revision += 1
+
+    def undo(self) -> int | None:
+        """Undo the last edit; the frame to look at, if it was one's mask.
+
+        Raises:
+            ValueError: There is nothing to undo.
+        """
+        with self._lock:
+            if not self._undo:
+                raise ValueError("there is nothing to undo")
+            step = self._undo.pop()
+            # Names and colours are not undone.
+            self.objects = {i: self.objects.get(i, each) for i, each in step.objects.items()}
+            for index, packed in step.prompts.items():
+                labels = None
+                if packed is not None:
+                    labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(self.size)
+                self._set(index, labels)
+            self.revision += 1
+            return min(step.prompts, default=None)
+
+    def restore_prompts(self, prompts: Mapping[int, LabelMap]) -> None:
+        """Put back masks of an earlier process; nothing to undo.
+
+        Raises:
+            KeyError: A mask shows an object that there is not.
+        """
+        unknown = set(list_ids(prompts.values())) - set(self.objects)
+        if unknown:
+            raise KeyError(f"masks show objects {sorted(unknown)} that are not listed")
+        for index, labels in prompts.items():
+            self._set(index, labels)
+
+    def _new_object(self, object_id: int, name: str = "") -> int:
+        colour = COLOURS[(object_id - 1) % len(COLOURS)]
+        self.objects[object_id] = MarkedObject(name.strip() or f"object {object_id}", colour)
+        return object_id
+
+    def _set(self, index: int, labels: LabelMap | None) -> None:
+        if labels is None:
+            self.prompts.pop(index, None)
+            self._given.pop(index, None)
+            return
+        self.prompts[index] = labels
+        areas = measure(labels)
+        self._given[index] = Seen(areas, dict.fromkeys(areas, 1.0), False)
+
+    def _note(self, frames: Iterable[int]) -> None:
+        """Keep what an edit is about to replace."""
+        packed = {
+            i: zlib.compress(self.prompts[i].tobytes(), 1) if i in self.prompts else None
+            for i in frames
+        }
+        self._undo.append(Step(packed, dict(self.objects)))
+        del self._undo[:-UNDO_STEPS]
+
+    def _check_frame(self, index: int) -> None:
+        if not 0 <= index < self.frame_count:
+            raise IndexError(f"the video has frames 0 to {self.frame_count - 1}, not {index}")
+
+
+def measure(labels: LabelMap) -> dict[int, int]:
+    """Object id to pixels of those that a label map shows."""
+    counts = np.bincount(labels.ravel())
+    return {int(i): int(counts[i]) for i in np.flatnonzero(counts) if i}

@@ -1,0 +1,36 @@
+"""Telling somebody on the page what went wrong."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from nicegui import ui
+
+from bundle.utils.options import USER_ERRORS
+
+logger = logging.getLogger(__name__)
+EXPECTED = (*USER_ERRORS, IndexError)
+
+
+def explain(error: Exception) -> str:
+    """An error in words; of one that nobody foresaw its kind, too."""
+    return str(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
+
+
+def tell(error: Exception) -> None:
+    """Show an error as a notification."""
+    ui.notify(
+        explain(error), type="negative", position="top", multi_line=True, timeout=8000,
+        close_button="OK",
+    )  # fmt: skip
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Errors become notifications; what nobody foresaw is logged, too."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, EXPECTED):
+            logger.exception("the page failed")
+        tell(error)

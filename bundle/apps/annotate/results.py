@@ -1,0 +1,73 @@
+"""Writing an annotation out, in every format that ``bundle.io.writing`` has."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bundle.apps.annotate.work import Work
+from bundle.inference.frame_stream import ahead
+from bundle.io.writing import ResultWriter
+from bundle.utils.atomic_write import written_beside
+
+
+def export(
+    work: Work,
+    output_dir: Path,
+    formats: str | Sequence[str] = "auto",
+    *,
+    overwrite: bool = False,
+    pending_empty: bool = False,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Path:
+    """Write the masks of all frames to DIR/<name of the video>, all or nothing.
+
+    ``DIR/<name>_objects.csv`` says what the ids stand for.
+
+    Args:
+        work: What was annotated.
+        output_dir: DIR.
+        formats: See ``bundle.io.writing.ResultWriter``.
+        overwrite: Replace earlier results.
+        pending_empty: Write frames that have no mask yet as empty, flagged for review.
+        progress: Called with the share that is done.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: Masks are being carried, or frames have none yet, or a format does not suit.
+        FileExistsError: There are results already.
+        OSError: Nothing can be written there.
+    """
+    if work.worker.running:
+        raise ValueError("masks are being carried: wait for the end, or cancel, then export")
+    if not work.prompts:
+        raise ValueError("there is nothing to export: paint a mask first")
+    video = work.video
+    pending = [i for i in range(video.frame_count) if work.seen(i) is None]
+    if pending and not pending_empty:
+        raise ValueError(
+            f"{len(pending)} of {video.frame_count} frames have no mask yet, the first is frame "
+            f"{pending[0]}: propagate, or choose to write them as empty"
+        )
+    writer = ResultWriter(
+        output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats
+    )
+    with writer:
+        for index, frame in enumerate(ahead(iter(video))):
+            seen = work.seen(index)
+            confidence = {} if seen is None else seen.confidence
+            known = {i: value for i, value in confidence.items() if i in work.objects}
+            review = seen is None or seen.review
+            writer.write(frame, work.labels(index), known, review)
+            progress((index + 1) / video.frame_count)
+    _write_objects(work, output_dir / f"{video.name}_objects.csv")
+    return writer.folder
+
+
+def _write_objects(work: Work, path: Path) -> None:
+    with written_beside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["object", "name", "colour"])
+        for object_id, each in sorted(work.objects.items()):
+            table.writerow([object_id, each.name, each.colour])

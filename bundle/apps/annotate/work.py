@@ -1,0 +1,156 @@
+"""One video being annotated: its objects, the masks that were given, what was carried from them.
+
+Knows nothing of the page. Labels are (H, W) in the video's own pixels, 0 for background.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from bundle.apps.annotate.carrying import Worker
+from bundle.apps.annotate.marks import Marks, Seen, measure
+from bundle.apps.annotate.model import Model
+from bundle.inference.confidence import suggest_frame
+from bundle.inference.frame_stream import require_object
+from bundle.inference.propagation import Propagation
+from bundle.inference.results import FrameResult
+from bundle.io.reading.video import VideoSource
+from bundle.types import LabelMap
+
+
+class Work(Marks):
+    """The state of an annotation; methods may be called from any thread.
+
+    A mask that is given, painted or corrected, is a prompt. Prompts reach the propagation when
+    ``propagate`` is called, so that results stay in view while somebody paints.
+
+    Args:
+        video: What is annotated.
+        model: What carries masks.
+
+    Attributes:
+        place: The frame that was looked at last.
+        direction: Which way masks were carried last.
+        saved: Revision that was saved last.
+    """
+
+    def __init__(self, video: VideoSource, model: Model) -> None:
+        super().__init__(video)
+        self.video, self.model = video, model
+        self.place, self.direction, self.saved = 0, "both", 0
+        self.worker = Worker()
+        self.carried: Propagation | None = None
+        self._seen: dict[int, Seen] = {}
+
+    def labels(self, index: int) -> LabelMap:
+        """The mask that was given for a frame, else what was found, else an empty one.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
+        self._check_frame(index)
+        with self._lock:
+            labels = self.prompts.get(index)
+            if labels is None and self.carried is not None and index in self._seen:
+                labels = self.carried.result(index).labels
+            known = list(self.objects)
+        if labels is None:
+            return np.zeros(self.size, np.uint8)
+        lookup = np.zeros(256, np.uint8)
+        lookup[known] = known  # an object that was removed may linger in older results
+        return lookup[labels]
+
+    def seen(self, index: int) -> Seen | None:
+        """Areas, confidence and flag of a frame; None if it has no mask yet."""
+        return self._given.get(index) or self._seen.get(index)
+
+    def states(self) -> str:
+        """A letter for each frame: given, review, done, or ``.`` for pending."""
+        letters = ["."] * self.frame_count
+        for index, seen in list(self._seen.items()):
+            letters[index] = "r" if seen.review else "d"
+        for index in list(self.prompts):
+            letters[index] = "g"
+        return "".join(letters)
+
+    def areas(self, object_id: int) -> list[int | None]:
+        """An object's pixels in each frame; None where there is no mask yet."""
+        found: list[int | None] = [None] * self.frame_count
+        for index, seen in [*list(self._seen.items()), *list(self._given.items())]:
+            found[index] = seen.areas.get(object_id, 0)
+        return found
+
+    @property
+    def changed(self) -> bool:
+        """Whether prompts differ from those that were carried."""
+        carried = {} if self.carried is None else self.carried.prompts
+        return carried.keys() != self.prompts.keys() or any(
+            labels is not self.prompts[i] and (labels != self.prompts[i]).any()
+            for i, labels in carried.items()
+        )
+
+    @property
+    def unsaved(self) -> bool:
+        return self.saved != self.revision
+
+    def suggest(self) -> int | None:
+        """The frame whose mask should help most, as ``Propagation.suggest``; None if none is done."""
+        confidence = {i: seen.confidence for i, seen in list(self._seen.items()) if seen.confidence}
+        return suggest_frame(confidence, list(self.prompts))
+
+    def propagate(self, direction: str = "both") -> None:
+        """Carry the masks in the background; only what changes of prompts touch is gone over.
+
+        Another direction than before begins anew.
+
+        Raises:
+            ValueError: No mask shows an object, the direction is unknown, or it is under way.
+        """
+        with self._lock:
+            if self.worker.running:
+                raise ValueError("masks are being carried already: wait, or cancel first")
+            require_object(self.prompts.values())
+            if self.carried is None or direction != self.carried.settings.direction:
+                self.carried = self._begin(direction, self.prompts)
+            else:
+                self.carried.adopt(self.prompts)
+            self.direction = direction
+            stale = {i for i in self._seen if not self.carried.done(i) or i in self.prompts}
+            self._seen = {i: seen for i, seen in self._seen.items() if i not in stale}
+            self.revision += 1
+            self.worker.start(self.carried, self._found)
+
+    def results(self) -> Iterator[FrameResult]:
+        """What was found so far, but for frames whose mask was given before that."""
+        for index in sorted(self._seen):
+            with self._lock:
+                if self.carried is None or index not in self._seen:
+                    continue
+                result = self.carried.result(index)
+            yield result
+
+    def restore_results(
+        self, prompts: Mapping[int, LabelMap], results: Iterable[FrameResult]
+    ) -> None:
+        """Put back what an earlier process carried from these prompts, in ``direction``."""
+        self.carried = self._begin(self.direction, prompts)
+        for index in self.carried.restore(results):
+            self._found(index)
+
+    def close(self) -> None:
+        """End what is under way."""
+        self.worker.cancel()
+        self.worker.wait()
+
+    def _begin(self, direction: str, prompts: Mapping[int, LabelMap]) -> Propagation:
+        settings = replace(self.model.inferer.settings, direction=direction)
+        return Propagation(settings, self.model.network, self.video, prompts, self.model.device)
+
+    def _found(self, index: int) -> None:
+        assert self.carried is not None
+        result = self.carried.result(index)
+        seen = Seen(measure(result.labels), result.confidence, result.review)
+        with self._lock:
+            self._seen[index] = seen
+            self.revision += 1

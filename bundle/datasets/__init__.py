@@ -1,0 +1,1 @@
+"""What data sets hold, one module a layout: records of paths, never pixels."""

@@ -1,0 +1,36 @@
+"""Records out of the plain lists of dictionaries that MONAI's tools hand to a bundle."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from bundle.datasets.generic import ANY_OBJECT
+from bundle.datasets.records import Video
+from bundle.datasets.video_folder import make_record
+from bundle.io.reading.decode import STILL_SUFFIXES, has_suffix
+from bundle.io.reading.volumes import is_single_image
+
+
+def as_videos(items: Iterable[Video | Mapping[str, Any]]) -> list[Video]:
+    """Records as they are, and dictionaries as MONAI Label injects them.
+
+    A dictionary has ``image``, a picture or any video that inference takes, and ``label``, a picture
+    or a volume of the video's length; see ``make_record``.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A dictionary lacks a key; image and label do not fit; a label is empty.
+    """
+    return [item if isinstance(item, Video) else _from_paths(item) for item in items]
+
+
+def _from_paths(item: Mapping[str, Any]) -> Video:
+    if not {"image", "label"} <= item.keys():
+        raise ValueError(f"expected a dictionary with image and label, got {sorted(item)}")
+    image, label = Path(item["image"]), Path(item["label"])
+    for path in (image, label):
+        if not path.exists():
+            raise FileNotFoundError(f"no such file: {path}")
+    if has_suffix(image, STILL_SUFFIXES) or is_single_image(image):
+        return Video(image.stem, (image,), {0: label}, ANY_OBJECT, image.stem)
+    return make_record(image.name, image, label)

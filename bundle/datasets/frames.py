@@ -1,0 +1,125 @@
+"""Pixels of a record: its frames as pictures and its masks as label maps, wherever they lie.
+
+A file that holds many frames is opened once for all that are asked of it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from bundle.datasets.records import Video
+from bundle.io.reading.decode import has_suffix, read_image, read_labels, snap_labels
+from bundle.io.reading.frame_refs import FrameOf, FrameRef
+from bundle.io.reading.mat_masks import read_mat_masks
+from bundle.io.reading.video import open_video
+from bundle.types import Frame, LabelMap
+from bundle.utils.atomic_write import written_beside
+
+Pixels = TypeVar("Pixels")
+
+# Sources hold no pixels and no handles, only sizes and counts that took a pass to find.
+_open = lru_cache(maxsize=512)(open_video)
+
+
+def read_frames(
+    video: Video, indices: Sequence[int], cache_dir: str | Path | None = None
+) -> list[Frame]:
+    """Read frames of a record, resized to ``video.size`` if it has one.
+
+    Args:
+        video: The record.
+        indices: Which frames, in any order.
+        cache_dir: Where videos and volumes are kept decoded, as one ``.npy`` each, so that any
+            frame is read without those before it; a file that has changed is decoded anew. None to
+            decode each time.
+
+    Raises:
+        FileNotFoundError: A file is missing.
+        ValueError: A file is unreadable or ends early.
+    """
+
+    def one(path: Path) -> Frame:
+        return _resize(read_image(path), video.size)
+
+    def many(path: Path, wanted: Sequence[int]) -> Iterable[Frame]:
+        if cache_dir is not None:
+            return iter(_decoded(path, video.size, Path(cache_dir))[list(wanted)])
+        return (_resize(frame, video.size) for frame in _open(path).frames(wanted))
+
+    return _read([video.frames[i] for i in indices], one, many)
+
+
+def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
+    """Read masks of annotated frames of a record, with ids that ``video.labels`` lacks as they are.
+
+    Raises:
+        KeyError: A frame is not annotated.
+        FileNotFoundError: A file is missing.
+        ValueError: A file is unreadable, ends early, or holds no labels.
+    """
+
+    def one(path: Path) -> LabelMap:
+        return read_labels(path, binary=video.binary)
+
+    def many(path: Path, wanted: Sequence[int]) -> Iterator[LabelMap]:
+        if has_suffix(path, (".mat",)):
+            stored = read_mat_masks(path)
+            if wanted[-1] >= len(stored):
+                raise ValueError(
+                    f"{path} holds {len(stored)} masks but frame {wanted[-1]} of it was asked for"
+                )
+            values: Iterable[np.ndarray] = (stored[i] for i in wanted)
+        else:
+            values = _open(path).pixels(wanted)
+        return (
+            snap_labels(mask, str(FrameOf(path, i))) for i, mask in zip(wanted, values, strict=True)
+        )
+
+    return _read([video.masks[i] for i in indices], one, many)
+
+
+def _read(
+    refs: Sequence[FrameRef],
+    one: Callable[[Path], Pixels],
+    many: Callable[[Path, Sequence[int]], Iterable[Pixels]],
+) -> list[Pixels]:
+    found: dict[FrameRef, Pixels] = {}
+    for ref in dict.fromkeys(refs):
+        if isinstance(ref, Path):
+            found[ref] = one(ref)
+    members = {ref for ref in refs if isinstance(ref, FrameOf)}
+    for path in dict.fromkeys(ref.path for ref in members):
+        wanted = sorted(ref.index for ref in members if ref.path == path)
+        for i, pixels in zip(wanted, many(path, wanted), strict=True):
+            found[FrameOf(path, i)] = pixels
+    return [found[ref] for ref in refs]
+
+
+def _resize(frame: Frame, size: tuple[int, int] | None) -> Frame:
+    if size is None or frame.shape[:2] == size:
+        return frame
+    # Pillow's bilinear filter widens as it shrinks, so nothing aliases.
+    return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
+
+
+def _decoded(path: Path, size: tuple[int, int] | None, cache_dir: Path) -> np.ndarray:
+    """(T, H, W, 3) uint8, mapped into memory."""
+    state = path.stat()
+    key = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
+    kept = cache_dir / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    if not kept.is_file():
+        source = _open(path)
+        height, width = size or (source.height, source.width)
+        shape = (source.frame_count, height, width, 3)
+        head = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        # Written, not mapped: on a full disk the system ends a process that writes to a mapped file.
+        with written_beside(kept) as beside, beside.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, head)
+            for frame in source:
+                file.write(np.ascontiguousarray(_resize(frame, size)).data)
+    return np.load(kept, mmap_mode="r")

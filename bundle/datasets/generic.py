@@ -1,0 +1,154 @@
+"""Layouts that are not bound to one data set: DAVIS folders and pairs of pictures."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from glob import escape
+from pathlib import Path
+
+import numpy as np
+
+from bundle.datasets.records import Report, Video, stop
+from bundle.datasets.roots import check_root
+from bundle.io.reading.decode import is_picture, list_images
+
+# Of data sets that name no classes: ids of a mask file are objects.
+ANY_OBJECT = {i: f"object {i}" for i in range(1, 256)}
+
+
+def davis(
+    root: str | Path,
+    include: Iterable[str] | None = None,
+    exclude: Iterable[str] = (),
+    report: Report = stop,
+) -> list[Video]:
+    """Read ``JPEGImages/[resolution/]VIDEO/*.jpg`` with ``Annotations/[resolution/]VIDEO/*.png``.
+
+    Args:
+        root: The folder that holds both.
+        include: Names of the videos wanted, all by default.
+        exclude: Names of videos to leave out.
+        report: Told of what is wrong with the data; such a video is left out.
+
+    Returns:
+        One record a video. Masks may be missing after the first frame.
+
+    Raises:
+        FileNotFoundError: This is no such folder; by default also a video without frames or first
+            mask, or one that was asked for and is missing.
+    """
+    root = check_root(root, ["JPEGImages"], "a set in the DAVIS layout")
+    images, annotations = root / "JPEGImages", root / "Annotations"
+    if not annotations.is_dir():
+        raise FileNotFoundError(f"no folder {annotations}: the DAVIS layout has it below its root")
+    present = _folders(images)
+    if present and not any(is_picture(path) for path in images.glob("*/*")):
+        resolution = next(iter(present))
+        images, annotations = images / resolution, annotations / resolution
+        present = _folders(images)
+    if not present:
+        raise FileNotFoundError(f"no folder of frames in {images}")
+    wanted, unwanted = set(present if include is None else include), set(exclude)
+    for name in sorted((wanted | unwanted) - set(present)):
+        report(FileNotFoundError(f"no video {name} in {images}; there are {', '.join(present)}"))
+    videos = []
+    for name in sorted((wanted & set(present)) - unwanted):
+        try:
+            frames = list_images(present[name])
+        except FileNotFoundError as problem:
+            report(problem)
+            continue
+        files = [annotations / name / f"{frame.stem}.png" for frame in frames]
+        if not files[0].is_file():
+            report(FileNotFoundError(f"no mask {files[0]} for the first frame of {name}"))
+            continue
+        masks = {i: file for i, file in enumerate(files) if file.is_file()}
+        videos.append(Video(name, tuple(frames), masks, ANY_OBJECT, name))
+    return videos
+
+
+def _folders(folder: Path) -> dict[str, Path]:
+    return {
+        path.name: path
+        for path in sorted(folder.iterdir())
+        if path.is_dir() and not path.name.startswith(".")
+    }
+
+
+def image_pairs(
+    root: str | Path, images: str = "images", masks: str = "masks", report: Report = stop
+) -> list[Video]:
+    """Read static pictures, each with a mask of the same name, as videos of one frame.
+
+    Args:
+        root: The folder that holds both.
+        images: Subfolder of the pictures.
+        masks: Subfolder of the masks.
+        report: Told of each picture without mask and each mask without picture.
+
+    Raises:
+        FileNotFoundError: A folder is missing or empty; by default also half of a pair.
+    """
+    root = Path(root)
+    if not (root / images).is_dir():
+        check_root(root, [escape(images)], f"{images} with {masks}")
+    pictures = list_images(root / images)
+    truths = {path.stem: path for path in list_images(root / masks)}
+    stems = {path.stem for path in pictures}
+    for stem, path in truths.items():
+        if stem not in stems:
+            problem = f"no picture for {path}: looked for {root / images / stem}.*"
+            report(FileNotFoundError(problem))
+    videos = []
+    for path in pictures:
+        if path.stem not in truths:
+            problem = f"no mask for {path}: looked for {root / masks / path.stem}.*"
+            report(FileNotFoundError(problem))
+            continue
+        mask = {0: truths[path.stem]}
+        videos.append(Video(path.stem, (path,), mask, {1: "object"}, path.stem, binary=True))
+    return videos
+
+
+def stills(videos: Sequence[Video]) -> list[Video]:
+    """Each annotated frame as a video of one frame, with an id of its own."""
+    return [
+        replace(
+            video, id=f"{video.id}_{i:05d}", frames=(video.frames[i],), masks={0: video.masks[i]}
+        )
+        for video in videos
+        for i in sorted(video.masks)
+    ]
+
+
+def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list[Video]:
+    """Videos of two frames out of unrelated pictures whose objects are of one class.
+
+    A clip of them teaches to find again a structure that left the view: all that the two frames
+    share is the class.
+
+    Args:
+        pictures: Videos of one frame each, all of one size.
+        partners: How many couples each begins, with another partner every time; fewer where there
+            are not as many others.
+        seed: Of who goes with whom.
+
+    Raises:
+        ValueError: There are fewer than two.
+    """
+    if len(pictures) < 2:
+        raise ValueError(f"expected at least 2 pictures to couple, got {len(pictures)}")
+    # Rotations of a random order: nobody is coupled with itself, nor twice with the same.
+    order = np.random.RandomState(seed).permutation(len(pictures))
+    coupled = []
+    for shift in range(1, min(partners, len(pictures) - 1) + 1):
+        for a, b in zip(order, np.roll(order, shift), strict=True):
+            first, second = pictures[a], pictures[b]
+            coupled.append(
+                replace(
+                    first,
+                    id=f"{first.id}+{second.id}",
+                    frames=first.frames + second.frames,
+                    masks={0: first.masks[0], 1: second.masks[0]},
+                )
+            )
+    return coupled

@@ -1,0 +1,100 @@
+"""Which videos an evaluation scores: the named protocols.
+
+Seen classes are polyps and the LV wall; the LV cavity and the left atrium are never trained on.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from bundle.datasets.asu_mayo import asu_mayo
+from bundle.datasets.camus import CLASS_NAMES, camus
+from bundle.datasets.cvc_clinicdb import cvc_clinicdb
+from bundle.datasets.generic import davis
+from bundle.datasets.hmc_qu import hmc_qu
+from bundle.datasets.records import Video
+from bundle.datasets.registry import CAMUS_SEQUENCES
+from bundle.datasets.splits import split_videos
+
+Read = Callable[[Path, bool], list[Video]]
+DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
+"""Videos of DAVIS 2016 that no weights were trained on: general motion, to select by."""
+
+
+def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:
+    """Each structure in a clip of its own, so that none is told where its neighbours are."""
+    sequences = any(any(root.glob(pattern)) for pattern in CAMUS_SEQUENCES)
+    split = None if whole else "validation"
+    return [
+        replace(video, id=f"{video.id} {CLASS_NAMES[label]}")
+        for label in labels
+        for video in camus(root, split, labels=[label], start=start, sequences=sequences)
+    ]
+
+
+PROTOCOLS: dict[str, Read] = {
+    "cvc_clinicdb": lambda root, whole: cvc_clinicdb(root, None if whole else "valid"),
+    "camus_seen": partial(_camus_alone, labels=(2,), start="ED"),
+    "camus_unseen": partial(_camus_alone, labels=(1, 3), start="ED"),
+    "camus_seen_from_es": partial(_camus_alone, labels=(2,), start="ES"),
+    "camus_unseen_from_es": partial(_camus_alone, labels=(1, 3), start="ES"),
+    "hmc_qu": lambda root, whole: hmc_qu(root),
+    "asu_mayo": lambda root, whole: asu_mayo(root),
+    "davis_held_out": lambda root, whole: davis(root, None if whole else DAVIS_HELD_OUT),
+    "davis": lambda root, whole: davis(root),
+}
+"""Name -> reader of (root, all of the set instead of the part that is scored by default)."""
+
+
+def read_protocol(
+    name: str, dataset_dir: str | Path, split: str | Path | None = None
+) -> list[Video]:
+    """The videos of a protocol.
+
+    Args:
+        name: ``cvc_clinicdb`` (valid sequences); ``camus_seen`` (LV wall) or ``camus_unseen`` (LV
+            cavity, left atrium) of the validation patients from ED to ES, ``..._from_es`` from ES
+            to ED, over half sequences where the copy has them, else two frames; ``hmc_qu`` and
+            ``asu_mayo`` (all their videos: the shipped weights were trained on neither);
+            ``davis_held_out`` (DAVIS 2016 without the videos of training); ``davis`` (any folder in
+            the DAVIS layout).
+        dataset_dir: Root of that data set.
+        split: A file of ``bundle.datasets.splits``: of the whole data set its ``valid`` part is scored,
+            instead of the part above.
+
+    Raises:
+        FileNotFoundError: There is no file ``split``; and what the readers raise.
+        ValueError: The name is unknown; and what the readers and ``split_videos`` raise.
+    """
+    if name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
+    if split is None:
+        return PROTOCOLS[name](Path(dataset_dir), False)
+    path = Path(split)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no file --split {path}: expected the JSON of a split, as training writes it; leave "
+            "the option out for the protocol's own part"
+        )
+    return split_videos(PROTOCOLS[name](Path(dataset_dir), True), "valid", path, **_drawn(path))
+
+
+def _drawn(path: Path) -> dict[str, Any]:
+    """How the split was drawn, so that any is taken; what is wrong with a file is told later."""
+    try:
+        split = json.loads(path.read_text(encoding="utf-8"))
+        return {key: split[key] for key in ("seed", "fraction") if key in split}
+    except (ValueError, TypeError):
+        return {}
+
+
+def describe_protocol(name: str, videos: Sequence[Video]) -> str:
+    """What is carried whence, for the tables: which frames a CAMUS figure speaks of."""
+    if not name.startswith("camus"):
+        return f"{name}, first mask to all later annotated frames"
+    path = "ES -> ED" if name.endswith("_from_es") else "ED -> ES"
+    pairs = all(len(video.frames) == 2 for video in videos)
+    return f"{name}, {path}, {'two frames' if pairs else 'half sequences'}"

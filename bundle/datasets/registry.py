@@ -1,0 +1,55 @@
+"""The data sets by name, each read with everything that is annotated in it: what a check goes over.
+
+Which parts of them train or are scored is not said here: ``bundle.datasets.protocols`` and the configs.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from bundle.datasets.asu_mayo import asu_mayo
+from bundle.datasets.camus import camus
+from bundle.datasets.cvc_clinicdb import cvc_clinicdb
+from bundle.datasets.generic import davis, image_pairs
+from bundle.datasets.hmc_qu import hmc_qu
+from bundle.datasets.records import Report, Video, stop
+from bundle.datasets.salient import duts, ecssd, hrsod
+from bundle.datasets.video_folder import video_folder
+
+CAMUS_SEQUENCES = ("database_nifti/*/*_half_sequence.nii.gz", "training/*/*_sequence.mhd")
+
+
+def _whole_camus(root: Path, report: Report) -> list[Video]:
+    """ED and ES of all patients, and the sequences if the copy has any: they are files of their own."""
+    videos = camus(root, report=report)
+    if any(any(root.glob(pattern)) for pattern in CAMUS_SEQUENCES):
+        sequences = camus(root, sequences=True, report=report)
+        videos += [replace(video, id=f"{video.id} sequence") for video in sequences]
+    return videos
+
+
+READERS: dict[str, Callable[[Path, Report], list[Video]]] = {
+    "asu_mayo": lambda root, report: asu_mayo(root, report=report),
+    "camus": _whole_camus,
+    "cvc_clinicdb": lambda root, report: cvc_clinicdb(root, report=report),
+    "cvc_clinicdb_tif": lambda root, report: cvc_clinicdb(root, files="tif", report=report),
+    "davis": lambda root, report: davis(root, report=report),
+    "duts": lambda root, report: duts(root, report=report),
+    "ecssd": lambda root, report: ecssd(root, report=report),
+    "hmc_qu": lambda root, report: hmc_qu(root, report=report),
+    "hrsod": lambda root, report: hrsod(root, report=report),
+    "image_pairs": lambda root, report: image_pairs(root, report=report),
+    "video_folder": lambda root, report: video_folder(root, report=report),
+}
+"""Name -> reader of (root, where problems go)."""
+
+
+def read_all(name: str, root: str | Path, report: Report = stop) -> list[Video]:
+    """Read a data set by its name in ``READERS``.
+
+    Raises:
+        ValueError: There is no such name; and what the reader raises.
+    """
+    if name not in READERS:
+        raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(sorted(READERS))}")
+    return READERS[name](Path(root), report)

@@ -1,0 +1,159 @@
+"""A folder of videos of any kind, each with its mask beside it under the video's name and ``_mask``.
+
+``a.mp4`` with ``a_mask.png``, ``b.nii.gz`` with ``b_mask.nii.gz``, the folder of frames ``c`` with
+the folder of masks ``c_mask``; any kind of mask goes with any kind of video.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.datasets.generic import ANY_OBJECT
+from bundle.datasets.records import Report, Video, stop
+from bundle.datasets.roots import check_root
+from bundle.io.reading.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    STILL_SUFFIXES,
+    has_suffix,
+    list_images,
+    natural_key,
+)
+from bundle.io.reading.frame_refs import FrameOf, FrameRef
+from bundle.io.reading.mask_folder import match_masks
+from bundle.io.reading.video import is_dicom, open_video
+from bundle.io.reading.volumes import is_single_image, source_name
+
+MASK = "_mask"
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + META_SUFFIXES
+VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg", ".webm", ".gif")
+
+
+def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
+    """Read videos and their masks.
+
+    A picture is the mask of the first frame. A volume holds one mask for each frame; the empty ones
+    count as not annotated. Of a folder of masks, those frames are annotated that have one: a mask
+    is called like its frame, or by its number (frames of a video file count from 0); otherwise there
+    is one for each frame, in natural order.
+
+    Args:
+        root: The folder with all of them. Hidden files and what is neither are passed over.
+        report: Told of what is wrong with the data; such a video is left out.
+
+    Returns:
+        One record a video, in natural order.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no mask in it; by default also a video without
+            mask or a mask without video.
+        ValueError: By default, if a file cannot be opened, two have one name, or masks do not fit
+            the frames in number.
+    """
+    records = []
+    for stem, (videos, masks) in find_pairs(root).items():
+        try:
+            video, mask = pick_pair(stem, videos, masks)
+            records.append(make_record(stem.name, video, mask))
+        except (OSError, ValueError) as problem:
+            report(problem)
+    return records
+
+
+def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
+    """What a folder holds of each video, unopened, for ``pick_pair``.
+
+    Args:
+        root: See ``video_folder``.
+
+    Returns:
+        The video's path without suffix to its video and its mask, in natural order. There may be
+        none or several of either.
+
+    Raises:
+        FileNotFoundError: There is no such folder, or no mask in it.
+    """
+    root = check_root(root, [f"*{MASK}", f"*{MASK}.*"], "videos with masks beside them")
+    videos: dict[str, list[Path]] = {}
+    masks: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        if path.name.startswith("."):
+            continue
+        name = source_name(path)
+        if name.endswith(MASK):
+            if path.is_dir() or has_suffix(path, STILL_SUFFIXES + VOLUME_SUFFIXES):
+                masks.setdefault(name.removesuffix(MASK), []).append(path)
+        elif _is_video(path):
+            videos.setdefault(name, []).append(path)
+    names = sorted({*videos, *masks}, key=natural_key)
+    return {root / name: (videos.get(name, []), masks.get(name, [])) for name in names}
+
+
+def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tuple[Path, Path]:
+    """The one video and the one mask of what ``find_pairs`` found.
+
+    Raises:
+        FileNotFoundError: One of them is missing.
+        ValueError: There are several.
+    """
+    video = _only(videos, "video", masks, stem)
+    return video, _only(masks, "mask", [video], stem.with_name(f"{stem.name}{MASK}"))
+
+
+def _is_video(path: Path) -> bool:
+    if path.is_dir():
+        return any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir())
+    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or (path.is_file() and is_dicom(path))
+
+
+def _only(found: Sequence[Path], what: str, counterpart: Sequence[Path], stem: Path) -> Path:
+    if not found:
+        raise FileNotFoundError(
+            f"no {what} for {counterpart[0]}: looked for {stem}.* and a folder {stem}"
+        )
+    if len(found) > 1:
+        raise ValueError(
+            f"{found[0]} and {found[1].name} are both the {what} {stem.name}: rename or remove one"
+        )
+    return found[0]
+
+
+def make_record(name: str, path: Path, mask: Path) -> Video:
+    """The record of one video and its mask.
+
+    Args:
+        name: Becomes the id.
+        path: Anything that ``open_video`` takes.
+        mask: A picture of the first frame's mask, a volume, or a folder of masks. Of a volume,
+            which has something for every frame, the empty ones do not count as annotated: whoever
+            painted three frames of a hundred has not said that the others show nothing.
+
+    Raises:
+        FileNotFoundError: A folder is empty.
+        ValueError: A file cannot be opened, or masks do not fit the frames in number.
+    """
+    frames: tuple[FrameRef, ...]
+    if path.is_dir():
+        frames, fps, spacing_mm = tuple(list_images(path)), None, None
+    else:
+        source = open_video(path)
+        frames = tuple(FrameOf(path, i) for i in range(source.frame_count))
+        fps, spacing_mm = source.fps, source.spacing_mm
+    masks = _read_masks(mask, path, frames)
+    return Video(name, frames, masks, ANY_OBJECT, name, fps=fps, spacing_mm=spacing_mm)
+
+
+def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
+    if mask.is_dir():
+        return dict(match_masks(mask, video, frames))
+    if has_suffix(mask, STILL_SUFFIXES) or is_single_image(mask):
+        return {0: mask}
+    count = open_video(mask).frame_count
+    if count != len(frames):
+        raise ValueError(
+            f"{mask} holds {count} masks but {video} has {len(frames)} frames: expected one mask "
+            "for each frame, or a single picture for the first"
+        )
+    shown = [i for i, values in enumerate(open_video(mask)) if values.any()]
+    if not shown:
+        raise ValueError(f"{mask} is empty: paint the structure on one frame at least")
+    return {i: FrameOf(mask, i) for i in shown}

@@ -1,0 +1,138 @@
+"""Whole annotated videos, as evaluation takes them.
+
+T frames of H x W.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from bundle.datasets.datalists import as_videos
+from bundle.datasets.frames import read_frames, read_masks
+from bundle.datasets.records import Video
+
+
+def read_clip(
+    video: Video, frames: Sequence[int], cache_dir: str | Path | None = None
+) -> tuple[Tensor, Tensor]:
+    """Frames (3, H, W, T) uint8, and their labels (1, H, W, T) int64 with -1 where not annotated.
+
+    Raises:
+        ValueError: A mask or a frame is of another size than the first frame.
+    """
+    images = read_frames(video, frames, cache_dir)
+    height, width = images[0].shape[:2]
+    for i, image in zip(frames, images, strict=True):
+        if image.shape != images[0].shape:
+            raise ValueError(
+                f"{video.frames[i]} is {image.shape[1]}x{image.shape[0]} but "
+                f"{video.frames[frames[0]]} is {width}x{height}: the frames of a video share one "
+                "size"
+            )
+    annotated = [i for i in dict.fromkeys(frames) if i in video.masks]
+    masks = dict(zip(annotated, read_masks(video, annotated), strict=True))
+    for i, mask in masks.items():
+        if mask.shape != (height, width):
+            raise ValueError(
+                f"{video.masks[i]} is {mask.shape[1]}x{mask.shape[0]} but {video.frames[i]} "
+                f"is {width}x{height}: export the mask at the frame's size"
+            )
+    label = np.full((height, width, len(frames)), -1, np.int64)
+    for t, i in enumerate(frames):
+        if i in masks:
+            label[..., t] = np.where(np.isin(masks[i], list(video.labels)), masks[i], 0)
+    return (
+        torch.from_numpy(np.stack(images, axis=-1)).movedim(2, 0),
+        torch.from_numpy(label)[None],
+    )
+
+
+def first_shown(video: Video) -> int:
+    """The first annotated frame whose mask shows an object of the video.
+
+    Raises:
+        ValueError: All masks are empty.
+    """
+    for i in sorted(video.masks):
+        if np.isin(read_masks(video, [i])[0], list(video.labels)).any():
+            return i
+    raise ValueError(f"all {len(video.masks)} masks of video {video.id} are empty")
+
+
+def frame_names(video: Video) -> list[str]:
+    """What to call each frame: its own file's name without suffix, or its index, from 0.
+
+    The index, of five digits, names all frames of a video whose files hold many frames each, or do
+    not sort into the order of time as plain text: then a folder listing has the right order.
+    """
+    names = [
+        ref.name.removesuffix(".gz").rsplit(".", 1)[0].replace("|", "_")
+        for ref in video.frames
+        if isinstance(ref, Path)
+    ]
+    if len(names) == len(video.frames) and names == sorted(set(names)):
+        return names
+    return [f"{i:05d}" for i in range(len(video.frames))]
+
+
+class VideoDataset(Dataset[dict[str, Any]]):
+    """Whole videos for validation, from the first frame on whose mask shows an object.
+
+    Args:
+        data: The videos, or dictionaries with ``image`` and ``label``.
+        every: Take only every so many frames, to make validation during training cheaper.
+        cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
+        transform: Of ``bundle.transforms.preprocessing``, applied to all that is returned.
+    """
+
+    def __init__(
+        self,
+        data: Sequence[Video | Mapping[str, Any]],
+        every: int = 1,
+        cache_dir: str | Path | None = None,
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    ) -> None:
+        self.data, self.every, self.cache_dir = as_videos(data), every, cache_dir
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, and what is known besides.
+
+        Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated.
+        All else is of a form that batches: ``name``; ``classes`` and ``ids`` of the objects,
+        ``frame_names``, each text with | between its entries; ``patient``; ``spacing_mm`` (2,),
+        NaN if unknown; ``info`` as JSON.
+
+        Raises:
+            ValueError: All masks are empty.
+        """
+        video = self.data[index]
+        frames = range(first_shown(video), len(video.frames), self.every)
+        image, label = read_clip(video, frames, self.cache_dir)
+        ids = [int(i) for i in label[..., 0].unique() if i > 0]
+        renumbered = label.clamp(max=0)
+        for number, i in enumerate(ids, start=1):
+            renumbered[label == i] = number
+        names = frame_names(video)
+        item = {
+            "image": image.float() / 255,
+            "label": renumbered,
+            "name": video.id,
+            "classes": "|".join(video.labels[i] for i in ids),
+            "ids": "|".join(map(str, ids)),
+            "frame_names": "|".join(names[i] for i in frames),
+            "patient": video.patient,
+            "spacing_mm": torch.tensor(video.spacing_mm or (math.nan, math.nan)),
+            "info": json.dumps(dict(video.info)),
+        }
+        return item if self.transform is None else self.transform(item)

@@ -1,0 +1,1 @@
+"""One video with its masks: sessions, propagation, corrections, results."""

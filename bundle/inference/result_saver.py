@@ -1,0 +1,162 @@
+"""Writing out what was segmented."""
+
+import csv
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+from ignite.engine import Engine, Events
+from tqdm import tqdm
+
+from bundle.inference.inputs import PromptedVideo, process_share
+from bundle.inference.results import FrameResult
+from bundle.io.writing import ResultWriter
+from bundle.io.writing.formats import FORMATS, parse_formats
+from bundle.types import Frame
+from bundle.utils.atomic_write import DiskFullError, sweep, written_beside
+from bundle.utils.distributed import wait_for_others
+from bundle.utils.options import USER_ERRORS
+
+logger = logging.getLogger(__name__)
+
+
+class ResultSaver:
+    """Consumes the streams of segmented videos and writes their results, with a progress bar.
+
+    With ``keep_going``, videos whose results are there already are skipped unless they are to be
+    overwritten. A video that fails is logged, and noted in ``failures.csv`` of the output folder:
+    ``failures_<number>.csv`` for each of several processes. The next run begins without such a list.
+    A full disk ends the run at once.
+
+    Args:
+        output_dir: Results go to folders in it that are named after the videos.
+        overwrite: Replace results that are there already.
+        progress: Show a progress bar.
+        formats: See ``bundle.io.writing.ResultWriter``.
+        keep_going: After a video that fails go on with the next, and raise at the end.
+
+    Raises:
+        ValueError: At the end, if videos failed; or a format is unknown.
+        DiskFullError: There is no room for the results.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        overwrite: bool = False,
+        progress: bool = True,
+        formats: str | Sequence[str] = "auto",
+        keep_going: bool = False,
+    ) -> None:
+        self.output_dir, self.overwrite, self.progress = Path(output_dir), overwrite, progress
+        self.formats = parse_formats(formats)
+        self.keep_going = keep_going
+        self.failures: list[tuple[Path, str]] = []
+        self.written = self.skipped = 0
+
+    def attach(self, engine: Engine) -> None:
+        if self.keep_going:
+            engine.add_event_handler(Events.STARTED, lambda: self._begin())
+            engine.add_event_handler(Events.COMPLETED, lambda: self._end())
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
+
+    def pass_over(self) -> None:
+        """What a process does for which no video is left, since an engine cannot run over nothing."""
+        self._begin()
+        self._end()
+
+    def _save(self, engine: Engine) -> None:
+        video: PromptedVideo = engine.state.output["image"]
+        # Closed at once after a failure: threads that decode ahead end, memory is free again.
+        with closing(engine.state.output["pred"]) as results:
+            if not self.keep_going:
+                self._write(video, results)
+            elif self._is_done(video) and not self.overwrite:
+                logger.info("%s: skipped, its results are there already", video.path)
+                self.skipped += 1
+            else:
+                try:
+                    self._write(video, results)
+                except DiskFullError:
+                    raise  # no other video would have room
+                except Exception as error:
+                    self._note(video, error)
+
+    def _write(self, video: PromptedVideo, results: Iterator[tuple[Frame, FrameResult]]) -> None:
+        writer = ResultWriter(
+            self.output_dir,
+            video.source,
+            overwrite=self.overwrite,
+            annotated=video.annotations,
+            formats=self.formats,
+        )
+        bar = tqdm(
+            results,
+            desc=video.name,
+            total=video.source.frame_count,
+            unit="frame",
+            disable=not self.progress,
+        )
+        with writer:
+            for frame, result in bar:
+                writer.write(frame, result.labels, result.confidence, result.review)
+        self.written += 1
+        logger.info("results are in %s", writer.folder)
+
+    def _is_done(self, video: PromptedVideo) -> bool:
+        """Without opening the video. A folder of results is there complete or not at all."""
+        names = {"nifti" if name == "auto" else name for name in self.formats}
+        folder = self.output_dir / video.name
+        return all((folder / FORMATS[name].file).exists() for name in names)
+
+    def _note(self, video: PromptedVideo, error: Exception) -> None:
+        expected = isinstance(error, USER_ERRORS)
+        text = " ".join(str(error).split())
+        text = text if expected else f"{type(error).__name__}: {text}"
+        logger.error("%s failed, going on: %s", video.path, text, exc_info=not expected)
+        self.failures.append((video.path, text))
+        with (
+            written_beside(self._list_path) as beside,
+            beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+        ):
+            table = csv.writer(file)
+            table.writerow(["video", "error"])
+            table.writerows(self.failures)
+
+    @property
+    def _list_path(self) -> Path:
+        number, processes = process_share()
+        return self.output_dir / (f"failures_{number}.csv" if processes > 1 else "failures.csv")
+
+    def _begin(self) -> None:
+        """Remove the lists of the run before, which may have had more processes: each by one.
+
+        And what killed runs left, also of videos that will be skipped.
+        """
+        self.failures, self.written, self.skipped = [], 0, 0
+        sweep(self.output_dir)
+        number, processes = process_share()
+        for path in self.output_dir.glob("failures*.csv"):
+            found = re.fullmatch(r"failures(?:_([0-9]+))?\.csv", path.name)
+            if found and int(found[1] or 0) % processes == number:
+                path.unlink(missing_ok=True)
+
+    def _end(self) -> None:
+        count = self.written + self.skipped + len(self.failures)
+        logger.info(
+            "%d videos: %d segmented, %d skipped, %d failed",
+            count,
+            self.written,
+            self.skipped,
+            len(self.failures),
+        )
+        for path, text in self.failures:
+            logger.error("failed: %s: %s", path, text)
+        wait_for_others()
+        if self.failures:
+            raise ValueError(
+                f"{len(self.failures)} of {count} videos failed, they are listed in "
+                f"{self._list_path}: mend them and run the same command again"
+            )

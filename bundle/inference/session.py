@@ -1,0 +1,184 @@
+"""One pass over frames, in whatever order they are fed: the method itself.
+
+B clips, N objects, frames of H x W.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Shaped
+from torch import Tensor
+
+from bundle.inference.confidence import expected_jaccard
+from bundle.memory.bank import MemoryBank
+from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
+from bundle.utils.devices import PRECISIONS, autocast, free_bytes
+
+DIRECTIONS = ("both", "forward", "backward")
+NOT_THERE = -16.0
+"""Class logit of an object that cannot be in a frame; ``aggregate`` gives no less."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """What ``VideoInferer`` documents.
+
+    Raises:
+        ValueError: A setting is out of range.
+    """
+
+    memory_every: int = 5
+    capacity: int | str | None = None
+    policy: str = "latest"
+    working_size: int | None = None
+    precision: str = "auto"
+    direction: str = "both"
+    review_below: float = 0.7
+    spatial_prior: float | str | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.capacity, str) and self.capacity != "auto":
+            raise ValueError(f"capacity must be a number, null or auto, got {self.capacity!r}")
+        self.make_bank(None if isinstance(self.capacity, str) else self.capacity)
+        if self.memory_every < 1:
+            raise ValueError(f"memory_every must be at least 1 frame, got {self.memory_every}")
+        if self.working_size is not None and self.working_size < STRIDE:
+            raise ValueError(
+                f"working_size must be at least {STRIDE} pixels, got {self.working_size}"
+            )
+        if self.precision not in (*PRECISIONS, "auto"):
+            raise ValueError(
+                f"precision must be auto or one of {list(PRECISIONS)}, got {self.precision!r}"
+            )
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction must be one of {list(DIRECTIONS)}, got {self.direction!r}")
+        if not 0 <= self.review_below <= 1:
+            raise ValueError(f"review_below must be between 0 and 1, got {self.review_below}")
+
+    def make_bank(self, capacity: int | None) -> MemoryBank:
+        """An empty memory of so many frames."""
+        return MemoryBank(capacity, self.policy, self.spatial_prior)
+
+
+class StepResult(NamedTuple):
+    """What a session finds in a frame."""
+
+    logits: Float[Tensor, "B C H W"]
+    confidence: Float[Tensor, "B N"]
+
+
+class VideoSession:
+    """One pass over frames: what it remembers, and how long ago it last did.
+
+    Attributes:
+        bank: The memory.
+        known: (N,) bool, which objects have been shown by a mask so far; others are not looked for.
+            None for all.
+    """
+
+    def __init__(
+        self, settings: InferenceSettings, network: VideoNetwork, working_size: int | None = None
+    ) -> None:
+        self.settings, self.network, self.working_size = settings, network, working_size
+        self.known: Bool[Tensor, " N"] | None = None
+        self._bank: MemoryBank | None = None
+        self.frames = 0  # since the last prompt, which counts as one
+
+    @torch.inference_mode()
+    def prompt(
+        self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"]
+    ) -> Float[Tensor, "B C H W"]:
+        """Take a frame whose masks of all objects are given, bool or in [0, 1]; never forgotten.
+
+        Returns:
+            The masks as class logits.
+        """
+        key, value = self.encode_prompt(image, mask)
+        self.remember(key, value)
+        return aggregate(mask.float())
+
+    @torch.inference_mode()
+    def encode_prompt(
+        self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"]
+    ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B N V h w"]]:
+        """Key and value of a frame whose masks are given, for ``remember``."""
+        with autocast(self.settings.precision, image.device):
+            features = self.network.encode(self._enter(image))
+            given = aggregate(self._enter(mask.float())).softmax(1)[:, 1:]
+            return features.key, self.network.memorize(features, given)
+
+    def remember(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
+        """Remember a frame that ``encode_prompt`` made; the next frames count from it."""
+        self._add(key, value, prompt=True, confidence=1.0)
+        self.frames = 1
+
+    @torch.inference_mode()
+    def step(self, image: Float[Tensor, "B 3 H W"]) -> StepResult:
+        """Class logits of the next frame, at its own size.
+
+        Args:
+            image: RGB in [0, 1].
+
+        Raises:
+            RuntimeError: No mask has been given yet.
+        """
+        if self._bank is None:
+            raise RuntimeError("memory is empty: give the mask of a frame before the next")
+        with autocast(self.settings.precision, image.device):
+            features = self.network.encode(self._enter(image))
+            logits = self.network.segment(features, self._bank.read(features.key))
+            if self.known is not None:
+                logits[:, 1:][:, ~self.known] = NOT_THERE
+            height, width = self._working_shape(*image.shape[-2:])
+            confidence = expected_jaccard(logits[..., :height, :width])
+            if self.frames % self.settings.memory_every == 0:
+                value = self.network.memorize(features, logits.softmax(1)[:, 1:])
+                worst = float(confidence.min())
+                self._add(features.key, value, prompt=False, confidence=worst)
+        self.frames += 1
+        return StepResult(self._leave(logits.float(), image.shape[-2:]), confidence)
+
+    @property
+    def remembered(self) -> int:
+        """How many frames are in memory."""
+        return 0 if self._bank is None else len(self._bank)
+
+    def _add(self, key: Tensor, value: Tensor, *, prompt: bool, confidence: float) -> None:
+        if self._bank is None:
+            capacity = self.settings.capacity
+            if capacity == "auto":
+                capacity = count_that_fits(key, value)
+            assert not isinstance(capacity, str)
+            self._bank = self.settings.make_bank(capacity)
+        self._bank.add(key, value, prompt=prompt, confidence=confidence)
+
+    def _working_shape(self, height: int, width: int) -> tuple[int, int]:
+        wanted, short = self.working_size, min(height, width)
+        if wanted is None or wanted == short:
+            return height, width
+        height, width = (max(STRIDE, round(side * wanted / short)) for side in (height, width))
+        return height, width
+
+    def _enter(self, x: Tensor) -> Tensor:
+        """To the working size, and zeros up to a multiple of the stride."""
+        shape = self._working_shape(*x.shape[-2:])
+        if shape != x.shape[-2:]:
+            x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
+        padding = (0, -shape[1] % STRIDE, 0, -shape[0] % STRIDE)
+        return F.pad(x, padding).contiguous(memory_format=torch.channels_last)
+
+    def _leave(self, logits: Tensor, size: torch.Size) -> Tensor:
+        """Back to the frame's own size."""
+        height, width = self._working_shape(*size)
+        logits = logits[..., :height, :width]
+        if logits.shape[-2:] == size:
+            return logits
+        return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+def count_that_fits(key: Tensor, value: Tensor) -> int:
+    """How many frames half of the device's free memory holds, 2 at least."""
+    frame_bytes = 4 * (key.numel() + value.numel())
+    return max(2, free_bytes(key.device) // 2 // frame_bytes)

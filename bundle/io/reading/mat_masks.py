@@ -1,0 +1,41 @@
+"""Masks in MATLAB files, which HMC-QU comes with."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from scipy import io
+
+from bundle.io.reading.decode import check_file, explained
+from bundle.io.reading.limits import check_size, check_stored
+
+
+def read_mat_masks(path: Path) -> np.ndarray:
+    """The masks of a MATLAB file of HMC-QU, (F, H, W), in the file's own values.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+    """
+    mat_masks_shape(path)
+    with explained(f"cannot read {path} as a MATLAB file"):
+        return np.asarray(io.loadmat(path, variable_names="predicted")["predicted"])
+
+
+def mat_masks_shape(path: Path) -> tuple[int, ...]:
+    """(frames, height, width) of what ``read_mat_masks`` gives, from the file's headers alone.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+    """
+    check_file(path)
+    with explained(f"cannot read {path} as a MATLAB file"):
+        shapes = {name: shape for name, shape, _ in io.whosmat(path)}
+    shape = shapes.get("predicted", ())
+    if len(shape) != 3:
+        raise ValueError(f"{path} holds {shapes}: expected 'predicted', (frames, height, width)")
+    frame_count, height, width = shape
+    check_size(path, height, width, frame_count)
+    check_stored(path, math.prod(shape), path.stat().st_size)
+    return tuple(shape)

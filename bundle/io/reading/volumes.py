@@ -1,0 +1,286 @@
+"""The record of one video, and the openers of files that hold it as an array: NIfTI, MetaImage.
+
+Files list x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) = (y, x). Nothing is
+read before it is asked for, and never more than a block of frames at once.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import pairwise
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from bundle.io.reading.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    check_pixels,
+    explained,
+    has_suffix,
+    load_nifti,
+)
+from bundle.io.reading.headers import meta_image_spacing, nifti_fps, nifti_spacing
+from bundle.io.reading.limits import check_size, check_stored
+from bundle.io.reading.meta_image import (
+    Reader,
+    check_unpacked,
+    extract,
+    meta_image_reader,
+    read_meta_header,
+    voxel_bytes,
+)
+from bundle.io.reading.scaling import finite_ends, to_rgb, to_uint8, value_range
+from bundle.types import Frame
+
+SAMPLED_FRAMES = 16
+BLOCK_BYTES = 32 * 2**20
+
+RawFrames = Callable[[Sequence[int]], Iterator[np.ndarray]]
+"""Rising frame indices -> (H, W) or (H, W, 3 or 4) arrays in the file's own values."""
+
+
+@dataclass(frozen=True, eq=False)
+class Geometry:
+    """Where a label volume of the video lies.
+
+    Attributes:
+        shape: Of the label volume, x first and time last: (x, y, t) or (x, y, 1, t).
+        affine: (4, 4), voxel indices to RAS, in mm, as in NIfTI.
+        header: The source's own if it is NIfTI, to keep its codes, zooms and units.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    header: nib.Nifti1Header | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class VideoSource:
+    """One video on disk; every pass over it decodes anew, so memory does not grow with its length.
+
+    Values of 8 bits pass as they are. Others are scaled linearly by one range for the whole video:
+    0 to 255 if its values fit that, else the extremes of up to 16 evenly spaced frames (what lies
+    outside in the frames between is clipped).
+
+    Attributes:
+        path: The file or folder.
+        name: Its name without suffixes.
+        height: Of a frame, in pixels, as shown (after a rotation that the file asks for).
+        width: Likewise.
+        frame_count: Number of frames.
+        fps: Frames per second; None if the file does not say.
+        spacing_mm: (row, column) distance of pixels in mm; None unless the file declares units.
+        geometry: Where a label volume of this video lies.
+        read: Raw frames in the file's own values; ``frames`` checks and converts them.
+    """
+
+    path: Path
+    name: str
+    height: int
+    width: int
+    frame_count: int
+    fps: float | None
+    spacing_mm: tuple[float, float] | None
+    geometry: Geometry
+    read: RawFrames = field(repr=False)
+
+    def __post_init__(self) -> None:
+        check_size(self.path, self.height, self.width, self.frame_count)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames(range(self.frame_count))
+
+    def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """Decode some frames, (H, W, 3) uint8 RGB each.
+
+        Args:
+            indices: Strictly rising. Arrays and folders skip what is not asked for; video files
+                decode from the key frame before, or from the start where they cannot leap.
+
+        Raises:
+            ValueError: An index is out of order or range; a frame is unreadable or of another size.
+        """
+        for pixels in self.pixels(indices):
+            scaled = pixels if pixels.dtype == np.uint8 else to_uint8(pixels, *self._value_range)
+            yield to_rgb(scaled)
+
+    def pixels(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
+        """Like ``frames``, but (H, W) or (H, W, C) in the file's own values: for label volumes."""
+        steps = [-1, *indices, self.frame_count]
+        if any(after <= before for before, after in pairwise(steps)):
+            raise ValueError(
+                f"frame indices of {self.path} must rise within 0..{self.frame_count - 1}, "
+                f"got {list(indices)}"
+            )
+        reader = self.read(indices)
+        for index in indices:
+            with explained(f"cannot read frame {index} of {self.frame_count} of {self.path}"):
+                pixels = next(reader, None)
+                if pixels is not None:
+                    check_pixels(pixels)
+            if pixels is None:
+                raise ValueError(
+                    f"{self.path} ends at frame {index} of {self.frame_count}: the file is "
+                    "truncated, copy or export it again"
+                )
+            height, width = pixels.shape[:2]
+            if (height, width) != (self.height, self.width):
+                raise ValueError(
+                    f"frame {index} of {self.path} is {width}x{height} but the first is "
+                    f"{self.width}x{self.height}: all frames of a video must be of one size"
+                )
+            yield pixels
+
+    @cached_property
+    def _value_range(self) -> tuple[float, float]:
+        count = min(SAMPLED_FRAMES, self.frame_count)
+        indices = np.linspace(0, self.frame_count - 1, count).round().astype(int).tolist()
+        ends = np.array([finite_ends(pixels) for pixels in self.pixels(indices)])
+        with explained(f"cannot scale the pixels of {self.path}"):
+            return value_range(ends)
+
+
+def source_name(path: Path) -> str:
+    """The name of a file or folder, without ``.nii.gz`` or one other suffix.
+
+    >>> [source_name(Path(name)) for name in ("a.b.nii.gz", "ES0001 _4CH_1.avi", "1.2.840.113")]
+    ['a.b', 'ES0001 _4CH_1', '1.2.840.113']
+    """
+    path = path.absolute() if path.name else path.resolve()
+    if path.is_dir() or path.suffix[1:].isdigit():  # a DICOM file may be called by its UID
+        return path.name
+    stem = path.stem
+    return stem[: -len(".nii")] if has_suffix(path, (".nii.gz",)) else stem
+
+
+def open_volume(path: Path) -> VideoSource:
+    """Open a 2D+t NIfTI or MetaImage file.
+
+    Raises:
+        ValueError: It cannot be read, is a single 2D image or is not 2D+t.
+    """
+    return _open_nifti(path) if has_suffix(path, NIFTI_SUFFIXES) else _open_meta_image(path)
+
+
+def is_single_image(path: Path) -> bool:
+    """Whether a NIfTI or MetaImage file holds one 2D image; False for files of other kinds."""
+    if not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+        return False
+    with explained(f"cannot open {path}"):
+        if has_suffix(path, NIFTI_SUFFIXES):
+            shape = load_nifti(path).shape
+        else:
+            shape = meta_image_reader(path).GetSize()
+    return all(size == 1 for size in shape[2:])
+
+
+def _time_axis(shape: tuple[int, ...], path: Path) -> int:
+    if len(shape) < 3:
+        raise ValueError(f"{path} is a single image of shape {shape}: expected a video, (x, y, t)")
+    if all(size == 1 for size in shape[3:]) and (len(shape) == 3 or shape[2] > 1):
+        return 2
+    if shape[2] == 1 and all(size == 1 for size in shape[4:]):
+        return 3
+    raise ValueError(
+        f"{path} has shape {shape}: expected one slice over time, (x, y, t) or (x, y, 1, t), "
+        "with colours as RGB voxels or, in NIfTI, as a last axis of 3"
+    )
+
+
+def _open_nifti(path: Path) -> VideoSource:
+    with explained(f"cannot open {path} as NIfTI"):
+        image = load_nifti(path)
+        header = image.header.copy()
+    shape = image.shape
+    declared_bytes = math.prod(shape) * header.get_data_dtype().itemsize
+    check_stored(path, declared_bytes, path.stat().st_size)
+    colour_axis = len(shape) > 3 and shape[-1] == 3 and (len(shape) > 4 or shape[2] > 1)
+    time_axis = _time_axis(shape[:-1] if colour_axis else shape, path)
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=shape[1],
+        width=shape[0],
+        frame_count=shape[time_axis],
+        fps=nifti_fps(header) if time_axis == 3 else None,
+        spacing_mm=nifti_spacing(header),
+        geometry=Geometry(shape[: time_axis + 1], np.asarray(image.affine), header),
+        read=partial(_read_nifti, path, time_axis, colour_axis),
+    )
+
+
+def _read_nifti(
+    path: Path, time_axis: int, colour_axis: bool, indices: Sequence[int]
+) -> Iterator[np.ndarray]:
+    # One file handle per colour plane: the planes lie far apart, and a .nii.gz only runs forwards.
+    planes = [load_nifti(path) for _ in range(3 if colour_axis else 1)]
+    where: list[int | slice] = [0] * planes[0].ndim
+    where[:2] = slice(None), slice(None)
+    for index in indices:
+        where[time_axis] = index
+        values = []
+        for colour, plane in enumerate(planes):
+            if colour_axis:
+                where[-1] = colour
+            values.append(np.asarray(plane.dataobj[tuple(where)]).T)
+        if names := values[0].dtype.names:  # RGB24 or RGBA32 voxels
+            values = [values[0][name] for name in names[:3]]
+        yield np.stack(values, axis=-1) if len(values) > 1 else values[0]
+
+
+def _open_meta_image(path: Path) -> VideoSource:
+    with explained(f"cannot open {path} as MetaImage"):
+        reader = meta_image_reader(path)
+        spacing, data = meta_image_spacing(path), read_meta_header(path).data
+        shape = reader.GetSize()
+        declared_bytes = math.prod(shape) * voxel_bytes(reader)
+        if data is not None:
+            check_stored(path, declared_bytes, data.stat().st_size)
+        check_unpacked(path, declared_bytes)
+    if reader.GetNumberOfComponents() not in (1, 3, 4):
+        raise ValueError(
+            f"{path} has {reader.GetNumberOfComponents()} channels: expected 1 (grey) or 3 (RGB)"
+        )
+    time_axis = _time_axis(shape, path)
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=shape[1],
+        width=shape[0],
+        frame_count=shape[time_axis],
+        fps=None,
+        spacing_mm=spacing,
+        geometry=Geometry(shape[: time_axis + 1], _ras_affine(reader)),
+        read=partial(_read_meta_image, path, time_axis),
+    )
+
+
+def _ras_affine(reader: Reader) -> np.ndarray:
+    dimension = reader.GetDimension()
+    direction = np.reshape(reader.GetDirection(), (dimension, dimension))[:3, :3]
+    affine = np.eye(4)
+    affine[:3, :3] = direction * np.array(reader.GetSpacing()[:3])
+    affine[:3, 3] = reader.GetOrigin()[:3]
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine  # ITK's axes point left and back
+
+
+def _read_meta_image(path: Path, time_axis: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    reader = meta_image_reader(path)
+    size, start = list(reader.GetSize()), [0] * reader.GetDimension()
+    frame_bytes = size[0] * size[1] * voxel_bytes(reader)
+    loaded = range(0)
+    for index in indices:
+        if index not in loaded:
+            # In blocks, because each extraction from a compressed file unpacks it from the start.
+            stop = min(index + max(1, BLOCK_BYTES // frame_bytes), indices[-1] + 1)
+            loaded = range(index, stop)
+            start[time_axis] = index
+            reader.SetExtractIndex(start)
+            reader.SetExtractSize([*size[:time_axis], len(loaded), *size[time_axis + 1 :]])
+            block = extract(reader)
+            channels = block.shape[len(size) :]
+            block = block.reshape(len(loaded), size[1], size[0], *channels)
+        yield block[index - loaded.start]

@@ -1,0 +1,294 @@
+"""``masks.dcm``: a DICOM segmentation that refers to the frames of a DICOM source.
+
+Follows the Segmentation IOD (DICOM PS3.3, A.51 and C.8.20): one binary frame for each object in each
+source frame that shows it. Most ultrasound has no frame of reference, so every frame names the source
+frame that it was derived from instead, and its pixels lie where that frame's lie.
+"""
+
+import copy
+import logging
+import tempfile
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.misc import is_dicom
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
+from skimage.color import rgb2lab
+
+from bundle.io.reading.decode import explained
+from bundle.io.reading.video import VideoSource
+from bundle.io.writing.writer import Segmented
+from bundle.visualization.overlay import PALETTE
+
+logger = logging.getLogger(__name__)
+
+NEEDED = ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
+# All that the standard wants of patient and study in every object (type 1 and 2); nothing else of
+# them is copied.
+PATIENT_AND_STUDY = (
+    "PatientName", "PatientID", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate",
+    "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber",
+)  # fmt: skip
+COMPRESSION = (
+    "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
+)  # fmt: skip
+PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+# Codes of the standard: value, scheme, meaning. pydicom.sr has all there are; importing it takes longer
+# than the rest of this package.
+DERIVED = "113076", "DCM", "Segmentation"
+ARTIFICIAL_INTELLIGENCE = "123110", "DCM", "Artificial Intelligence"
+SPATIAL_CONCEPT = "309825002", "SCT", "Spatial and Relational Concept"
+IMAGE_REGION = "111030", "DCM", "Image Region"
+SOURCE_IMAGE = "121322", "DCM", "Source image for image processing operation"
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is a file, and that DICOM."""
+    return path.is_file() and is_dicom(path)
+
+
+def check_dicom(video: VideoSource) -> None:
+    """Find out before hours of work whether the source can be referred to.
+
+    Raises:
+        ValueError: It is no DICOM file, or lacks what identifies it.
+    """
+    if not is_dicom_file(video.path):
+        raise ValueError(
+            f"dicom_seg refers to the frames of a DICOM file, and {video.path} is none: "
+            "leave it out of --formats"
+        )
+    if int(pydicom.__version_info__[0]) < 3:
+        raise ValueError(
+            f"dicom_seg needs pydicom 3, found {pydicom.__version__}: pip install 'pydicom>=3', or "
+            "leave dicom_seg out of --formats"
+        )
+    header = _read_header(video.path)
+    missing = [keyword for keyword in NEEDED if not header.get(keyword)]
+    if missing:
+        raise ValueError(
+            f"{video.path} has no {', '.join(missing)}, which dicom_seg needs to refer to it: "
+            "leave dicom_seg out of --formats"
+        )
+
+
+def can_be_referred_to(video: VideoSource) -> bool:
+    """Whether a DICOM segmentation can be written; a warning says why not if the source is DICOM."""
+    if not is_dicom_file(video.path):
+        return False
+    try:
+        check_dicom(video)
+    except ValueError as error:
+        logger.warning("no masks.dcm: %s", error)
+        return False
+    return True
+
+
+class DicomSegWriter:
+    """See ``bundle.io.writing.writer``.
+
+    The pixels, one bit each, wait in a file without a name for the header, which comes first but is
+    known last. Of each frame and object that header holds some ten kilobytes while it is written.
+    """
+
+    def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
+        self._path, self._video = folder / "masks.dcm", video
+        self._bits = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
+        self._left_over = np.zeros(0, dtype=bool)
+        self._shown: list[tuple[int, int]] = []  # frame index and object id of each frame written
+
+    def write(self, result: Segmented) -> None:
+        for object_id in np.unique(result.labels):
+            if object_id:
+                self._append(result.labels.ravel() == object_id)
+                self._shown.append((result.index, int(object_id)))
+
+    def finish(self) -> None:
+        if not self._shown:
+            logger.warning("no masks.dcm: %s shows no object in any frame", self._video.name)
+            return
+        padding = -len(self._left_over) % 8
+        self._append(np.zeros(padding, dtype=bool))
+        if self._bits.tell() % 2:
+            self._bits.write(b"\0")  # DICOM values are of even length
+        source = _read_header(self._video.path)
+        dataset = _describe(source, self._video, self._shown)
+        self._bits.seek(0)
+        dataset.add_new("PixelData", "OB", self._bits)
+        dataset.save_as(self._path, enforce_file_format=True)
+        self.close()
+
+    def close(self) -> None:
+        self._bits.close()
+
+    def _append(self, pixels: np.ndarray) -> None:
+        """Frames follow one another without padding, eight pixels to a byte, the first one lowest."""
+        pixels = np.concatenate([self._left_over, pixels])
+        whole = len(pixels) // 8 * 8
+        self._bits.write(np.packbits(pixels[:whole], bitorder="little").tobytes())
+        self._left_over = pixels[whole:]
+
+
+def _read_header(path: Path) -> Dataset:
+    with explained(f"cannot open {path} as DICOM"):
+        return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def _describe(source: Dataset, video: VideoSource, shown: Sequence[tuple[int, int]]) -> Dataset:
+    """The whole segmentation but its pixels."""
+    dataset, now = Dataset(), datetime.now()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SegmentationStorage, generate_uid()
+    _copy(source, dataset, ("SpecificCharacterSet", *COMPRESSION))
+    for keyword in PATIENT_AND_STUDY:
+        setattr(dataset, keyword, None)  # type 2: there, if empty
+    _copy(source, dataset, PATIENT_AND_STUDY)
+
+    dataset.Modality, dataset.SeriesInstanceUID = "SEG", generate_uid()
+    dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
+    dataset.SeriesDescription = "TCMN segmentation"
+    dataset.Manufacturer = dataset.ManufacturerModelName = "TCMN"
+    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", _version()
+    dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
+    dataset.ContentLabel, dataset.ContentDescription = "TCMN_SEG", "One-shot video segmentation"
+    dataset.ContentCreatorName = None
+
+    dataset.ImageType = ["DERIVED", "PRIMARY"]
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+    dataset.Rows, dataset.Columns = video.height, video.width
+    dataset.NumberOfFrames = len(shown)
+    dataset.BitsAllocated = dataset.BitsStored = 1
+    dataset.HighBit = dataset.PixelRepresentation = 0
+    dataset.SegmentationType, dataset.SegmentsOverlap = "BINARY", "NO"
+    if "LossyImageCompression" not in dataset:
+        dataset.LossyImageCompression = "00"
+
+    objects = sorted({object_id for _, object_id in shown})
+    numbers = {object_id: number for number, object_id in enumerate(objects, start=1)}
+    dataset.SegmentSequence = [_segment(number, name) for name, number in numbers.items()]
+    instance = _item(
+        ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
+    )
+    series = _item(
+        SeriesInstanceUID=source.SeriesInstanceUID, ReferencedInstanceSequence=[instance]
+    )
+    dataset.ReferencedSeriesSequence = [series]
+    _add_dimensions(dataset)
+    shared, places = _places(source, video.frame_count)
+    dataset.SharedFunctionalGroupsSequence = [shared]
+    if places:
+        _copy(source, dataset, ("FrameOfReferenceUID", "PositionReferenceIndicator"))
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _frame(source, index, numbers[object_id], places) for index, object_id in shown
+    ]
+    return dataset
+
+
+def _segment(number: int, object_id: int) -> Dataset:
+    algorithm = _item(
+        AlgorithmFamilyCodeSequence=[_code(*ARTIFICIAL_INTELLIGENCE)],
+        AlgorithmName="TCMN",
+        AlgorithmVersion=_version(),
+    )
+    lightness, a, b = rgb2lab(PALETTE[object_id] / 255, illuminant="D50")
+    return _item(
+        SegmentNumber=number,
+        SegmentLabel=f"object {object_id}",
+        # What the object is, only the one who painted it knows.
+        SegmentedPropertyCategoryCodeSequence=[_code(*SPATIAL_CONCEPT)],
+        SegmentedPropertyTypeCodeSequence=[_code(*IMAGE_REGION)],
+        SegmentAlgorithmType="SEMIAUTOMATIC",
+        SegmentAlgorithmName="TCMN",
+        SegmentationAlgorithmIdentificationSequence=[algorithm],
+        RecommendedDisplayCIELabValue=[
+            round(lightness / 100 * 65535), round((a + 128) * 257), round((b + 128) * 257)
+        ],
+    )  # fmt: skip
+
+
+def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) -> Dataset:
+    """The functional groups of one frame of one segment; numbers of frames count from 1."""
+    origin = _item(
+        ReferencedSOPClassUID=source.SOPClassUID,
+        ReferencedSOPInstanceUID=source.SOPInstanceUID,
+        ReferencedFrameNumber=index + 1,
+        PurposeOfReferenceCodeSequence=[_code(*SOURCE_IMAGE)],
+        SpatialLocationsPreserved="YES",
+    )
+    derivation = _item(DerivationCodeSequence=[_code(*DERIVED)], SourceImageSequence=[origin])
+    groups = _item(
+        FrameContentSequence=[
+            _item(DimensionIndexValues=[number, index + 1], TemporalPositionIndex=index + 1)
+        ],
+        SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=number)],
+        DerivationImageSequence=[derivation],
+    )
+    if places:
+        _copy(places[index], groups, PLACES)
+    return groups
+
+
+def _add_dimensions(dataset: Dataset) -> None:
+    """Frames are told apart by their segment, then by their time."""
+    organization = generate_uid()
+    pointers = [
+        ("ReferencedSegmentNumber", "SegmentIdentificationSequence"),
+        ("TemporalPositionIndex", "FrameContentSequence"),
+    ]
+    dataset.DimensionOrganizationSequence = [_item(DimensionOrganizationUID=organization)]
+    dataset.DimensionIndexSequence = [
+        _item(
+            DimensionOrganizationUID=organization,
+            DimensionIndexPointer=pydicom.datadict.tag_for_keyword(value),
+            FunctionalGroupPointer=pydicom.datadict.tag_for_keyword(group),
+            DimensionDescriptionLabel=value,
+        )
+        for value, group in pointers
+    ]
+
+
+def _places(source: Dataset, frame_count: int) -> tuple[Dataset, list[Dataset]]:
+    """What the source says of the place of all frames and of each; nothing if it is not whole."""
+    shared, frames = Dataset(), []
+    for groups in source.get("SharedFunctionalGroupsSequence", ()):
+        _copy(groups, shared, PLACES)
+    for groups in source.get("PerFrameFunctionalGroupsSequence", ()):
+        frame = Dataset()
+        _copy(groups, frame, PLACES)
+        frames.append(frame)
+    whole = all(keyword in shared or keyword in frame for frame in frames for keyword in PLACES)
+    if whole and len(frames) == frame_count and "FrameOfReferenceUID" in source:
+        return shared, frames
+    return Dataset(), []
+
+
+def _copy(source: Dataset, target: Dataset, keywords: Sequence[str]) -> None:
+    # Elements, not values: an odd value of the source is passed on, not refused.
+    for keyword in keywords:
+        if keyword in source:
+            target.add(copy.deepcopy(source[keyword]))
+
+
+def _item(**elements: object) -> Dataset:
+    item = Dataset()
+    for keyword, value in elements.items():
+        setattr(item, keyword, value)
+    return item
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+
+
+def _version() -> str:
+    try:
+        return version("tcmn")
+    except PackageNotFoundError:  # run from its folder
+        return "unknown"

@@ -1,0 +1,83 @@
+"""Which formats there are, and which of them one video's results get."""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundle.io.reading.decode import META_SUFFIXES, has_suffix
+from bundle.io.reading.video import VideoSource
+from bundle.io.writing.dicom_seg import DicomSegWriter, can_be_referred_to, check_dicom
+from bundle.io.writing.meta_image import MetaImageWriter
+from bundle.io.writing.nifti_header import label_header
+from bundle.io.writing.pictures import OverlayWriter, PngWriter, SummaryWriter
+from bundle.io.writing.rle import RleWriter
+from bundle.io.writing.table import TableWriter
+from bundle.io.writing.volume import NiftiWriter
+from bundle.io.writing.writer import FormatWriter
+
+
+@dataclass(frozen=True)
+class Format:
+    """One kind of file.
+
+    Attributes:
+        file: Its name in the folder of results.
+        writer: Opens it: folder, video and the frames whose mask was given.
+        suits: Whether ``auto`` takes it for a video.
+        check: Raises ValueError if it cannot be written for a video.
+    """
+
+    file: str
+    writer: Callable[[Path, VideoSource, Collection[int]], FormatWriter]
+    suits: Callable[[VideoSource], bool] = lambda video: True
+    check: Callable[[VideoSource], object] = lambda video: None
+
+
+FORMATS = {
+    "nifti": Format("masks.nii.gz", NiftiWriter, check=label_header),
+    "png": Format("masks", PngWriter),
+    "overlay": Format("overlay.mp4", OverlayWriter),
+    "csv": Format("frames.csv", TableWriter),
+    "summary": Format("summary.png", SummaryWriter),
+    "mha": Format(
+        "masks.mha", MetaImageWriter, suits=lambda video: has_suffix(video.path, META_SUFFIXES)
+    ),
+    "dicom_seg": Format("masks.dcm", DicomSegWriter, suits=can_be_referred_to, check=check_dicom),
+    "rle": Format("masks.json", RleWriter, suits=lambda video: False),
+}
+
+
+def parse_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
+    """Read a choice of formats: names, in a list or with commas between them.
+
+    Example:
+        >>> parse_formats("auto, rle")
+        ('auto', 'rle')
+
+    Raises:
+        ValueError: There are none, or a name is unknown.
+    """
+    names = formats.strip(" []()").split(",") if isinstance(formats, str) else formats
+    names = [str(name).strip(" '\"") for name in names]
+    known = ["auto", *FORMATS]
+    for name in names or [""]:
+        if name not in known:
+            raise ValueError(f"unknown format {name!r} in --formats: there are {', '.join(known)}")
+    return tuple(dict.fromkeys(names))
+
+
+def choose_formats(formats: str | Sequence[str], video: VideoSource) -> tuple[str, ...]:
+    """The formats to write for one video; ``auto`` stands for all that suit its source.
+
+    Raises:
+        ValueError: A name is unknown, or a format cannot be written for this video.
+    """
+    asked = parse_formats(formats)
+    chosen = [
+        name
+        for name, kind in FORMATS.items()
+        if name in asked or ("auto" in asked and kind.suits(video))
+    ]
+    for name in chosen:
+        FORMATS[name].check(video)
+    return tuple(chosen)

@@ -1,0 +1,68 @@
+"""Where a label volume lies: the NIfTI header that goes with a video's masks."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from jaxtyping import UInt8
+
+from bundle.io.reading.video import VideoSource
+
+NIFTI1_MAX_SIDE = 32767
+# What places a NIfTI volume in space and time; the rest of a source's header speaks of its values.
+GEOMETRY_FIELDS = (
+    "dim_info", "xyzt_units", "toffset", "qform_code", "sform_code",
+    "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z",
+)  # fmt: skip
+
+
+def label_header(video: VideoSource) -> nib.Nifti1Header:
+    """A uint8 header in the source's place; NIfTI-2 where an axis is too long for NIfTI-1.
+
+    Raises:
+        ValueError: The geometry's shape is not that of the video.
+    """
+    shape, source = video.geometry.shape, video.geometry.header
+    expected = (video.width, video.height, video.frame_count)
+    if shape not in (expected, (*expected[:2], 1, expected[2])):
+        raise ValueError(
+            f"{video.name}: geometry has shape {shape}, expected (x, y, t) or (x, y, 1, t) with "
+            f"(x, y, t) = {expected}: read the video anew"
+        )
+    header = nib.Nifti1Header() if max(shape) <= NIFTI1_MAX_SIDE else nib.Nifti2Header()
+    header.set_data_dtype(np.uint8)
+    header.set_data_shape(shape)
+    header.set_data_offset(header.single_vox_offset)
+    header.set_slope_inter(1, 0)
+    if source is not None:
+        for field in GEOMETRY_FIELDS:
+            header[field] = source[field]
+        # Entry 0 is the sign of the rotation; those past the axes belong to the source's channels.
+        header["pixdim"][: len(shape) + 1] = source["pixdim"][: len(shape) + 1]
+        return header
+    header.set_sform(video.geometry.affine, code="scanner")
+    header.set_qform(video.geometry.affine, code="scanner")
+    fps = video.fps if len(shape) == 4 else None
+    if fps:
+        header["pixdim"][4] = 1 / fps
+    # Without a unit, whoever reads the file knows that its spacing means nothing.
+    header.set_xyzt_units("mm" if video.spacing_mm else None, "sec" if fps else None)
+    return header
+
+
+def save_label_volume(
+    path: Path, labels: UInt8[np.ndarray, "x y t"], spacing_mm: tuple[float, float] | None
+) -> None:
+    """Write labels whose source has no geometry of its own as NIfTI, the upper left pixel at 0.
+
+    Args:
+        path: Ends in ``.nii.gz``.
+        labels: Columns first, as in NIfTI.
+        spacing_mm: Distance between rows and between columns; without it no unit is declared.
+    """
+    row, column = spacing_mm or (1.0, 1.0)
+    kind = nib.Nifti1Image if max(labels.shape) <= NIFTI1_MAX_SIDE else nib.Nifti2Image
+    image = kind(labels, np.diag([column, row, 1.0, 1.0]))
+    image.header.set_xyzt_units("mm" if spacing_mm else None)
+    nib.save(image, path)

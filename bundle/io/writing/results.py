@@ -1,0 +1,239 @@
+"""The folder of one video's results, complete or not there at all.
+
+Everything streams to disk frame by frame, in a thread, while the next frame is computed; what grows
+with the video's length is small, see the modules beside this one. Videos are read by
+``bundle.io.reading.video``.
+"""
+
+import os
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from bundle.io.reading.video import VideoSource
+from bundle.io.writing.formats import FORMATS, choose_formats
+from bundle.io.writing.writer import FormatWriter, Segmented, WriteBehind
+from bundle.types import Frame, LabelMap
+from bundle.utils.atomic_write import FULL, Scratch, room_for
+
+
+class ResultWriter:
+    """Writes one video's results frame by frame into DIR/<name>, all or nothing.
+
+    The folder appears, complete, when the with-block ends well; after an exception nothing of it is
+    left, and what was there before is untouched. What a killed run left is removed by the next one
+    for the same video. By format it holds
+
+    - ``nifti``: ``masks.nii.gz``, uint8 label volume in the source's geometry,
+    - ``png``: ``masks/00000.png`` ..., palette PNGs whose indices are the ids, in DAVIS colours,
+    - ``overlay``: ``overlay.mp4``, ``blend`` of each frame, at the source's rate or 25 frames a second,
+    - ``csv``: ``frames.csv``, a row for each frame and object; see ``bundle.io.writing.table``,
+    - ``summary``: ``summary.png``, eight overlays and the area curves,
+    - ``mha``: ``masks.mha``, compressed MetaImage in the source's geometry,
+    - ``dicom_seg``: ``masks.dcm``, DICOM segmentation that refers to the frames of a DICOM source,
+    - ``rle``: ``masks.json``, COCO's uncompressed run lengths.
+
+    Args:
+        output_dir: DIR; made if it does not exist.
+        video: Name, size, frame rate, spacing and geometry of the source.
+        overwrite: Replace the results that are in DIR/<name>.
+        annotated: Indices of the frames whose mask was given, for the titles of the picture.
+        formats: Names from above; ``auto`` stands for all that suit the source: the first five,
+            ``mha`` for a MetaImage and ``dicom_seg`` for a DICOM file.
+
+    Attributes:
+        folder: DIR/<name>.
+        formats: Those that are written.
+
+    Raises:
+        FileExistsError: There are results already and ``overwrite`` is off, or DIR/<name> is
+            something else than results or holds the video, which is never replaced.
+        PermissionError, NotADirectoryError, OSError: Nothing can be written to DIR.
+        DiskFullError: There is no room in DIR; here and later.
+        ValueError: The video's geometry does not fit its size, its name is no folder name, or a
+            format is unknown or cannot be written for it.
+
+    Example::
+
+        with ResultWriter("results", video) as writer:
+            for frame, labels in segment(video):
+                writer.write(frame, labels)
+    """
+
+    def __init__(
+        self,
+        output_dir: str | Path,
+        video: VideoSource,
+        *,
+        overwrite: bool = False,
+        annotated: Collection[int] = (0,),
+        formats: str | Sequence[str] = "auto",
+    ) -> None:
+        if video.name in ("", "..") or Path(video.name).name != video.name:
+            raise ValueError(f"video name {video.name!r} is no folder name: rename the video")
+        self.folder = Path(output_dir) / video.name
+        self._video = video
+        self._overwrite = overwrite
+        self._annotated = frozenset(annotated)
+        self._refuse_existing()
+        with room_for(self.folder):
+            _check_writable(self.folder.parent)
+        self.formats = choose_formats(formats, video)
+
+    def __enter__(self) -> "ResultWriter":
+        self._written = 0
+        self._open_files = ExitStack()
+        self._writers: dict[Path, FormatWriter] = {}
+        with room_for(self.folder):
+            self._scratch = Scratch(self.folder).__enter__()
+            try:
+                self._scratch.new.mkdir()
+                for name in self.formats:
+                    kind = FORMATS[name]
+                    writer = kind.writer(self._scratch.new, self._video, self._annotated)
+                    self._open_files.callback(writer.close)
+                    self._writers[self.folder / kind.file] = writer
+                # Entered last, so that no file is closed under it.
+                behind = closing(WriteBehind(self._write))
+                self._behind = self._open_files.enter_context(behind)
+            except BaseException:
+                self._discard()
+                raise
+        return self
+
+    def write(
+        self,
+        frame: Frame,
+        labels: LabelMap,
+        confidence: Mapping[int, float] | None = None,
+        review: bool = False,
+    ) -> None:
+        """Write the next frame, in the background: an error may come with a later frame or the end.
+
+        Args:
+            frame: (H, W, 3) uint8 RGB; not to be changed afterwards.
+            labels: (H, W) uint8 object ids, 0 for background; not to be changed either.
+            confidence: Object id to confidence, from 0 to 1.
+            review: Whether someone should look at the frame.
+
+        Raises:
+            ValueError: The shape differs from the video's, or all its frames are written.
+            TypeError: The values are not uint8.
+            DiskFullError: There is no room.
+            OSError: The disk is gone.
+        """
+        self._check(frame, labels)
+        self._behind.put(Segmented(self._written, frame, labels, dict(confidence or {}), review))
+        self._written += 1
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            self._discard()
+
+    def _write(self, result: Segmented) -> None:
+        for path, writer in self._writers.items():
+            with room_for(path):
+                writer.write(result)
+
+    def _check(self, frame: Frame, labels: LabelMap) -> None:
+        video, index = self._video, self._written
+        size = (video.height, video.width)
+        if index == video.frame_count:
+            raise ValueError(
+                f"{video.name}: expected {video.frame_count} frames, got one more: "
+                "write each frame once"
+            )
+        if frame.shape != (*size, 3) or labels.shape != size:
+            raise ValueError(
+                f"{video.name}, frame {index}: expected frame {(*size, 3)} and labels {size}, "
+                f"found {frame.shape} and {labels.shape}: resize labels to the video's size"
+            )
+        if frame.dtype != np.uint8 or labels.dtype != np.uint8:
+            raise TypeError(
+                f"{video.name}, frame {index}: expected frame and labels of type uint8, "
+                f"found {frame.dtype} and {labels.dtype}: convert them"
+            )
+
+    def _refuse_existing(self) -> None:
+        if not os.path.lexists(self.folder):
+            return
+        if self._video.path.resolve().is_relative_to(self.folder.resolve()):
+            raise FileExistsError(
+                f"{self.folder} holds the video itself: choose another output_dir"
+            )
+        if not _is_result(self.folder):
+            raise FileExistsError(
+                f"{self.folder} exists and is no result folder: choose another output_dir"
+            )
+        if not self._overwrite:
+            raise FileExistsError(
+                f"{self.folder} already holds results: choose another output_dir or add "
+                "--overwrite true"
+            )
+
+    def _finish(self) -> None:
+        self._behind.wait()
+        video = self._video
+        if self._written != video.frame_count:
+            raise ValueError(
+                f"{video.name}: expected {video.frame_count} frames, found {self._written}: "
+                "nothing was kept, check that the whole video can be read"
+            )
+        for path, writer in self._writers.items():
+            with room_for(path):
+                writer.finish()
+        self._open_files.close()
+        self._move_into_place()
+
+    def _move_into_place(self) -> None:
+        self._refuse_existing()
+        with room_for(self.folder):
+            self._scratch.move_into_place()
+
+    def _discard(self) -> None:
+        with suppress(Exception):
+            self._open_files.close()
+        self._scratch.__exit__(None, None, None)
+
+
+def _is_result(folder: Path) -> bool:
+    """Whether results were written to it, so that it may be replaced.
+
+    ``masks.nii.gz`` tells. Without it nothing else may be in there than what is written here, and not
+    only a folder ``masks``: that could be anyone's.
+    """
+    if not folder.is_dir():
+        return False
+    found = {entry.name for entry in folder.iterdir()}
+    ours = {kind.file for kind in FORMATS.values()}
+    return "masks.nii.gz" in found or (found <= ours and bool(found - {"masks"}))
+
+
+def _check_writable(output_dir: Path) -> None:
+    """Find out before hours of work, not after; permission bits alone do not tell."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=output_dir):
+            pass
+    except (FileExistsError, NotADirectoryError) as error:
+        raise NotADirectoryError(
+            f"output_dir {output_dir} is or lies under a file: choose another output_dir"
+        ) from error
+    except OSError as error:
+        if error.errno in FULL:
+            raise  # the caller says what to do
+        raise type(error)(
+            f"cannot write to the folder {output_dir} ({error.strerror}): choose another output_dir"
+        ) from error

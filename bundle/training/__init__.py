@@ -1,0 +1,1 @@
+"""Losses, clips and the glue to MONAI's trainer."""

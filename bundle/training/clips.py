@@ -1,0 +1,159 @@
+"""Data sets for training and validation: which frames make a clip, and whole videos.
+
+T frames of H x W. Every draw derives from seed, epoch and index, so a resumed training sees the
+same clips, whatever the number of workers.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Randomizable
+from torch.utils.data import Dataset
+
+from bundle.datasets.datalists import as_videos
+from bundle.datasets.records import Video
+from bundle.datasets.whole_videos import VideoDataset, read_clip
+
+ClipKind = Literal["static", "pair", "video"]
+CLIP_FRAMES = 3
+
+
+def pick_frames(
+    video: Video, random: np.random.RandomState, max_skip: int
+) -> tuple[list[int], ClipKind]:
+    """Choose three annotated frames.
+
+    ``static``: one annotated frame, three times over (the paper's pretraining). ``pair``: there and
+    back between two. ``video``: time-ordered with 0 to ``max_skip`` annotated frames passed over
+    between neighbours, reversed in half of the draws.
+    """
+    annotated = sorted(video.masks)
+    if len(annotated) == 1:
+        return annotated * CLIP_FRAMES, "static"
+    if len(annotated) == 2:
+        first, second = annotated[:: random.choice([-1, 1])]
+        return [first, second, first], "pair"
+    room = (len(annotated) - CLIP_FRAMES) // (CLIP_FRAMES - 1)
+    steps = 1 + random.randint(0, min(max_skip, room) + 1, CLIP_FRAMES - 1)
+    begin = random.randint(0, len(annotated) - steps.sum())
+    chosen = [annotated[begin + offset] for offset in (0, *np.cumsum(steps))]
+    return chosen[:: random.choice([-1, 1])], "video"
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Random clips of three frames for training.
+
+    Args:
+        data: Groups of videos by name. MONAI Label puts one list there, of dictionaries with
+            ``image`` and ``label``: it becomes one group, whatever the shares.
+        shares: How often each group is drawn, in proportion. Equal by default.
+        transform: Applied to ``{"image", "label", "kind"}``; its randomness is set for each clip.
+        length: Clips per epoch.
+        max_skip: Most annotated frames passed over between neighbours; a list has one number for
+            each epoch, of which the last stays: a curriculum.
+        max_objects: A clip takes 1 to this many of the objects that its first frame shows.
+        seed: Of all draws.
+        cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
+
+    Raises:
+        ValueError: A group is empty, or a share names no group.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, Sequence[Video]] | Sequence[Video | Mapping[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any]],
+        length: int,
+        shares: Mapping[str, float] | None = None,
+        max_skip: int | Sequence[int] = 5,
+        max_objects: int = 2,
+        seed: int = 0,
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        if not isinstance(data, Mapping):
+            data, shares = {"data": as_videos(data)}, None
+        self.data = {name: list(videos) for name, videos in data.items()}
+        shares = dict.fromkeys(self.data, 1.0) if shares is None else shares
+        if set(shares) != set(self.data):
+            raise ValueError(f"shares name {sorted(shares)} but the groups are {sorted(self.data)}")
+        empty = [name for name, videos in self.data.items() if not videos]
+        if empty:
+            raise ValueError(f"group {empty[0]} holds no video")
+        weights = np.array([shares[name] for name in self.data], float)
+        self.names, self.weights = list(self.data), weights / weights.sum()
+        self.transform, self.length = transform, length
+        self.max_skips = [max_skip] if isinstance(max_skip, int) else list(max_skip)
+        self.max_objects, self.seed = max_objects, seed
+        self.cache_dir = cache_dir
+        # Shared memory: workers that live on between epochs see it change.
+        self._position = torch.zeros(2, dtype=torch.long).share_memory_()
+
+    def __len__(self) -> int:
+        """Clips that are left of the epoch."""
+        return self.length - int(self._position[1])
+
+    def set_epoch(self, epoch: int, begin: int = 0) -> None:
+        """Draw other clips from now on. Call it before the epoch's loader iterator is made.
+
+        Args:
+            epoch: Which.
+            begin: Index 0 is this clip of the epoch, the last one stays: where an epoch that was
+                broken off goes on.
+        """
+        self._position.copy_(torch.tensor([epoch, begin]))
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T), ``kind`` and ``ordered``."""
+        epoch, begin = self._position.tolist()
+        max_skip = self.max_skips[min(max(epoch - 1, 0), len(self.max_skips) - 1)]
+        random = np.random.RandomState(
+            np.random.SeedSequence((self.seed, epoch, begin + index)).generate_state(4)
+        )
+        for _ in range(10):
+            name = self.names[random.choice(len(self.names), p=self.weights)]
+            video = self.data[name][random.randint(len(self.data[name]))]
+            frames, kind = pick_frames(video, random, max_skip)
+            image, label = read_clip(video, frames, self.cache_dir)
+            present = label[..., 0].unique()
+            objects = present[present > 0]
+            if len(objects):
+                break
+        else:
+            raise ValueError(f"ten draws gave no object in a first frame, last of video {video.id}")
+        # Ids become 1..N in random order, so that the network cannot tie meaning to an id.
+        taken = random.randint(1, min(self.max_objects, len(objects)) + 1)
+        order = objects[torch.from_numpy(random.permutation(len(objects))[:taken])]
+        label = (
+            torch.stack([label == i for i in order])
+            .int()
+            .mul(torch.arange(1, len(order) + 1).view(-1, 1, 1, 1, 1))
+            .sum(0)
+        )
+        if isinstance(self.transform, (Randomizable, Compose)):
+            self.transform.set_random_state(seed=int(random.randint(2**31)))
+        clip = self.transform({"image": image.float() / 255, "label": label, "kind": kind})
+        return {**clip, "ordered": kind == "video", "name": f"{name}/{video.id}"}
+
+
+def validation_dataset(
+    data: Sequence[Video],
+    transform: Callable[[dict[str, Any]], dict[str, Any]],
+    every: int = 1,
+    cache_dir: str | Path | None = None,
+) -> Dataset[dict[str, Any]]:
+    """Whole videos; or, if no video has a second annotated frame, clips of deformed copies.
+
+    The deformations are the same at every validation.
+
+    Args:
+        data: The videos or pictures.
+        transform: Of the clips.
+        every: See ``VideoDataset``.
+        cache_dir: Likewise.
+    """
+    if any(len(video.masks) > 1 for video in data):
+        return VideoDataset(data, every, cache_dir)
+    return ClipDataset({"valid": data}, transform, length=len(data), cache_dir=cache_dir)

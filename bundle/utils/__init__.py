@@ -1,0 +1,1 @@
+"""Devices, processes, options, files that appear whole."""

@@ -1,0 +1,710 @@
+"""The annotation behind the page: painting, carrying, undo, sessions, export; no browser."""
+
+import csv
+import threading
+import zipfile
+from dataclasses import replace
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from matplotlib.path import Path as Outline
+from PIL import Image
+from scipy import ndimage
+
+from bundle.apps.annotate.__main__ import make_address, parse_arguments, settings_of
+from bundle.apps.annotate.desk import Desk, pick_upload
+from bundle.apps.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
+from bundle.apps.annotate.marks import MarkedObject
+from bundle.apps.annotate.model import Model, load_model
+from bundle.apps.annotate.pictures import FramePictures
+from bundle.apps.annotate.results import export
+from bundle.apps.annotate.session_file import open_session, save_session
+from bundle.apps.annotate.work import Work
+from bundle.cli import main as run_command
+from bundle.inference.frame_stream import FrameList
+from bundle.inference.inferers import VideoInferer
+from bundle.io.reading.decode import MAX_OBJECTS
+from bundle.io.reading.video import open_video
+from bundle.io.writing.formats import FORMATS
+
+HEIGHT, WIDTH, COUNT = 32, 48, 12
+SQUARE = [(8, 8), (24, 8), (24, 24), (8, 24)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "polyp"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(COUNT):
+        picture = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(network):
+    return Model(VideoInferer(precision="float32"), network, torch.device("cpu"))
+
+
+@pytest.fixture
+def work(folder, model):
+    work = Work(open_video(folder), model)
+    yield work
+    work.close()
+
+
+def draw_square(work, index=0, object_id=1):
+    return work.draw(index, "polygon", SQUARE, 1, object_id)
+
+
+def carry(work, direction="both"):
+    work.propagate(direction)
+    assert work.worker.wait(60)
+    assert work.worker.problem is None
+
+
+def all_labels(work):
+    return np.stack([work.labels(i) for i in range(work.frame_count)])
+
+
+def expected(work, annotations, **settings):
+    """What the Python API finds for the same masks."""
+    inferer = VideoInferer(precision="float32", **settings)
+    stream = inferer.stream(work.video, annotations, work.model.network)
+    return np.stack([found.labels for found in stream])
+
+
+def stop_after(work, count, monkeypatch):
+    """Cancel when so many frames have been found."""
+    found, seen = work._found, []
+
+    def count_and_stop(index):
+        found(index)
+        seen.append(index)
+        if len(seen) == count:
+            work.worker.cancel()
+
+    monkeypatch.setattr(work, "_found", count_and_stop)
+
+
+class TestDrawing:
+    empty = np.zeros((40, 60), np.uint8)
+
+    @pytest.mark.parametrize("size", [1, 6, 15])
+    def test_a_stroke_covers_what_lies_near_its_line(self, size):
+        points = [(12.3, 9.8), (40.1, 14.2), (33.7, 31.5), (-9.0, 50.0), (5.0, -3.0)]
+        rows, columns = np.mgrid[:40, :60] + 0.5
+        distance = np.full((40, 60), np.inf)
+        for (ax, ay), (bx, by) in pairwise(points):
+            for along in np.linspace(0, 1, 500):
+                x, y = ax + along * (bx - ax), ay + along * (by - ay)
+                distance = np.minimum(distance, np.hypot(columns - x, rows - y))
+        drawn = paint(self.empty, points, size, 3)
+        assert set(np.unique(drawn)) == {0, 3}
+        sure = np.abs(distance - size / 2) > 0.02  # the line above is made of points
+        np.testing.assert_array_equal((drawn == 3)[sure], (distance < size / 2)[sure])
+
+    def test_a_click_makes_a_dot(self):
+        dot = paint(self.empty, [(20.5, 10.5)], 7, 1)
+        rows, columns = np.nonzero(dot)
+        assert (rows.mean(), columns.mean()) == (10, 20)
+        assert dot.sum() == 37  # pixels whose centres lie in a circle of radius 3.5
+
+    def test_a_polygon_holds_the_pixels_whose_centres_it_holds(self):
+        random = np.random.default_rng(1)
+        angles = np.sort(random.uniform(0, 2 * np.pi, 9))
+        reach = random.uniform(6, 17, 9)
+        corners = np.stack([30 + reach * np.cos(angles), 20 + reach * np.sin(angles)], 1)
+        rows, columns = np.mgrid[:40, :60] + 0.5
+        centres = np.stack([columns.ravel(), rows.ravel()], 1)
+        inside = Outline(corners).contains_points(centres).reshape(40, 60)
+        drawn = fill_polygon(self.empty, corners.tolist(), 5)
+        np.testing.assert_array_equal(drawn == 5, inside)
+
+    def test_a_fill_takes_what_hangs_together(self):
+        labels = np.kron(np.random.default_rng(2).integers(0, 3, (8, 12)), np.ones((5, 5)))
+        labels = np.pad(labels.astype(np.uint8), 1, constant_values=1)
+        components, _ = ndimage.label(labels == labels[21, 31])
+        filled = flood_fill(labels, [(31.9, 21.1)], 9)
+        np.testing.assert_array_equal(filled == 9, components == components[21, 31])
+
+    def test_holes_are_closed_with_their_object_alone(self):
+        labels = fill_polygon(self.empty, [(5, 5), (30, 5), (30, 30), (5, 30)], 1)
+        labels[10:20, 10:20] = 0
+        labels[14:16, 14:16] = 2
+        closed = close_holes(labels, 1)
+        assert (closed[5:30, 5:30] > 0).all()
+        np.testing.assert_array_equal(closed == 2, labels == 2)
+
+    def test_what_was_there_stays_as_it_is(self):
+        before = self.empty.copy()
+        for after in (paint(before, [(9, 9)], 5, 1), fill_polygon(before, SQUARE, 1)):
+            assert after is not before
+        assert not before.any()
+
+    def test_open_outlines_are_not_filled(self):
+        with pytest.raises(ValueError, match="the outline is open"):
+            flood_fill(self.empty, [(9, 9)], 1)
+
+    @pytest.mark.parametrize(
+        ("draw", "message"),
+        [
+            (
+                lambda m: paint(m, [(-50, -50), (99, -40)], 5, 1),
+                "the stroke lies outside of the frame",
+            ),
+            (lambda m: paint(m, [], 5, 1), "the stroke has no points"),
+            (lambda m: fill_polygon(m, [(70, 5), (80, 5), (80, 9)], 1), "the polygon lies outside"),
+            (lambda m: fill_polygon(m, [(1, 1), (9, 9)], 1), "2 corners: set at least 3"),
+            (lambda m: flood_fill(m, [(60, 3)], 1), "the fill lies outside of the frame"),
+            (lambda m: flood_fill(m, [], 1), "the fill lies outside of the frame"),
+        ],
+    )
+    def test_what_misses_the_frame_is_refused(self, draw, message):
+        with pytest.raises(ValueError, match=message):
+            draw(self.empty)
+
+
+class TestCarrying:
+    def test_masks_are_what_the_python_api_finds(self, work):
+        mask = draw_square(work, 3)
+        carry(work)
+        np.testing.assert_array_equal(all_labels(work), expected(work, {3: mask}))
+        assert work.states()[3] == "g"
+        assert "." not in work.states()
+
+    def test_a_correction_runs_what_it_touches_and_nothing_else(self, work):
+        draw_square(work, 0)
+        draw_square(work, 8)
+        carry(work)
+        before = all_labels(work)
+        corrected = work.draw(10, "brush", [(40, 25)], 9, 1)
+        assert work.changed
+        carry(work)
+        assert work.worker.total == 2  # frames 9 and 11
+        assert not work.changed
+        python = work.model.inferer.open(
+            work.video, {i: work.prompts[i] for i in (0, 8)}, work.model.network
+        )
+        list(python.run())
+        python.annotate(10, corrected)
+        assert set(python.run()) == {9, 11}
+        found = np.stack([python.result(i).labels for i in range(COUNT)])
+        np.testing.assert_array_equal(all_labels(work), found)
+        np.testing.assert_array_equal(all_labels(work)[:9], before[:9])
+
+    def test_a_result_is_what_a_correction_starts_from(self, work):
+        draw_square(work, 0)
+        carry(work)
+        found = work.labels(6)
+        assert found.any()
+        corrected = work.draw(6, "eraser", [(20, 16)], 8, 1)
+        assert (corrected != found).any()
+        assert (corrected[found == 0] == 0).all()
+        assert work.states()[6] == "g"
+        assert work.undo() == 6
+        np.testing.assert_array_equal(work.labels(6), found)
+        assert work.states()[6] in "dr"
+        assert not work.changed
+
+    def test_a_stroke_that_changes_nothing_leaves_a_result_a_result(self, work):
+        draw_square(work, 0)
+        carry(work)
+        rows, columns = np.nonzero(work.labels(5) == 0)
+        work.draw(5, "eraser", [(columns[0] + 0.5, rows[0] + 0.5)], 1, 1)
+        assert 5 not in work.prompts
+
+    def test_nothing_in_a_frame_is_a_mask_too(self, work):
+        draw_square(work, 0)
+        work.draw(7, "clear", [], 1, 1)
+        carry(work)
+        assert not work.labels(7).any()
+        empty = np.zeros((HEIGHT, WIDTH), np.uint8)
+        found = expected(work, {0: work.prompts[0], 7: empty})
+        np.testing.assert_array_equal(all_labels(work), found)
+
+    def test_a_mask_that_is_taken_back_is_found_again(self, work):
+        mask = draw_square(work, 0)
+        work.draw(6, "clear", [], 1, 1)
+        carry(work)
+        work.take_back(6)
+        assert work.states()[6] == "."
+        assert not work.labels(6).any()
+        carry(work)
+        np.testing.assert_array_equal(all_labels(work), expected(work, {0: mask}))
+
+    def test_cancel_keeps_what_is_done_and_the_rest_follows(self, work, monkeypatch):
+        mask = draw_square(work, 0)
+        stop_after(work, 4, monkeypatch)
+        carry(work)
+        assert work.states() == "g" + work.states()[1:5] + "." * 7
+        assert "." not in work.states()[1:5]
+        half = all_labels(work)
+        monkeypatch.undo()
+        carry(work)
+        whole = expected(work, {0: mask})
+        np.testing.assert_array_equal(all_labels(work), whole)
+        np.testing.assert_array_equal(half[:5], whole[:5])
+
+    @pytest.mark.parametrize("direction", ["forward", "backward"])
+    def test_another_direction_begins_anew(self, work, direction):
+        mask = draw_square(work, 5)
+        carry(work)
+        carry(work, direction)
+        assert work.worker.total == COUNT - 1
+        found = expected(work, {5: mask}, direction=direction)
+        np.testing.assert_array_equal(all_labels(work), found)
+
+    def test_one_at_a_time_while_the_page_goes_on(self, work, monkeypatch):
+        gate, found = threading.Event(), work._found
+        monkeypatch.setattr(work, "_found", lambda index: (gate.wait(30), found(index)))
+        draw_square(work, 0)
+        work.propagate()
+        with pytest.raises(ValueError, match="masks are being carried already: wait, or cancel"):
+            work.propagate()
+        with pytest.raises(ValueError, match="masks are being carried: wait for the end"):
+            export(work, work.video.path.parent / "out")
+        draw_square(work, 4)  # painted meanwhile: carried the next time
+        gate.set()
+        assert work.worker.wait(60)
+        assert work.changed
+        carry(work)
+        both = {i: work.prompts[i] for i in (0, 4)}
+        np.testing.assert_array_equal(all_labels(work), expected(work, both))
+
+    def test_a_video_that_breaks_off_is_told_and_what_is_done_stays(self, folder, model):
+        video = open_video(folder)
+
+        def read(indices):
+            for index, pixels in zip(indices, video.read(indices), strict=True):
+                if index == 9:
+                    raise OSError("the disk is gone")
+                yield pixels
+
+        work = Work(replace(video, read=read), model)
+        draw_square(work, 0)
+        work.propagate()
+        assert work.worker.wait(60)
+        assert isinstance(work.worker.problem, ValueError)
+        assert "frame 9 of 12" in str(work.worker.problem)
+        assert work.states()[1:5].count(".") == 0
+        assert work.states()[9:] == "..."
+
+    def test_the_next_frame_is_the_one_that_propagation_suggests(self, work):
+        assert work.suggest() is None
+        draw_square(work, 0)
+        carry(work)
+        assert work.suggest() == work.carried.suggest()
+        first = work.suggest()
+        work.give({first: work.labels(first)})  # not yet carried, yet annotated
+        assert work.suggest() != first
+
+    def test_no_mask_no_propagation(self, work):
+        with pytest.raises(ValueError, match="no mask shows an object: paint it"):
+            work.propagate()
+        work.draw(0, "clear", [], 1, 1)
+        with pytest.raises(ValueError, match="no mask shows an object: paint it"):
+            work.propagate()
+
+    def test_unknown_ways_are_refused(self, work):
+        draw_square(work)
+        with pytest.raises(ValueError, match="direction must be one of"):
+            work.propagate("sideways")
+
+
+class TestMarks:
+    def test_objects_get_the_lowest_free_id(self, work):
+        assert [work.add_object(), work.add_object("polyp")] == [2, 3]
+        work.remove_object(2)
+        assert work.add_object() == 2
+        assert work.objects[3].name == "polyp"
+
+    def test_removing_an_object_takes_its_pixels_and_undo_brings_them_back(self, work):
+        second = work.add_object()
+        draw_square(work, 0, 1)
+        work.draw(0, "brush", [(40, 20)], 6, second)
+        draw_square(work, 5, second)
+        carry(work)
+        before = all_labels(work)
+        assert (before == second).any(axis=(1, 2)).all()
+        work.remove_object(second)
+        assert 5 not in work.prompts  # it showed nothing else
+        assert not (all_labels(work) == second).any()  # nor do older results
+        work.undo()
+        np.testing.assert_array_equal(all_labels(work)[[0, 5]], before[[0, 5]])
+
+    def test_a_name_is_not_undone(self, work):
+        draw_square(work)
+        work.change_object(1, name=" left ventricle ", colour="#112233")
+        work.undo()
+        assert work.objects[1] == MarkedObject("left ventricle", "#112233")
+        assert not work.prompts
+
+    def test_undo_goes_back_step_by_step(self, work):
+        states = [work.labels(2)]
+        for x in (10, 20, 30):
+            states.append(work.draw(2, "brush", [(x, 16)], 5, 1))
+        for state in states[-2::-1]:
+            assert work.undo() == 2
+            np.testing.assert_array_equal(work.labels(2), state)
+        with pytest.raises(ValueError, match="there is nothing to undo"):
+            work.undo()
+
+    def test_areas_are_counted(self, work):
+        mask = draw_square(work, 3)
+        assert work.areas(1) == [None] * 3 + [int((mask == 1).sum())] + [None] * 8
+        carry(work)
+        assert work.areas(1) == [int((labels == 1).sum()) for labels in all_labels(work)]
+
+    @pytest.mark.parametrize(
+        ("act", "message"),
+        [
+            (lambda w: w.draw(0, "spray", [], 1, 1), "unknown tool 'spray'"),
+            (lambda w: w.draw(0, "brush", [(1, 1)], 1, 7), "there is no object 7 any more"),
+            (lambda w: w.remove_object(1), "this is the only object"),
+            (lambda w: w.take_back(4), "frame 4 has no mask of yours"),
+            (lambda w: w.add_object(object_id=1), "object id 1 is taken"),
+            (lambda w: w.add_object(object_id=256), "object id 256 is taken or not from 1 to 255"),
+            (lambda w: w.give({0: np.zeros((4, 4), np.uint8)}), r"mask of frame 0 is \(4, 4\)"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, work, act, message):
+        revision = work.revision
+        with pytest.raises(ValueError, match=message):
+            act(work)
+        assert work.revision == revision
+
+    def test_frames_that_are_not_there_are_refused(self, work):
+        for act in (lambda: work.labels(COUNT), lambda: draw_square(work, -1)):
+            with pytest.raises(IndexError, match=r"the video has frames 0 to 11, not"):
+                act()
+
+    def test_there_is_an_end_to_objects(self, work):
+        for _ in range(MAX_OBJECTS - 1):
+            work.add_object()
+        with pytest.raises(ValueError, match=f"there are {MAX_OBJECTS} objects"):
+            work.add_object()
+        with pytest.raises(ValueError, match=f"more than {MAX_OBJECTS} objects"):
+            work.give({0: np.full((HEIGHT, WIDTH), 200, np.uint8)})
+
+
+class TestSession:
+    def save(self, work, tmp_path):
+        path = tmp_path / "s.tcmn.zip"
+        save_session(work, path)
+        return path
+
+    def test_everything_is_as_it_was(self, work, model, tmp_path):
+        work.change_object(1, name="polyp", colour="#010203")
+        work.add_object("tool", 7)
+        draw_square(work, 2)
+        work.draw(2, "brush", [(40, 20)], 6, 7)
+        carry(work, "forward")
+        draw_square(work, 9)  # not carried yet
+        work.take_back(2)
+        work.place = 5
+        again = open_session(self.save(work, tmp_path), model)
+        np.testing.assert_array_equal(all_labels(again), all_labels(work))
+        assert again.states() == work.states()
+        assert again.objects == work.objects
+        assert (again.place, again.direction) == (5, "forward")
+        assert [again.seen(i) for i in range(COUNT)] == [work.seen(i) for i in range(COUNT)]
+        assert not again.unsaved
+        assert not work.unsaved
+        carry(work, "forward")
+        carry(again, "forward")
+        assert again.worker.total == work.worker.total
+        np.testing.assert_array_equal(all_labels(again), all_labels(work))
+
+    def test_only_what_was_pending_is_left_to_do(self, work, model, tmp_path, monkeypatch):
+        mask = draw_square(work, 6)
+        stop_after(work, 8, monkeypatch)  # six frames backwards, two of five forwards
+        carry(work)
+        again = open_session(self.save(work, tmp_path), model)
+        carry(again)
+        assert again.worker.total == 5
+        np.testing.assert_array_equal(all_labels(again), expected(work, {6: mask}))
+        whole = open_session(self.save(again, tmp_path), model)
+        carry(whole)
+        assert whole.worker.total == 0
+
+    def test_a_session_finds_its_video_beside_it_or_on_the_desk(self, work, model, tmp_path):
+        draw_square(work)
+        path = self.save(work, tmp_path)
+        video = work.video.path
+        moved = tmp_path / "elsewhere"
+        moved.mkdir()
+        video.rename(moved / video.name)
+        with pytest.raises(FileNotFoundError, match="the session's video is not at"):
+            open_session(path, model)
+        current = open_video(moved / video.name)
+        assert open_session(path, model, current).video is current
+        path.rename(moved / path.name)
+        assert open_session(moved / path.name, model).prompts.keys() == {0}
+
+    def test_another_video_is_refused(self, work, model, tmp_path):
+        path = self.save(work, tmp_path)
+        (work.video.path / "11.png").unlink()
+        with pytest.raises(ValueError, match=r"of 12 frames of 48x32, but .* has 11 of 48x32"):
+            open_session(path, model)
+
+    @pytest.mark.parametrize(
+        ("damage", "message"),
+        [
+            (lambda files: files.pop("session.json"), "is no session of this page, or damaged"),
+            (lambda files: files.update({"session.json": b"[1"}), "session.json is no JSON"),
+            (lambda files: files.update({"session.json": b"[]"}), "is no session of this page"),
+            (lambda files: files.pop("prompts/00000.png"), "is no session of this page"),
+            (lambda files: files.update({"prompts/00000.png": b"no"}), "00000.png is unreadable"),
+            (
+                lambda files: files.update({"prompts/00000.png": bytes(2 * 48 * 32 + 2**16 + 1)}),
+                "00000.png is too large",
+            ),
+            (lambda files: files.pop("results/00003.png"), "is no session of this page"),
+            (
+                lambda files: files.update(
+                    {
+                        "session.json": files["session.json"].replace(
+                            b'"version": 1', b'"version": 9'
+                        )
+                    }
+                ),
+                "the session is of version 9, this program reads 1",
+            ),
+            (
+                lambda files: files.update(
+                    {"session.json": files["session.json"].replace(b'{"1": {"n', b'{"2": {"n')}
+                ),
+                r"masks show objects \[1\] that are not listed",
+            ),
+        ],
+    )
+    def test_damaged_files_are_refused(self, work, model, tmp_path, damage, message):
+        draw_square(work)
+        carry(work)
+        path = self.save(work, tmp_path)
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        damage(files)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        with pytest.raises(ValueError, match=message):
+            open_session(path, model)
+
+    def test_a_file_that_is_cut_short_is_refused(self, work, model, tmp_path):
+        path = self.save(work, tmp_path)
+        path.write_bytes(path.read_bytes()[:-40])
+        with pytest.raises(ValueError, match="is no session of this page, or damaged"):
+            open_session(path, model)
+
+    def test_what_was_saved_stays_when_saving_fails(self, work, tmp_path, monkeypatch):
+        path = self.save(work, tmp_path)
+        before = path.read_bytes()
+        draw_square(work)
+        monkeypatch.setattr("json.dumps", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(OSError, match="disk full"):
+            save_session(work, path)
+        assert path.read_bytes() == before
+        assert work.unsaved
+        assert {file.name for file in tmp_path.iterdir()} == {path.name, "polyp"}
+
+
+class TestExport:
+    def test_every_format_has_the_masks(self, work, tmp_path):
+        second = work.add_object("tool, bent", 40)
+        mask = draw_square(work, 4)
+        mask = work.draw(4, "brush", [(40, 20)], 6, second)
+        carry(work)
+        formats = [name for name in FORMATS if name != "dicom_seg"]
+        shares = []
+        folder = export(work, tmp_path / "out", formats, progress=shares.append)
+        assert {file.name for file in folder.iterdir()} == {FORMATS[name].file for name in formats}
+        assert shares[-1] == 1
+        read = [np.array(Image.open(file)) for file in sorted((folder / "masks").iterdir())]
+        np.testing.assert_array_equal(read, all_labels(work))
+        np.testing.assert_array_equal(read[4], mask)
+        with open(folder / "frames.csv", newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["object"] == "40"]
+        assert [int(row["area_px"]) for row in rows] == work.areas(40)
+        assert rows[4]["confidence"] == "1.0000"
+        with open(tmp_path / "out/polyp_objects.csv", newline="") as file:
+            assert [row["name"] for row in csv.DictReader(file)] == ["object 1", "tool, bent"]
+
+    def test_frames_without_a_mask_are_written_on_demand_alone(self, work, tmp_path):
+        with pytest.raises(ValueError, match="there is nothing to export"):
+            export(work, tmp_path / "out")
+        draw_square(work, 4)
+        with pytest.raises(
+            ValueError, match="11 of 12 frames have no mask yet, the first is frame 0"
+        ):
+            export(work, tmp_path / "out", ["csv"])
+        folder = export(work, tmp_path / "out", ["csv"], pending_empty=True)
+        with open(folder / "frames.csv", newline="") as file:
+            review = [row["review"] for row in csv.DictReader(file)]
+        assert review == ["true"] * 4 + ["false"] + ["true"] * 7
+
+    def test_earlier_results_are_replaced_on_demand_alone(self, work, tmp_path):
+        draw_square(work)
+        carry(work)
+        out = tmp_path / "out"
+        for _ in range(2):
+            export(work, out, ["nifti"], overwrite=True)
+            with pytest.raises(FileExistsError, match="already holds results"):
+                export(work, out, ["nifti"])
+
+
+class TestPictures:
+    def test_small_frames_come_as_they_are(self, folder):
+        video = open_video(folder)
+        pictures = FramePictures(video)
+        for index in (11, 0, 7):
+            data = np.frombuffer(pictures.jpeg(index), np.uint8)
+            picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+            (frame,) = video.frames([index])
+            assert picture.shape == frame.shape
+            # JPEG halves the resolution of colour, so noise is compared by its brightness.
+            brightness = [image.astype(float) @ (0.299, 0.587, 0.114) for image in (picture, frame)]
+            assert np.corrcoef(*[each.ravel() for each in brightness])[0, 1] > 0.97
+
+    def test_large_frames_come_smaller_and_few_are_kept(self, monkeypatch):
+        monkeypatch.setattr("bundle.apps.annotate.pictures.CACHE_BYTES", 10_000)
+        frame = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+        pictures = FramePictures(FrameList([frame] * 40), longer_side=45)
+        assert pictures.size == (45, 30)
+        for index in range(40):
+            picture = cv2.imdecode(np.frombuffer(pictures.jpeg(index), np.uint8), 1)
+            assert picture.shape == (30, 45, 3)
+        assert len(pictures._kept) == 8
+        assert pictures._bytes == sum(map(len, pictures._kept.values()))
+
+    def test_a_frame_that_is_not_there(self, folder):
+        with pytest.raises(IndexError, match="the video has frames 0 to 11, not 12"):
+            FramePictures(open_video(folder)).jpeg(12)
+
+
+class TestDesk:
+    @pytest.fixture
+    def desk(self, model):
+        desk = Desk(model)
+        yield desk
+        desk.close()
+
+    def test_a_video_with_masks_then_its_session(self, desk, folder, tmp_path):
+        mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+        mask[5:20, 5:20] = 4
+        Image.fromarray(mask).save(tmp_path / "first.png")
+        work = desk.open(folder, tmp_path / "first.png")
+        assert set(work.objects) == {1, 4}
+        np.testing.assert_array_equal(work.labels(0), mask)
+        assert work.unsaved
+        save_session(work, tmp_path / "s.zip")
+        again = desk.open(tmp_path / "s.zip")
+        np.testing.assert_array_equal(again.labels(0), mask)
+        assert (desk.work, desk.number) == (again, 2)
+
+    def test_what_cannot_be_opened_leaves_what_is_open(self, desk, folder, tmp_path):
+        work = desk.open(folder)
+        (tmp_path / "notes.txt").write_text("no video")
+        with pytest.raises(ValueError, match=r"is a text file, no video|cannot open"):
+            desk.open(tmp_path / "notes.txt")
+        with pytest.raises(FileNotFoundError, match="no such file or folder"):
+            desk.open(tmp_path / "nothing.mp4")
+        assert (desk.work, desk.number) == (work, 1)
+
+    def test_another_video_ends_what_is_under_way(self, desk, folder):
+        work = desk.open(folder)
+        draw_square(work)
+        work.propagate()
+        desk.open(folder)
+        assert not work.worker.running
+
+    def test_uploads_go_when_the_process_ends(self, model):
+        desk = Desk(model)
+        folder = desk.new_folder()
+        assert desk.holds(folder / "video.mp4")
+        assert not desk.holds(folder.parent.parent)
+        (folder / "video.mp4").write_bytes(b"secret")
+        desk.close()
+        desk.close()  # a second call does nothing
+        assert not folder.exists()
+
+    @pytest.mark.parametrize(
+        ("names", "picked"),
+        [
+            (["a.mp4"], "a.mp4"),
+            (["a.mhd", "a.raw"], "a.mhd"),
+            (["2.png", "10.png"], ""),
+        ],
+    )
+    def test_what_was_uploaded_together_belongs_together(self, tmp_path, names, picked):
+        for name in names:
+            (tmp_path / name).touch()
+        assert pick_upload(tmp_path) == tmp_path / picked
+
+
+class TestModel:
+    def test_options_replace_what_the_config_has(self):
+        arguments = "--device cpu --working_size 96 --capacity auto --spatial_prior 0.15"
+        model = load_model(settings_of(parse_arguments(arguments.split())))
+        assert model.inferer.settings.working_size == 96
+        assert model.inferer.settings.capacity == "auto"
+        assert model.inferer.settings.spatial_prior == 0.15
+        assert model.inferer.settings.review_below == 0.7
+        assert model.device == torch.device("cpu")
+
+    @pytest.mark.parametrize("small", [False, True])
+    def test_the_small_network_is_taken_where_it_is_asked_for(self, small):
+        options = parse_arguments(["--small"] if small else [])
+        assert options.small is small
+        settings = {**settings_of(options), "backend": "torch", "device": "cpu"}
+        model = load_model(settings, small=options.small)
+        assert model.network.query_encoder.trunk.channels[-1] == (256 if small else 1024)
+
+    @pytest.mark.parametrize(
+        ("options", "error", "message"),
+        [
+            ({"weights": "nowhere.pt"}, FileNotFoundError, "nowhere.pt"),
+            ({"device": "abacus"}, ValueError, "unknown device 'abacus'"),
+            ({"working_size": "large"}, ValueError, "--working_size must be a whole number"),
+        ],
+    )
+    def test_bad_options_are_told_in_one_line(self, options, error, message):
+        with pytest.raises(error, match=message):
+            load_model({"device": "cpu", **options})
+
+
+class TestCommandLine:
+    def test_commands_are_listed(self, capsys):
+        assert run_command([]) == 2
+        assert "tcmn annotate --help" in capsys.readouterr().err
+        assert run_command(["--help"]) == 0
+        assert "tcmn annotate --help" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["nowhere.mp4"], "error: no such file or folder: nowhere.mp4"),
+            (["--mask", "mask.png"], "error: --mask goes with a video"),
+            (["--working_size", "huge"], "error: --working_size must be a whole number or null"),
+        ],
+    )
+    def test_errors_take_one_line(self, arguments, message, capsys):
+        pytest.importorskip("nicegui")
+        assert run_command(["annotate", "--device", "cpu", *arguments]) == 1
+        found = capsys.readouterr().err.strip()
+        assert found.startswith(message)
+        assert "\n" not in found
+
+    def test_what_is_missing_is_told(self, capsys, monkeypatch):
+        monkeypatch.setattr("bundle.apps.annotate.__main__.find_spec", lambda name: None)
+        assert run_command(["annotate"]) == 1
+        assert "pip install -e '.[annotate]'" in capsys.readouterr().err
+
+    def test_addresses(self):
+        assert make_address("::1", 80, None) == "http://[::1]:80/"
+        assert make_address("10.0.0.7", 80, "abc") == "http://10.0.0.7:80/?token=abc"

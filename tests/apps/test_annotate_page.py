@@ -1,0 +1,412 @@
+"""The page in a real browser, and who may reach it."""
+
+import asyncio
+import csv
+import json
+import shutil
+import threading
+import time
+from types import SimpleNamespace
+
+import nibabel as nib
+import numpy as np
+import pydicom.data
+import pytest
+import torch
+
+pytest.importorskip("nicegui", reason="needs the extra annotate")
+
+from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.model import Model
+from bundle.apps.annotate.server import bind, make_app, make_server
+from bundle.apps.site_guard import COOKIE, Guard
+from bundle.inference.inferers import VideoInferer
+from bundle.inference.propagation import Propagation
+from bundle.io.reading.video import open_video
+
+HEIGHT, WIDTH, COUNT = 240, 320, 30
+SETTINGS = {"working_size": 48, "precision": "float32"}
+
+
+class TestGuard:
+    def ask(self, token=None, hosts=("127.0.0.1",), kind="http", path="/", query="", **headers):
+        """The status of an answer, and its headers; 200 if it came through."""
+        sent = []
+
+        async def app(scope, receive, send):
+            await send({"type": f"{kind}.response.start", "status": 200, "headers": []})
+
+        async def send(message):
+            sent.append(message)
+
+        pairs = {"host": "127.0.0.1:80", **headers}
+        scope = {
+            "type": kind, "method": "GET", "path": path, "query_string": query.encode(),
+            "headers": [(name.encode(), value.encode()) for name, value in pairs.items()],
+        }  # fmt: skip
+        asyncio.run(Guard(app, token, hosts)(scope, None, send))
+        answer = {key.decode(): value.decode() for key, value in sent[0].get("headers", [])}
+        return sent[0].get("status", sent[0]["type"]), answer
+
+    def test_this_machine_needs_no_token(self):
+        status, headers = self.ask(origin="http://127.0.0.1:80")
+        assert status == 200
+        assert "default-src 'self'" in headers["content-security-policy"]
+
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            {"host": "evil.example:80"},  # a name that was made to lead here
+            {"origin": "http://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:81"},
+        ],
+    )
+    def test_other_pages_are_refused(self, kind, headers):
+        refused = 403 if kind == "http" else "websocket.close"
+        assert self.ask(kind=kind, **headers)[0] == refused
+
+    @pytest.mark.parametrize("kind", ["http", "websocket"])
+    def test_a_token_opens_once_and_its_cookie_from_then_on(self, kind):
+        refused = 403 if kind == "http" else "websocket.close"
+        elsewhere = {"hosts": (), "kind": kind, "host": "10.0.0.7:80"}
+        assert self.ask("abc", **elsewhere)[0] == refused
+        assert self.ask("abc", query="token=abd", **elsewhere)[0] == refused
+        assert self.ask("abc", cookie=f"{COOKIE}=abd", **elsewhere)[0] == refused
+        assert self.ask("abc", cookie=f"{COOKIE}=abc", **elsewhere)[0] == 200
+
+    def test_the_token_leaves_the_address(self):
+        status, headers = self.ask("abc", hosts=(), query="token=abc")
+        assert (status, headers["location"]) == (307, "/")
+        assert headers["set-cookie"].startswith(f"{COOKIE}=abc; HttpOnly")
+
+
+@pytest.fixture(scope="module")
+def echo():
+    found = pydicom.data.get_testdata_file("examples_ybr_color.dcm", download=False)
+    if found is None:
+        pytest.skip("this pydicom comes without the echocardiogram")
+    return found
+
+
+@pytest.fixture(scope="module")
+def served(network):
+    """A server in this process, whose state the tests can look at."""
+    desk = Desk(Model(VideoInferer(**SETTINGS), network, torch.device("cpu")))
+    server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
+    thread.start()
+    wait_for(lambda: server.started)
+    yield SimpleNamespace(desk=desk, url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+    server.should_exit = True
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    if chromium is None:
+        pytest.skip("needs Chromium on the PATH")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def tab(browser, served, echo):
+    """The echocardiogram in a fresh tab; nothing may be asked from elsewhere, nothing may fail."""
+    served.desk.open(echo)
+    context = browser.new_context(viewport={"width": 1300, "height": 820})
+    context.set_default_timeout(15_000)
+    asked, wrong = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    context.on("console", lambda message: message.type == "error" and wrong.append(message.text))
+    context.on("weberror", lambda error: wrong.append(str(error.error)))
+    tab = Tab(context, served)
+    yield tab
+    context.close()
+    assert any(url.startswith(served.url) for url in asked)
+    outside = [u for u in asked if not u.startswith((served.url, "data:", "blob:"))]
+    assert not outside
+    assert [text for text in wrong if "status of 422" not in text] == []
+
+
+class Tab:
+    """What a person does on the page."""
+
+    def __init__(self, context, served):
+        self.context, self.served, self.desk = context, served, served.desk
+        self.load()
+
+    def load(self):
+        self.page = self.context.new_page()
+        self.page.goto(self.served.url)
+        self.wait_until_drawn()
+
+    def wait_until_drawn(self):
+        self.page.wait_for_function(
+            "() => { const c = document.querySelector('[data-testid=view]');"
+            " return c && c.width > 0 && c.getContext('2d')"
+            ".getImageData(c.width / 2, c.height / 2, 1, 1).data[3] > 0; }"
+        )
+
+    @property
+    def work(self):
+        return self.desk.work
+
+    def find(self, name):
+        return self.page.locator(f"[data-testid={name}]")
+
+    def at(self, x, y):
+        """A point of the video on the screen."""
+        box = self.find("view").bounding_box()
+        scale = 0.98 * min(box["width"] / WIDTH, box["height"] / HEIGHT)
+        left = box["x"] + (box["width"] - WIDTH * scale) / 2
+        top = box["y"] + (box["height"] - HEIGHT * scale) / 2
+        return left + x * scale, top + y * scale
+
+    def drag(self, *points, button="left"):
+        self.page.mouse.move(*self.at(*points[0]))
+        with self.page.expect_response("**/draw/**"):
+            self.page.mouse.down(button=button)
+            for point in points:
+                self.page.mouse.move(*self.at(*point), steps=3)
+            self.page.mouse.up(button=button)
+
+    def press(self, *keys):
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def go(self, index):
+        self.press("Home", *["ArrowRight"] * index)
+        self.page.wait_for_function(
+            "text => document.querySelector('[data-testid=count]').textContent === text",
+            arg=f"{index} / {COUNT - 1}",
+        )
+        self.says("frame", f"Frame {index},")
+        self.page.locator("[data-testid=view][data-ready=true]").wait_for()
+
+    def says(self, name, text):
+        self.page.wait_for_function(
+            "([name, text]) => document.querySelector(`[data-testid=${name}]`)"
+            "?.textContent.includes(text)",
+            arg=[name, text],
+        )
+
+    def colour(self, x, y):
+        """Of a point of the video, (red, green, blue)."""
+        px, py = self.at(x, y)
+        box = self.find("view").bounding_box()
+        return self.page.evaluate(
+            "([x, y]) => [...document.querySelector('[data-testid=view]').getContext('2d')"
+            ".getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data].slice(0, 3)",
+            [px - box["x"], py - box["y"]],
+        )
+
+
+def wait_for(true, seconds=20):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def painted(colour):
+    """The first object is green, the echocardiogram grey."""
+    return colour[1] > colour[0] + 30
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Lets frames through one by one; open it to let all."""
+    tickets, opened, keep = threading.Semaphore(0), threading.Event(), Propagation._keep
+
+    def kept(self, index, labels, confidence):
+        while not opened.is_set() and not tickets.acquire(timeout=0.05):
+            pass
+        keep(self, index, labels, confidence)
+
+    monkeypatch.setattr(Propagation, "_keep", kept)
+    yield SimpleNamespace(let=lambda count: tickets.release(count), open=opened.set)
+    opened.set()
+
+
+@pytest.mark.browser
+class TestPage:
+    def test_paint_carry_correct_export(self, tab, echo, tmp_path):
+        assert not painted(tab.colour(170, 110))
+        tab.drag((160, 100), (180, 100), (180, 120), (160, 120), (165, 110), (175, 110))
+        wait_for(lambda: painted(tab.colour(170, 110)))
+        tab.says("status", "Masks have changed")
+        mask = tab.work.prompts[0]
+        assert mask[110, 170] == 1
+        assert 500 < mask.sum() < 2000
+
+        tab.find("propagate").click()
+        tab.says("status", "All frames have a mask")
+        video = open_video(echo)
+        python = VideoInferer(**SETTINGS).open(video, {0: mask}, tab.desk.model.network)
+        list(python.run())
+        shown = np.stack([tab.work.labels(i) for i in range(COUNT)])
+        np.testing.assert_array_equal(shown, [python.result(i).labels for i in range(COUNT)])
+
+        tab.go(20)
+        tab.drag((60, 60), (90, 60))
+        tab.drag((75, 60), (75, 60), button="right")
+        tab.says("frame", "mask given")
+        corrected = tab.work.prompts[20]
+        assert corrected[60, 62] == 1
+        assert corrected[60, 75] == 0
+        tab.find("propagate").click()
+        tab.says("status", "All frames have a mask")
+        assert tab.work.worker.total == COUNT - 2  # between the two masks, and after
+        python.annotate(20, corrected)
+        list(python.run())
+
+        tab.find("export").click()
+        tab.find("export-path").fill(str(tmp_path))
+        tab.find("act").click()
+        wait_for(lambda: (tmp_path / "examples_ybr_color_objects.csv").exists())
+        folder = tmp_path / "examples_ybr_color"
+        written = np.asarray(nib.load(folder / "masks.nii.gz").dataobj).squeeze().T
+        np.testing.assert_array_equal(written, [python.result(i).labels for i in range(COUNT)])
+        assert {file.name for file in folder.iterdir()} == {
+            "masks.nii.gz", "masks", "overlay.mp4", "frames.csv", "summary.png", "masks.dcm"
+        }  # fmt: skip
+        with open(folder / "frames.csv", newline="") as file:
+            assert len(list(csv.DictReader(file))) == COUNT * len(np.unique(written)[1:])
+
+    def test_cancel_close_and_come_back(self, tab, gate):
+        tab.drag((160, 100), (180, 120))
+        tab.find("propagate").click()
+        gate.let(5)
+        tab.says("status", "frame 5 of 29")
+        tab.find("cancel").click()
+        gate.let(1)
+        tab.says("status", "23 frames are pending")
+        kept = tab.work.states()
+        assert kept[:7].count(".") == 0
+
+        tab.find("propagate").click()
+        gate.let(3)
+        wait_for(lambda: tab.work.worker.finished == 3)
+        tab.page.close()  # in the middle of a run
+        gate.open()
+        assert tab.work.worker.wait(60)
+        assert tab.work.states().count(".") == 0
+        tab.load()
+        tab.says("status", "All frames have a mask")
+        wait_for(lambda: painted(tab.colour(170, 110)))
+        tab.go(7)
+        tab.page.reload()
+        tab.wait_until_drawn()
+        tab.says("count", "7 / 29")
+
+    def test_tools_objects_undo_and_session(self, tab, tmp_path):
+        tab.find("add-object").click()
+        tab.find("object-2").wait_for()
+        wait_for(lambda: 2 in tab.work.objects)
+        tab.press("p")
+        corners = [(100, 80), (140, 80), (140, 120), (100, 120)]
+        for corner in corners:
+            tab.page.mouse.click(*tab.at(*corner))
+        tab.press("Enter")
+        wait_for(lambda: 0 in tab.work.prompts)
+        assert (tab.work.prompts[0] == 2).sum() == pytest.approx(1600, abs=90)
+        tab.press("1", "f")
+        tab.says("object-1", "1")
+        tab.page.wait_for_function(
+            "() => document.querySelector('[data-testid=object-1]').classList.contains('tcmn-on')"
+        )
+        tab.page.mouse.click(*tab.at(120, 100))
+        wait_for(lambda: (tab.work.prompts[0] == 1).any())
+        assert not (tab.work.prompts[0] == 2).any()
+        tab.press("Control+z")
+        wait_for(lambda: (tab.work.prompts[0] == 2).any())
+        tab.page.mouse.click(*tab.at(20, 20))
+        tab.page.get_by_text("the outline is open").wait_for()
+
+        name = tab.find("object-2").locator("input")
+        name.fill("left atrium")
+        name.press("Enter")
+        wait_for(lambda: tab.work.objects[2].name == "left atrium")
+        tab.find("save").click()
+        path = tmp_path / "echo.tcmn.zip"
+        tab.find("save-path").fill(str(path))
+        tab.find("act").click()
+        wait_for(path.exists)
+        mask, number = tab.work.prompts[0], tab.desk.number
+        tab.find("object-2").wait_for()
+        tab.page.locator(".q-dialog").wait_for(state="detached")
+        tab.find("remove-2").click()
+        wait_for(lambda: 2 not in tab.work.objects)
+        tab.find("open").click()
+        tab.find("open-path").fill(str(path))
+        tab.find("act").click()
+        wait_for(lambda: tab.desk.number > number)
+        tab.find("object-2").wait_for()
+        assert tab.work.objects[2].name == "left atrium"
+        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+
+    def test_mistakes_are_told_in_plain_words(self, tab, tmp_path):
+        tab.find("propagate").click()
+        tab.page.get_by_text("no mask shows an object: paint it on at least one frame").wait_for()
+        tab.find("next-to-annotate").click()
+        tab.page.get_by_text("no frame has been found yet").wait_for()
+        tab.press("Control+z")
+        tab.page.get_by_text("there is nothing to undo").wait_for()
+        tab.find("export").click()
+        tab.find("act").click()
+        tab.says("message", "there is nothing to export")
+        tab.page.keyboard.press("Escape")
+        tab.page.locator(".q-dialog").wait_for(state="detached")
+
+        number = tab.desk.number
+        notes = tmp_path / "notes.txt"
+        notes.write_text("no video at all")
+        tab.find("open").click()
+        tab.find("open-path").fill(str(notes))
+        tab.find("act").click()
+        tab.says("message", "expected a video file")
+        tab.page.locator("input[type=file]").set_input_files(notes)
+        tab.says("message", "notes.txt")
+        tab.page.locator("input[type=file]").set_input_files(str(tab.work.video.path))
+        wait_for(lambda: tab.desk.number > number)
+        assert tab.desk.holds(tab.work.video.path)
+        tab.says("status", "Paint the object")
+
+    def test_moving_about(self, tab):
+        tab.page.mouse.move(*tab.at(100, 100))
+        tab.page.mouse.wheel(0, 100)
+        tab.says("count", "1 / 29")
+        tab.press("Shift+ArrowRight")
+        tab.says("count", "11 / 29")
+        tab.press("End", "ArrowRight")
+        tab.says("count", "29 / 29")
+        line = tab.find("line").bounding_box()
+        tab.page.mouse.click(line["x"] + line["width"] / 2, line["y"] + 20)
+        tab.says("count", "15 / 29")
+        tab.press(" ")
+        tab.page.wait_for_function(
+            "() => !document.querySelector('[data-testid=count]').textContent.startsWith('15 ')"
+        )
+        tab.press(" ")
+
+    def test_requests_of_the_canvas(self, tab):
+        get, post = tab.context.request.get, tab.context.request.post
+        url, number = tab.served.url, tab.desk.number
+        picture = get(f"{url}/frames/{number}/0")
+        assert picture.headers["content-type"] == "image/jpeg"
+        assert picture.headers["cache-control"] == "no-store"
+        assert len(get(f"{url}/labels/{number}/3").body()) == HEIGHT * WIDTH
+        assert get(f"{url}/frames/{number}/30").status == 404
+        assert get(f"{url}/labels/{number - 1}/0").status == 409
+        drawing = {"tool": "brush", "points": [[5, 5]], "size": 4, "object": 1}
+        for wrong in ({"tool": "spray"}, {"points": [[1e9, 0]]}, {"size": 0}, {"object": 3}):
+            answer = post(f"{url}/draw/{number}/0", data=json.dumps({**drawing, **wrong}))
+            assert answer.status == 422
+        assert not tab.work.prompts

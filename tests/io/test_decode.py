@@ -1,0 +1,236 @@
+"""Single pictures and masks: every file kind, soft edges, scaling, one test per error message."""
+
+import logging
+
+import nibabel as nib
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import tifffile
+from PIL import Image
+from scipy import ndimage
+
+from bundle.io.reading.decode import (
+    explained,
+    read_image,
+    read_labels,
+    read_pixels,
+    snap_labels,
+    to_rgb,
+    to_uint8,
+    value_range,
+)
+
+
+@pytest.fixture
+def colour():
+    """(H, W, 3) uint8, neither square nor symmetric."""
+    return np.random.default_rng(0).integers(0, 256, (6, 9, 3), dtype=np.uint8)
+
+
+def squares(*labels, size=(20, 40)):
+    """(H, W) with one 7x7 square per label."""
+    mask = np.zeros(size, np.uint8)
+    for place, label in enumerate(labels):
+        mask[3:10, 12 * place + 2 : 12 * place + 9] = label
+    return mask
+
+
+# Pictures
+
+
+@pytest.mark.parametrize("suffix", [".png", ".BMP", ".tif", ".tiff"])
+def test_colour_pictures(tmp_path, colour, suffix):
+    Image.fromarray(colour).save(tmp_path / f"a{suffix}")
+    np.testing.assert_array_equal(read_image(tmp_path / f"a{suffix}"), colour)
+
+
+def test_grey_palette_transparent_and_bilevel_pictures(tmp_path, colour):
+    grey = Image.fromarray(colour[..., 0])
+    expected = np.repeat(colour[..., :1], 3, axis=2)
+    for mode in ("L", "LA", "RGBA", "P"):
+        grey.convert(mode).save(tmp_path / "a.png")
+        np.testing.assert_array_equal(read_image(tmp_path / "a.png"), expected, err_msg=mode)
+    Image.fromarray(colour[..., 0] > 127).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), (expected > 127) * np.uint8(255))
+
+
+def test_jpeg_is_close(tmp_path):
+    smooth = to_rgb(np.tile(np.arange(0, 128, 2, dtype=np.uint8), (32, 1)))
+    Image.fromarray(smooth).save(tmp_path / "a.jpg")
+    assert np.abs(read_image(tmp_path / "a.jpg").astype(int) - smooth).max() < 8
+
+
+def test_a_tiff_that_pillow_cannot_read(tmp_path, colour):
+    tifffile.imwrite(tmp_path / "a.tif", colour.astype(np.float64) / 255, photometric="rgb")
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif").shape == colour.shape
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha"])
+@pytest.mark.parametrize("slices", [False, True])
+def test_medical_images_are_upright(tmp_path, colour, name, slices):
+    grey = colour[..., 0]
+    if name == "a.mha":
+        image = sitk.GetImageFromArray(grey[None] if slices else grey)
+        sitk.WriteImage(image, str(tmp_path / name))
+    else:
+        array = grey.T[..., None] if slices else grey.T
+        nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / name)
+    np.testing.assert_array_equal(read_image(tmp_path / name), to_rgb(grey))
+    np.testing.assert_array_equal(read_pixels(tmp_path / name), grey)
+
+
+def test_sixteen_bits_are_scaled_by_their_range(tmp_path):
+    Image.fromarray(np.array([[500, 1000, 1500]], np.uint16)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png")[0, :, 0], [0, 128, 255])
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        (np.array([3, 200], np.uint8), (0, 255)),
+        (np.array([3.0, 200.0]), (0, 255)),  # fits 8 bits: as is
+        (np.array([0.0, 1.0]), (0, 1)),
+        (np.array([-5, 200]), (-5, 200)),
+        (np.array([np.nan, 10.0, 900.0]), (10, 900)),
+    ],
+)
+def test_value_range(values, expected):
+    assert value_range(values) == expected
+
+
+def test_to_uint8_clips_rounds_and_survives_constants_and_nan():
+    values = np.array([-10.0, 0, 1, 2, 30, np.nan])
+    np.testing.assert_array_equal(to_uint8(values, 0, 2), [0, 0, 128, 255, 255, 0])
+    np.testing.assert_array_equal(to_uint8(np.array([7.0, 7.0]), 7, 7), [0, 0])
+
+
+# Masks
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB", "LA", "RGBA"])
+def test_ids_survive_every_kind_of_picture(tmp_path, mode):
+    labels = squares(3, 7)
+    if mode == "P":
+        picture = Image.fromarray(labels)
+        picture.putpalette([0, 0, 0] + [200, 30, 60] * 255)
+    else:
+        picture = Image.fromarray(labels).convert(mode)
+    picture.save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
+def test_white_is_object_one(tmp_path):
+    Image.fromarray(squares(255)).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), squares(1))
+    Image.fromarray(squares(255) > 0).save(tmp_path / "b.png")  # 1 bit
+    np.testing.assert_array_equal(read_labels(tmp_path / "b.png"), squares(1))
+
+
+def test_jpeg_masks_are_cut_in_the_middle(tmp_path):
+    Image.fromarray(squares(255)).save(tmp_path / "a.jpg", quality=60)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.jpg"), squares(1))
+
+
+def test_soft_edges_are_cut_at_half(caplog):
+    soft = ndimage.gaussian_filter(squares(255).astype(float), 0.8).round()
+    soft[4:9, 3:8] = 255
+    with caplog.at_level(logging.WARNING):
+        labels = snap_labels(soft, "mask.png")
+    np.testing.assert_array_equal(labels, soft > 127)
+    assert "mask.png has soft edges" in caplog.text
+
+
+def test_soft_edges_of_several_objects_go_to_the_nearest(caplog):
+    soft = squares(60, 200)
+    soft[3, 2:9], soft[9, 14:21] = 31, 120
+    soft[10, 2:9] = 30  # at half: background
+    with caplog.at_level(logging.WARNING):
+        labels = snap_labels(soft, "mask.png")
+    np.testing.assert_array_equal(labels, squares(60, 200))
+    assert "3 in-between values cut at half of the nearest of the labels [60, 200]" in caplog.text
+
+
+def test_thin_objects_with_small_ids_stay():
+    labels = squares(2)
+    labels[15, :] = 1  # one pixel thick
+    np.testing.assert_array_equal(snap_labels(labels, "mask.png"), labels)
+
+
+def test_solid_ids_stay_whatever_their_values():
+    np.testing.assert_array_equal(snap_labels(squares(5, 90, 255), "a"), squares(5, 90, 255))
+
+
+def test_an_empty_mask_is_all_zero():
+    assert not snap_labels(squares(0), "mask.png").any()
+
+
+# What is refused
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no such file: .*gone.png"):
+        read_labels(tmp_path / "gone.png")
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz", "a.mha", "a.txt"])
+def test_a_file_that_is_no_picture(tmp_path, name):
+    (tmp_path / name).write_bytes(b"no picture at all" * 100)
+    with pytest.raises(ValueError, match=f"^cannot read .*{name} as an image: [^\n]*$"):
+        read_image(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz", "a.mha"])
+def test_a_truncated_picture(tmp_path, name):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 80), dtype=np.uint8)
+    path = tmp_path / name
+    if ".nii" in name:
+        nib.save(nib.Nifti1Image(noise, np.eye(4)), path)
+    elif name == "a.mha":
+        sitk.WriteImage(sitk.GetImageFromArray(noise), str(path))
+    else:
+        Image.fromarray(noise).save(path)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=f"^cannot read .*{name} as an image: [^\n]*truncated"):
+        read_image(path)
+
+
+def test_a_volume_is_no_image(tmp_path):
+    nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "a.nii")
+    with pytest.raises(ValueError, match=r"a.nii has shape \(6, 5, 4\): expected a single 2D"):
+        read_labels(tmp_path / "a.nii")
+
+
+def test_a_coloured_mask(tmp_path, colour):
+    Image.fromarray(colour).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a.png is a colour picture: expected label indices"):
+        read_labels(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("value", [0.5, np.nan])
+def test_fractional_labels(value):
+    with pytest.raises(ValueError, match=r"mask.nii holds fractional values: expected whole"):
+        snap_labels(np.array([[0, value]]), "mask.nii")
+
+
+@pytest.mark.parametrize("value", [-1, 256])
+def test_labels_out_of_range(value):
+    with pytest.raises(
+        ValueError, match=r"mask.nii holds values from .*: expected labels 0 to 255"
+    ):
+        snap_labels(np.array([[0, value]]), "mask.nii")
+
+
+def test_too_many_labels():
+    labels = np.arange(34, dtype=np.uint8).reshape(1, -1)
+    with pytest.raises(ValueError, match="holds 33 different labels: expected at most 32 objects"):
+        snap_labels(labels, "mask.png")
+
+
+def test_explained_keeps_one_line_and_the_cause():
+    one_line = pytest.raises(ValueError, match=r"^cannot open a.mha: ITK ERROR: bad \(a[^\n]*$")
+    with one_line as caught, explained("cannot open a.mha"):
+        raise RuntimeError("Exception thrown in x.cxx:112:\nITK ERROR: bad\nmore")
+    assert isinstance(caught.value.__cause__, RuntimeError)

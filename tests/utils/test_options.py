@@ -1,0 +1,175 @@
+"""What may be typed after ``monai.bundle run``, and one test per message."""
+
+import multiprocessing
+import sys
+
+import pytest
+import yaml
+
+from bundle.utils.options import (
+    check_command_line,
+    parse_bool,
+    parse_count,
+    parse_prior,
+    parse_workers,
+    print_error,
+)
+
+PROGRAM = "/usr/lib/python3/monai/bundle/__main__.py"
+
+
+@pytest.fixture(autouse=True)
+def _keep_excepthook(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "train.yaml"
+    content = {
+        "imports": ["$import torch"],
+        "dataset_dir": "data",
+        "epochs": 3,
+        "train": {"trainer": {"max_epochs": "@epochs"}, "handlers": [{"interval": 1}]},
+        "run": "$print(@epochs)",
+    }
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def check(*arguments):
+    check_command_line([PROGRAM, "run", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--epochs", "5"],
+        ["--epochs=5", "--dataset-dir", "/data set", "--meta_file", "m.json"],
+        ["--train#trainer#max_epochs", "2"],
+        ["--train::trainer::max_epochs", "2"],
+        ["--train#handlers#0#interval=-1"],
+        ["--logging_file=False", "--run_id", "run", "--epochs", "-1"],
+    ],
+)
+def test_known_options_pass(config, options):
+    check("training", "--config_file", config, *options)
+    check(*options, f"--config_file={config}")
+
+
+@pytest.mark.parametrize(
+    ("option", "near"),
+    [
+        ("--epoch", "--epochs"),
+        ("--dataset_dri=x", "--dataset_dir"),
+        ("--config_fil", "--config_file"),
+        ("--trian", "--train"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_nearest(config, option, near):
+    with pytest.raises(ValueError, match=rf"option {option.split('=')[0]}: did you mean {near}\?"):
+        check("training", "--config_file", config, option, "1")
+
+
+def test_an_option_like_no_other_gets_them_all(config):
+    with pytest.raises(ValueError, match=r"--zzz: there are dataset_dir, epochs, run, train$"):
+        check("--config_file", config, "--zzz", "1")
+
+
+@pytest.mark.parametrize("option", ["--train#trainer#epochs", "--train#handlers#1#interval"])
+def test_an_id_must_exist_to_its_end(config, option):
+    with pytest.raises(ValueError, match=f"unknown option {option}"):
+        check("--config_file", config, option, "1")
+
+
+@pytest.mark.parametrize("form", ["['{}','{}']", "[{}, {}]", '["{}", "{}"]', "{},{}"])
+def test_several_configs_count_together(config, tmp_path, form):
+    over = tmp_path / "evaluate.yaml"
+    over.write_text("protocol: all\ntrain#trainer#amp: true\n")
+    files = form.format(config, over)
+    check("--config_file", files, "--protocol", "one", "--train#trainer#amp", "0", "--epochs", "1")
+    with pytest.raises(ValueError, match=r"did you mean --protocol\?"):
+        check("--config_file", files, "--protocoll", "one")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["/usr/bin/pytest", "run", "--config_file", "none.yaml", "--zzz"],
+        [PROGRAM, "verify_metadata", "--zzz"],
+        [PROGRAM, "run", "--args_file", "a.json", "--zzz"],
+        [PROGRAM],
+        [],
+    ],
+)
+def test_other_command_lines_are_none_of_its_business(arguments):
+    check_command_line(arguments)
+
+
+def test_it_reads_the_process_arguments(config, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "run", "--config_file", str(config), "--epoch", "1"])
+    with pytest.raises(ValueError, match="did you mean --epochs"):
+        check_command_line()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(True, True), ("true", True), ("TRUE", True), (False, False), ("false", False)],
+)
+def test_switches(value, expected):
+    assert parse_bool(value, "resume") is expected
+
+
+@pytest.mark.parametrize("value", ["yes", "", 0, 1, None, "Flase"])
+def test_a_switch_is_true_or_false(value):
+    with pytest.raises(ValueError, match=f"--resume must be true or false, got {value!r}"):
+        parse_bool(value, "resume")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("null", None), ("None", None), (None, None), (20, 20), ("20", 20)]
+)
+def test_counts_may_be_null(text, value):
+    assert parse_count(text, "capacity") == value
+
+
+@pytest.mark.parametrize("text", ["many", "2.5", 2.5, True])
+def test_other_counts_are_refused(text):
+    with pytest.raises(ValueError, match="--capacity must be a whole number or null, got"):
+        parse_count(text, "capacity")
+
+
+def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
+    error = FileNotFoundError("no such file: a\nb.avi")
+    print_error(FileNotFoundError, error, None)
+    assert capsys.readouterr().err == "error: no such file: a\\nb.avi\n"
+
+
+def test_the_spatial_prior_is_a_number_auto_or_null():
+    read = [parse_prior(value) for value in (0.5, "0.15", "auto", "null", None)]
+    assert read == [0.5, 0.15, "auto", None, None]
+    with pytest.raises(
+        ValueError, match="--spatial_prior must be a number, auto or null, got 'wide'"
+    ):
+        parse_prior("wide")
+
+
+@pytest.mark.parametrize("value", ["-1", "1.5", "null", "two"])
+def test_workers_are_counted(value):
+    assert parse_workers("2") == 2
+    with pytest.raises(
+        ValueError, match=f"--workers must be a whole number from 0 on, got '{value}'"
+    ):
+        parse_workers(value)
+
+
+def test_a_folder_for_temporary_files_where_workers_would_wait_for_ever(tmp_path, monkeypatch):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    monkeypatch.setitem(multiprocessing.current_process()._config, "tempdir", str(folder))
+    with pytest.raises(
+        OSError, match=r"path too long\. Set TMPDIR to another folder, or --workers 0"
+    ):
+        parse_workers(1)
+    assert parse_workers(0) == 0
