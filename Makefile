@@ -47,7 +47,7 @@ $(FLOOR_VENV)/.installed: pyproject.toml
 test-floors: $(FLOOR_VENV)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-# The weights of both networks anew, in WEIGHTS; see docs/training.md. Called again, it goes on where it was.
+# The weights anew, in WEIGHTS; see docs/training.md. Called again, it goes on where it was.
 #   make weights DATA=folder_of_data_sets TRUNKS=folder_of_trunks OPTIONS="--batch_size 8"
 DATA ?= data
 TRUNKS ?= trunks
@@ -70,15 +70,6 @@ weights: $(VENV)/.installed
 	$(TRAINING) --config_file "['configs/train.yaml','configs/larger.yaml']" \
 	  --initial_weights "$(WEIGHTS)/larger.pt" --output_dir "$(WEIGHTS)/longer" $(OPTIONS)
 	$(RUN) scripts/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/longer/last.pt"
-	$(TRAINING) --config_file \
-	  "['configs/train.yaml','configs/larger.yaml','configs/small.yaml','configs/distill.yaml']" \
-	  --network_def#backbone_weights "$(TRUNKS)/resnet18_imagenet_c4.pt" \
-	  --teacher_weights "$(WEIGHTS)/model.pt" --output_dir "$(WEIGHTS)/distill" $(OPTIONS)
-	$(RUN) scripts/export_weights.py "$(WEIGHTS)/distilled.pt" "$(WEIGHTS)/distill/last.pt"
-	$(TRAINING) --config_file "['configs/train.yaml','configs/small.yaml']" --epochs 13 \
-	  --size 256 --trunk_factor 0.5 --loss#warm_up 0 --val_interval 13 \
-	  --initial_weights "$(WEIGHTS)/distilled.pt" --output_dir "$(WEIGHTS)/small" $(OPTIONS)
-	$(RUN) scripts/export_weights.py "$(WEIGHTS)/model_small.pt" "$(WEIGHTS)/small/last.pt"
 
 clean:
 	rm -rf $(VENV) output build *.egg-info

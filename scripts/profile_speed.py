@@ -103,7 +103,7 @@ def wrap_parts(watch: Stopwatch, network: Any, stack: ExitStack) -> None:
 def profile_video(backend: str, options: argparse.Namespace) -> Times:
     """Milliseconds a frame in each part, median over runs; the video is decoded from a file."""
     device = find_device(options.device)
-    network = make_network(backend, small=False, device=device)
+    network = make_network(backend, device=device)
     scene = DriftingDisks(options.size, options.size, options.frames, 1)
     inferer = inferers.VideoInferer(
         working_size=options.working_size, precision="float32", direction="forward"

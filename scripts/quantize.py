@@ -1,8 +1,6 @@
 """Make the quantised network of ``backend: int8``.
 
 python scripts/quantize.py --dataset_dir DATA
-python scripts/quantize.py --dataset_dir DATA --config_file configs/train.yaml configs/small.yaml \
-    --weights models/model_small.pt --output_dir models/int8_small
 
 Its ranges come from training clips, whose kinds are mixed as in training. Do it again when the weights
 have changed. Needs ``pip install openvino nncf``.

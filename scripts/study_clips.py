@@ -54,7 +54,7 @@ def load_network(options: argparse.Namespace) -> TCMN:
     values = {"device": "cpu", "backend": "torch"}
     if options.weights:
         values["weights"] = str(options.weights)
-    config = read_inference_config(values, small=options.small)
+    config = read_inference_config(values)
     network: TCMN = config.get_parsed_content("network")
     return network.to(memory_format=torch.channels_last)
 
@@ -104,7 +104,6 @@ def make_parser(document: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
     parser.add_argument("--weights", type=Path, help="the config's by default")
-    parser.add_argument("--small", action="store_true", help="the small network")
     parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
     parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
     parser.add_argument("--precision", default="float32")

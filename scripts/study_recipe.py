@@ -1,6 +1,6 @@
 """Change one thing of the training at a time, at equal budget, and score the validation sequences.
 
-python scripts/study_recipe.py --small --dataset_dir DATA --initial_weights START --output_dir OUT
+python scripts/study_recipe.py --dataset_dir DATA --initial_weights START --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG. The unchanged recipe
 runs with several seeds, which shows how far apart runs lie that differ in nothing; the changes run with
@@ -62,7 +62,7 @@ def train(folder: Path, changes: Mapping[str, Any], seed: int, options: argparse
             "precision": options.precision,
             "threads": options.threads,
         }
-        call("training train" + " small" * options.small, **{**settings, **changes})
+        call("training train", **{**settings, **changes})
         export(weights, [folder / "last.pt"])
     return weights
 

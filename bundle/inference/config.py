@@ -12,18 +12,16 @@ ROOT = Path(bundle.__file__ or "").resolve().parents[1]
 
 
 def read_inference_config(
-    values: Mapping[str, object] = MappingProxyType({}), *, small: bool = False, root: Path = ROOT
+    values: Mapping[str, object] = MappingProxyType({}), *, root: Path = ROOT
 ) -> ConfigParser:
     """Read the config; its parts are made by ``get_parsed_content``.
 
     Args:
         values: Instead of those in the file, by name: weights, device, working_size ...
-        small: Take the small network, of ``configs/small.yaml``.
         root: The bundle's folder.
     """
-    names = ["inference.yaml", "small.yaml"] if small else ["inference.yaml"]
     config = ConfigParser()
-    config.read_config([str(root / "configs" / name) for name in names])
+    config.read_config(str(root / "configs/inference.yaml"))
     for name, value in {"bundle_root": str(root), **values}.items():
         config[name] = value
     return config

@@ -46,7 +46,6 @@ VIDEO = {
     "capacity": None,
     "precision": "float32",
     "device": "auto",
-    "small": False,
 }
 LONG = {**VIDEO, "frames": 600}
 CLIPS = {"size": 224, "device": "auto"}
@@ -57,7 +56,6 @@ CASES: Mapping[str, Case] = {
     "video_480x854": Case(
         "video", ("plain", "torch", "int8"), {**VIDEO, "height": 480, "width": 854}
     ),
-    "video_small": Case("video", ("plain", "torch", "int8"), {**VIDEO, "small": True}),
     "long": Case("video", ("torch", "int8"), LONG),
     "long_capacity": Case("video", ("torch", "int8"), {**LONG, "capacity": 10}),
     "training": Case(

@@ -24,15 +24,14 @@ WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered
 ENCODED = 20
 
 
-def make_network(variant: str, small: bool, device: torch.device) -> Any:
+def make_network(variant: str, device: torch.device) -> Any:
     """A shipped network as it was trained (``plain``), or for a backend.
 
     Args:
         variant: ``plain`` or a backend.
-        small: That of ``configs/small.yaml``.
         device: Where it shall run.
     """
-    config = read_inference_config(small=small)
+    config = read_inference_config()
     network = config.get_parsed_content("loaded")
     if variant == "plain":
         return network.to(device, memory_format=torch.channels_last)
@@ -42,7 +41,7 @@ def make_network(variant: str, small: bool, device: torch.device) -> Any:
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     """A video that is carried from its first frame on, at its own size; see ``Workload``."""
     device = find_device(settings["device"])
-    network = make_network(variant, settings["small"], device)
+    network = make_network(variant, device)
     inferer = VideoInferer(
         precision=settings["precision"],
         capacity=parse_capacity(settings["capacity"]),

@@ -657,14 +657,6 @@ class TestModel:
         assert model.inferer.settings.review_below == 0.7
         assert model.device == torch.device("cpu")
 
-    @pytest.mark.parametrize("small", [False, True])
-    def test_the_small_network_is_taken_where_it_is_asked_for(self, small):
-        options = parse_arguments(["--small"] if small else [])
-        assert options.small is small
-        settings = {**settings_of(options), "backend": "torch", "device": "cpu"}
-        model = load_model(settings, small=options.small)
-        assert model.network.query_encoder.trunk.channels[-1] == (256 if small else 1024)
-
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [

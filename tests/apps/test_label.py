@@ -812,33 +812,5 @@ def test_one_epoch_of_training_changes_what_is_served(ours, tiny, tmp_path):
     assert found.shape == before.shape
 
 
-def test_the_small_network_is_served_and_fine_tuned(tmp_path_factory):
-    """The shipped one, with its own weights in 8 bits, as ``make label-serve`` starts it."""
-    tmp_path = tmp_path_factory.mktemp("small")  # sockets of loader processes want a short path
-    (tmp_path / "app").mkdir()
-    (tmp_path / "app/main.py").symlink_to(ROOT / "scripts/label_app/main.py")
-    server = Server(tmp_path, tmp_path / "app", ("small", "true"))
-    try:
-        mask = paint(tmp_path / "mask.nii.gz", 0)
-        found, _ = server.infer("tcmn", "echo0", mask)
-        assert f"loading {ROOT / 'models/model_small.pt'}" in server.log.read_text()
-        configs = ROOT / "configs/inference.yaml", ROOT / "configs/small.yaml"
-        video = server.studies / "echo0.nii.gz"
-        expected = run_inference(video, mask, tmp_path / "out", *configs)
-        np.testing.assert_array_equal(found.get_fdata(), expected.get_fdata())
-        for image in ("echo0", "echo1"):
-            frames = paint(tmp_path / f"{image}.nii.gz", *range(T))
-            server.client.save_label(image, str(frames))
-        fine_tune(server, epochs=1, iterations_per_epoch=1, batch_size=1)
-        own = server.studies.parent / "app/model/model_small.pt"
-        shipped = torch.load(ROOT / "models/model_small.pt", weights_only=True)
-        assert torch.load(own, weights_only=True).keys() == shipped.keys()
-        server.infer("tcmn", "echo0", mask)
-        assert f"loading {own}" in server.log.read_text()
-        server.stop()
-    finally:
-        server.process.kill()
-
-
 def test_servers_stop_cleanly(server):
     server.stop()

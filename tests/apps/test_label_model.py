@@ -86,15 +86,5 @@ def test_new_weights_serve_the_next_request_and_leave_the_one_that_runs(served, 
     assert served.weights == served.root / "models/model.pt"
 
 
-def test_the_small_network_is_served_where_it_is_asked_for(served, tmp_path):
-    save_weights(served.root / "models/model_small.pt", seed=5)
-    small = ServedModel(served.root, tmp_path / "app/model_small.pt", small=True)
-    assert small.weights == small.root / "models/model_small.pt"
-    assert small.int8_dir == small.root / "models/int8_small"
-    means = [model.network("cpu").query_encoder.mean.flatten() for model in (served, small)]
-    torch.testing.assert_close(means[1], torch.tensor([0.485, 0.456, 0.406]))
-    assert not torch.equal(*means)
-
-
 def test_a_network_is_loaded_once(served):
     assert served.network("cpu") is served.network("cpu")

@@ -27,12 +27,10 @@ KINDS = {
     "float32": {"backend": "torch", "precision": "float32"},
     "bfloat16": {"backend": "torch", "precision": "bfloat16"},
     "int8": {"backend": "int8"},
-    "small": {"backend": "int8"},
 }
-"""The small network too, as it runs on a CPU."""
 FRAMES = 3, 6
 """That are kept: side by side, one PNG for each kind of number."""
-LEAST_DICE = {"float32": 99.5, "int8": 99.5, "small": 99.5}
+LEAST_DICE = {"float32": 99.5, "int8": 99.5}
 """Of each frame. Other CPUs add in another order, which may move a few pixels on the edge."""
 
 pytestmark = [
@@ -44,7 +42,7 @@ pytestmark = [
 def load(kind, **options):
     if KINDS[kind]["backend"] == "int8" and importlib.util.find_spec("openvino") is None:
         pytest.skip("pip install openvino")
-    return load_model({**KINDS[kind], "device": "cpu", **options}, small=kind == "small")
+    return load_model({**KINDS[kind], "device": "cpu", **options})
 
 
 def segment(model, count):

@@ -12,10 +12,9 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image, ImageDraw
 
-from bundle.distillation import FrameMaps
 from bundle.networks import TCMN
 from tests import processes
-from tests.tiny import NETWORK, OPTIONS
+from tests.tiny import OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -134,30 +133,6 @@ def test_training_runs_and_leaves_checkpoints(files, run_id, data, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
-def test_distillation_runs_and_its_terms_are_in_the_table(data, tiny_weights, tmp_path):
-    teacher = {f"teacher_def#{name}": value for name, value in NETWORK.items()}
-    run(
-        ["train.yaml", "larger.yaml", "small.yaml", "distill.yaml"],
-        "training",
-        dataset_dir=str(data),
-        output_dir=str(tmp_path),
-        teacher_weights=tiny_weights,
-        **teacher,
-        **(TINY_TRAINING | {"iterations_per_epoch": 20, "network_def#backbone_weights": None}),
-    )
-    with (tmp_path / "losses.csv").open() as file:
-        (row,) = csv.DictReader(file)
-    assert list(row) == ["iteration", "loss", *FrameMaps._fields, "seconds"]
-    terms = [float(row[name]) for name in FrameMaps._fields]
-    assert float(row["loss"]) == pytest.approx(sum(terms) / len(terms), abs=1e-4)
-    student = torch.load(tmp_path / "best.pt", weights_only=True)
-    taught = torch.load(tiny_weights, weights_only=True)
-    adopted = "decoder.predict.weight"  # the running average rounds
-    torch.testing.assert_close(student[adopted], taught[adopted], rtol=1e-5, atol=0)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
     ("layout", "folder"), [("image_pairs", "Kvasir-SEG"), ("davis", "DAVIS-2016-val")]
 )
@@ -229,7 +204,6 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
         (["train.yaml", "paper.yaml"], "train"),
         (["train.yaml", "larger.yaml"], "train"),
         (["train.yaml", "finetune.yaml"], "train"),
-        (["train.yaml", "larger.yaml", "small.yaml", "distill.yaml"], "train"),
         (["inference.yaml"], "infer"),
     ],
     ids=str,
@@ -239,9 +213,6 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
     if kind == "train":
         options |= TINY_TRAINING | {"dataset_dir": str(data)}
         options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
-        if "distill.yaml" in files:
-            options |= {f"teacher_def#{name}": value for name, value in NETWORK.items()}
-            options["teacher_weights"] = tiny_weights
         if "finetune.yaml" in files:
             options |= {"layout": "davis", "initial_weights": tiny_weights}
             options["dataset_dir"] = str(data / "DAVIS-2016-val")

@@ -16,7 +16,7 @@ from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "models" / "model.pt"
-LARGEST_BYTES = {"model.pt": 48e6, "model_small.pt": 24e6}
+LARGEST_BYTES = {"model.pt": 48e6}
 
 
 @pytest.mark.parametrize("file", LARGEST_BYTES)
@@ -36,19 +36,6 @@ def test_configs_build_the_network_of_the_file(name):
     parser["network_def#backbone_weights"] = None
     network = load_weights(parser.get_parsed_content("network_def"), WEIGHTS)
     assert network.query_encoder.trunk.layer2[0].conv1.stride == (2, 2)
-
-
-@pytest.mark.parametrize("name", ["inference.yaml", "evaluate.yaml", "finetune.yaml"])
-def test_small_yaml_takes_the_small_network_with_its_weights(name):
-    names = ["train.yaml", name, "small.yaml"] if name != "inference.yaml" else [name, "small.yaml"]
-    files = [str(ROOT / "configs" / each) for each in names]
-    parser = ConfigParser(ConfigParser.load_config_files(files))
-    parser["bundle_root"] = str(ROOT)
-    key = "initial_weights" if name == "finetune.yaml" else "weights"
-    weights = Path(parser.get_parsed_content(key))
-    assert weights == ROOT / "models/model_small.pt"
-    network = load_weights(parser.get_parsed_content("network_def"), weights)
-    assert network.query_encoder.trunk.channels == (64, 128, 256)
 
 
 def test_export_keeps_the_logits(tmp_path):

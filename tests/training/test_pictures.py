@@ -84,14 +84,6 @@ def test_hours_are_drawn_beside_the_aim(tmp_path):
     assert aims[0] > 500
 
 
-def test_a_distillation_has_a_panel_of_its_own(tmp_path):
-    rows = "20,0.5,0.4,0.6\n40,0.3,0.2,0.4\n"
-    (tmp_path / "losses.csv").write_text("iteration,loss,key,query\n" + rows)
-    draw_curves(tmp_path / "curves.png", [tmp_path / "losses.csv"])
-    assert panels(tmp_path / "curves.png") == 2  # its terms, and the total loss
-    assert count(tmp_path / "curves.png", ORANGE) > 100
-
-
 def test_a_table_of_something_else_is_told(tmp_path):
     path = write_metrics(tmp_path / "metrics.csv")
     with pytest.raises(ValueError, match=r"metrics.csv has no column iteration: .*'epoch', 'jac"):

@@ -26,9 +26,6 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("video", nargs="?", help="a video, folder of frames, or saved session")
     parser.add_argument("--mask", help="masks to begin with: a picture, volume or folder")
     parser.add_argument("--weights", help="a plain state dict (default: models/model.pt)")
-    parser.add_argument(
-        "--small", action="store_true", help="the small network: faster, masks a little worse"
-    )
     parser.add_argument("--device", help="auto, cpu, cuda, cuda:N, mps (default: auto)")
     parser.add_argument(
         "--working_size", help="shorter side in pixels that the network sees, or null"
@@ -83,7 +80,7 @@ def _serve(options: argparse.Namespace) -> int:
     from bundle.apps.annotate.model import load_model
     from bundle.apps.annotate.server import bind, make_app, make_server
 
-    desk = Desk(load_model(settings_of(options), small=options.small))
+    desk = Desk(load_model(settings_of(options)))
     try:
         if options.video is not None:
             desk.open(options.video, options.mask)

@@ -26,18 +26,17 @@ class Model:
     device: torch.device
 
 
-def load_model(options: Mapping[str, object], *, small: bool = False) -> Model:
+def load_model(options: Mapping[str, object]) -> Model:
     """Read network, weights and settings as ``configs/inference.yaml`` has them.
 
     Args:
         options: Instead of the values there, by name: weights, device, working_size ...
-        small: Take the small network, of ``configs/small.yaml``.
 
     Raises:
         ValueError: A value is out of range, or the weights do not fit.
         FileNotFoundError: There are no such weights.
     """
-    config = read_inference_config(options, small=small)
+    config = read_inference_config(options)
     try:
         inferer = config.get_parsed_content("inferer")
         network = config.get_parsed_content("network")

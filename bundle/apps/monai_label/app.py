@@ -35,7 +35,6 @@ from bundle.io.reading.decode import natural_key
 from bundle.io.writing.volume import NiftiWriter
 from bundle.io.writing.writer import Segmented
 from bundle.networks.tcmn import VideoNetwork
-from bundle.utils.options import parse_bool
 
 MONAILabelApp: Any = of_monailabel("interfaces.app", "MONAILabelApp")
 InferTask: Any = of_monailabel("interfaces.tasks.infer_v2", "InferTask")
@@ -191,19 +190,13 @@ class LabelApp(MONAILabelApp):
     Args:
         app_dir: Its folder. Weights that were trained here go to its ``model``.
         studies: The folder of videos, or the address of a DICOMweb server.
-        conf: ``bundle``: folder of configs and models, this repository by default. ``small``: true for
-            the small network. ``hosts``: names, with commas, by which other machines may call the
-            server.
-
-    Raises:
-        ValueError: ``small`` is neither true nor false.
+        conf: ``bundle``: folder of configs and models, this repository by default. ``hosts``:
+            names, with commas, by which other machines may call the server.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         root = Path(conf.get("bundle") or Path(__file__).parents[3])
-        small = parse_bool(conf.get("small", False), "conf small")
-        name = "model_small.pt" if small else "model.pt"
-        self.model = ServedModel(root, Path(app_dir) / "model" / name, small=small)
+        self.model = ServedModel(root, Path(app_dir) / "model/model.pt")
         use_scratch_folder()
         self._hosts = [name.strip() for name in conf.get("hosts", "").split(",") if name.strip()]
         super().__init__(app_dir, studies, conf, name="TCMN", description=DESCRIPTION)

@@ -46,13 +46,11 @@ class ServedModel:
     Args:
         root: The bundle's folder.
         own_weights: Where a training puts its weights.
-        small: Serve the small network, of configs/small.yaml.
     """
 
-    def __init__(self, root: Path, own_weights: Path, *, small: bool = False) -> None:
+    def __init__(self, root: Path, own_weights: Path) -> None:
         self.root, self.own_weights = root, own_weights
-        self.over = [root / "configs/small.yaml"] if small else []
-        self._config = read_inference_config(small=small, root=root)
+        self._config = read_inference_config(root=root)
         self.shipped = Path(self._config.get_parsed_content("weights"))
         self.int8_dir = Path(self._config.get_parsed_content("int8_dir"))
         self.inferer: RequestInferer = self._config.get_parsed_content("inferer")
@@ -115,7 +113,7 @@ class FineTuneTask(TrainTask):
         shipped = str(request.get("from_shipped_weights", False)).lower() == "true"
         weights = self.model.shipped if shipped else self.model.weights
         configs = self.model.root / "configs"
-        files = configs / "train.yaml", configs / "finetune.yaml", *self.model.over
+        files = configs / "train.yaml", configs / "finetune.yaml"
         # 3D Slicer sends an empty run_id, with which MONAI would run all that is in the config.
         monai.bundle.run(
             run_id="training",
