@@ -89,7 +89,8 @@ label-env: $(LABEL_VENV)/.installed
 # a second PyTorch: it is built in this one, without.
 $(LABEL_VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(LABEL_VENV)
-	$(LABEL_VENV)/bin/pip install --quiet "setuptools>=77" wheel "torch==2.14.1" "torchvision==0.29.1"
+	$(LABEL_VENV)/bin/pip install --quiet "setuptools>=77" wheel hatchling editables \
+	  "torch==2.14.1" "torchvision==0.29.1"
 	SAM2_BUILD_CUDA=0 $(LABEL_VENV)/bin/pip install --quiet --no-build-isolation \
 	  --editable ".[label]" beartype "pytest>=9" pytest-timeout
 	touch $@

@@ -35,6 +35,7 @@ from bundle.io.reading.decode import natural_key
 from bundle.io.writing.volume import NiftiWriter
 from bundle.io.writing.writer import Segmented
 from bundle.networks.tcmn import VideoNetwork
+from bundle.utils.bundle_files import bundle_root
 
 MONAILabelApp: Any = of_monailabel("interfaces.app", "MONAILabelApp")
 InferTask: Any = of_monailabel("interfaces.tasks.infer_v2", "InferTask")
@@ -190,12 +191,12 @@ class LabelApp(MONAILabelApp):
     Args:
         app_dir: Its folder. Weights that were trained here go to its ``model``.
         studies: The folder of videos, or the address of a DICOMweb server.
-        conf: ``bundle``: folder of configs and models, this repository by default. ``hosts``:
+        conf: ``bundle``: folder of configs and models, the package's own by default. ``hosts``:
             names, with commas, by which other machines may call the server.
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
-        root = Path(conf.get("bundle") or Path(__file__).parents[3])
+        root = Path(conf["bundle"]) if conf.get("bundle") else bundle_root()
         self.model = ServedModel(root, Path(app_dir) / "model/model.pt")
         use_scratch_folder()
         self._hosts = [name.strip() for name in conf.get("hosts", "").split(",") if name.strip()]
