@@ -109,10 +109,12 @@ def _attend(
     """(B, P, C), from as many query positions at once as keep the affinities in bounds."""
     if chunk_scores is None:
         chunk_scores = 0 if query_BPK.is_cuda else CHUNK_SCORES
-    positions = query_BPK.shape[1]
-    rows = positions if chunk_scores == 0 else chunk_scores // (len(query_BPK) * key_BMK.shape[1])
-    parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
     attend = _attend_on_cpu if query_BPK.device.type == "cpu" else _attend_fused
+    if chunk_scores == 0:
+        return attend(query_BPK, key_BMK, value_BMC, scale)
+    positions = query_BPK.shape[1]
+    rows = chunk_scores // (len(query_BPK) * key_BMK.shape[1])
+    parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
     reads = [attend(part, key_BMK, value_BMC, scale) for part in parts]
     return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
 

@@ -106,6 +106,12 @@ class TCMN(nn.Module):
                 module.eval()
         return self
 
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script``, and so MONAI's ``ckpt_export``, compiles in place of this."""
+        from bundle.networks.scriptable import ScriptableTCMN  # here, since it needs this module
+
+        return ScriptableTCMN(self)
+
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
         """Encode frames: RGB in [0, 1], H and W multiples of 16."""
         return self.query_encoder(image)

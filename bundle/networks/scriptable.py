@@ -1,0 +1,119 @@
+"""The network's pass over a clip as ``torch.jit.script`` takes it, for frames of any size and number.
+
+A script knows neither the shapes in our signatures nor modules that take named tuples. So the parts of
+a frame are traced, which leaves their sizes open, and only the loop over frames is a script.
+"""
+
+import warnings
+from typing import no_type_check
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bundle.memory.bank import read_memory
+from bundle.networks.encoders import FrameFeatures
+from bundle.networks.tcmn import STRIDE, TCMN, aggregate
+
+
+class Encode(nn.Module):
+    """A frame's features as a plain tuple."""
+
+    def __init__(self, network: TCMN) -> None:
+        super().__init__()
+        self.encoder = network.query_encoder
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.encoder(image))
+
+
+class ReadAndSegment(nn.Module):
+    """A frame's class logits from what is remembered; all affinities at once."""
+
+    def __init__(self, network: TCMN) -> None:
+        super().__init__()
+        self.decoder = network.decoder
+
+    def forward(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        key: Tensor,
+        query: Tensor,
+        stride8: Tensor,
+        stride4: Tensor,
+    ) -> Tensor:
+        readout = read_memory(keys, values, key, chunk_scores=0)
+        # The decoder does not look at stride 16.
+        logits = self.decoder(readout, FrameFeatures(key, query, query, stride8, stride4))
+        return aggregate(torch.sigmoid(logits))
+
+
+class Aggregate(nn.Module):
+    """Class logits of masks that were given."""
+
+    def forward(self, masks: Tensor) -> Tensor:
+        return aggregate(masks)
+
+
+class ScriptableTCMN(nn.Module):
+    """``TCMN.forward`` for inference: the clip (B, 3 + N, H, W, T) to logits (B, 1 + N, H, W, T).
+
+    Encodes a frame at a time, so that memory grows with what is remembered alone.
+
+    Args:
+        network: In evaluation mode. Its weights are shared, not copied.
+    """
+
+    def __init__(self, network: TCMN) -> None:
+        super().__init__()
+        self.memory_every, self.stride = network.memory_every, STRIDE
+        with warnings.catch_warnings():
+            # Of Python numbers that would be fixed: the tests run other sizes than these.
+            warnings.simplefilter("ignore")
+            with torch.inference_mode(False), torch.no_grad():
+                self._trace(network)
+
+    def _trace(self, network: TCMN) -> None:
+        like = next(network.parameters())
+        image, masks = like.new_zeros(2, 3, 32, 48), like.new_zeros(2, 2, 32, 48)
+
+        def trace(part: nn.Module, *inputs: Tensor) -> nn.Module:
+            return torch.jit.trace(part, inputs, check_trace=False)
+
+        features = FrameFeatures(*Encode(network)(image))
+        value = network.mask_encoder(masks, features.stride16)
+        memory = torch.stack([features.key] * 2, dim=2), torch.stack([value] * 2, dim=3)
+        self.encode = trace(Encode(network), image)
+        self.memorize = trace(network.mask_encoder, masks, features.stride16)
+        self.segment = trace(
+            ReadAndSegment(network),
+            *memory,
+            features.key,
+            features.query,
+            features.stride8,
+            features.stride4,
+        )
+        self.aggregate = trace(Aggregate(), masks)
+
+    @no_type_check  # a check would wrap it, and the wrapper is no script
+    def forward(self, clip: Tensor) -> Tensor:
+        height, width, frames = clip.size(2), clip.size(3), clip.size(4)
+        below, right = -height % self.stride, -width % self.stride
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        logits: list[Tensor] = []
+        for t in range(frames):
+            frame = F.pad(clip[..., t], [0, right, 0, below])
+            key, query, stride16, stride8, stride4 = self.encode(frame[:, :3])
+            if t == 0:
+                found = self.aggregate(frame[:, 3:])
+            else:
+                found = self.segment(
+                    torch.stack(keys, 2), torch.stack(values, 3), key, query, stride8, stride4
+                )
+            logits.append(found[..., :height, :width])
+            if t % self.memory_every == 0:
+                keys.append(key)
+                values.append(self.memorize(found.softmax(1)[:, 1:], stride16))
+        return torch.stack(logits, -1)
