@@ -1,10 +1,11 @@
-# make demo | test | test-fast | test-floors | check | weights | clean. Everything is installed into .venv on
-# first use; PYTHON=python3.13 VENV=.venv313 takes another Python.
+# make demo | test | test-all | test-fast | test-floors | coverage | check | dist | check-wheel | weights |
+# clean. Everything is installed into .venv on first use; PYTHON=python3.13 VENV=.venv313 takes another
+# Python.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-fast test-floors check weights clean
+.PHONY: demo test test-all test-fast test-floors coverage check dist check-wheel weights clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -18,18 +19,45 @@ demo: $(VENV)/.installed
 	$(RUN) scripts/make_demo.py --output_dir output/demo
 
 # Two at once, since most of the time goes into starting processes; one thread each.
+PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+
+# Without what takes minutes: damaged files by the thousand, killed runs, full disks, a browser.
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+	$(PYTEST) -m "not heavy"
+
+test-all: $(VENV)/.installed
+	$(PYTEST)
 
 test-fast: $(VENV)/.installed
-	$(RUN) -m pytest -m "not slow"
+	$(RUN) -m pytest -m "not slow and not heavy"
+
+# Which lines of the package the whole suite runs, in processes that it starts as well.
+coverage: $(VENV)/.installed
+	$(PYTEST) --cov --cov-report=term --cov-report=html:output/coverage
 
 check: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
-	$(MAKE) test
+	$(MAKE) test-all
+
+# Wheel and source distribution, in DIST.
+DIST ?= dist
+BUILD_VENV ?= .venv-build
+dist:
+	$(PYTHON) -m venv $(BUILD_VENV)
+	$(BUILD_VENV)/bin/pip install --quiet build
+	$(BUILD_VENV)/bin/python -m build --outdir "$(DIST)"
+
+# The wheel with what it says it needs, in an environment that has nothing else, used in an empty folder.
+WHEEL_VENV ?= .venv-wheel
+check-wheel: dist
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet "$$(ls -t "$(DIST)"/tcmn-*.whl | head -1)[annotate,fast]"
+	$(WHEEL_VENV)/bin/pip check
+	check="$$PWD/.ci/check_wheel.py" python="$$(realpath -s $(WHEEL_VENV))/bin/python"; \
+	  folder="$$(mktemp -d)" && cd "$$folder" && env -u PYTHONPATH "$$python" "$$check" && rm -r "$$folder"
 
 # The same with the oldest release of each dependency that pyproject.toml allows, in an environment of
 # its own. pip has no such option; uv only computes the list, so that both environments come from pip.
@@ -72,7 +100,7 @@ weights: $(VENV)/.installed
 	$(RUN) scripts/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/longer/last.pt"
 
 clean:
-	rm -rf $(VENV) output build *.egg-info
+	rm -rf $(VENV) output build dist
 
 # MONAI Label: an environment of its own, since it wants older releases of what others use.
 LABEL_VENV ?= .venv-label
