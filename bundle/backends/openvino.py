@@ -73,14 +73,20 @@ class QuantizedTCMN(nn.Module):
         return FrameFeatures(key.clone(), *maps)
 
     def memorize(
-        self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+        self,
+        features: FrameFeatures,
+        masks: Float[Tensor, "B N H W"],
+        unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]:
         """As ``TCMN.memorize``."""
         pairs = zip(masks[:, None], features.stride16[:, None], strict=True)
         return torch.stack([self._run("memorize", *each)[0].clone() for each in pairs])
 
     def segment(
-        self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
+        self,
+        features: FrameFeatures,
+        readout: Float[Tensor, "B N V h w"],
+        previous: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B 1+N H W"]:
         """As ``TCMN.segment``."""
         maps = (x[:, None] for x in (features.query, features.stride8, features.stride4))

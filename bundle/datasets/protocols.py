@@ -22,6 +22,13 @@ from bundle.datasets.splits import split_videos
 Read = Callable[[Path, bool], list[Video]]
 DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
 """Videos of DAVIS 2016 that no weights were trained on: general motion, to select by."""
+DAVIS_TRAIN_HELD_OUT = (
+    "bmx-bumps", "bus", "dog-agility", "flamingo", "horsejump-low", "mallard-fly", "motorbike",
+    "rollerblade", "stroller", "tennis",
+)  # fmt: skip
+"""Likewise of the training part of DAVIS 2016."""
+VOCAL_FOLDS_HELD_OUT = ("patient1_seq4",)
+"""The sequence of the larynx that selects."""
 
 
 def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:

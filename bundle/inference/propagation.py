@@ -242,6 +242,7 @@ class Propagation:
         session.known = torch.tensor([i in shown for i in self._ids], device=self.device)
         for key, value in self._remember(prompts):
             session.remember(key, value)
+        session.follow(split_objects(self.prompts[stretch.prompt], self._ids, self.device))
         lookup = np.array([0, *self._ids], dtype=np.uint8)
         pictures = ahead(read_range(self.video, stretch.frames))
         for number, (index, frame) in enumerate(zip(stretch.frames, pictures, strict=True)):

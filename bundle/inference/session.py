@@ -84,6 +84,9 @@ class VideoSession:
         self.settings, self.network, self.working_size = settings, network, working_size
         self.known: Bool[Tensor, " N"] | None = None
         self._bank: MemoryBank | None = None
+        self._previous: Float[Tensor, "B N H W"] | None = (
+            None  # masks of the last frame, as entered
+        )
         self.frames = 0  # since the last prompt, which counts as one
 
     @torch.inference_mode()
@@ -97,6 +100,7 @@ class VideoSession:
         """
         key, value = self.encode_prompt(image, mask)
         self.remember(key, value)
+        self.follow(mask)
         return aggregate(mask.float())
 
     @torch.inference_mode()
@@ -109,10 +113,44 @@ class VideoSession:
             given = aggregate(self._enter(mask.float())).softmax(1)[:, 1:]
             return features.key, self.network.memorize(features, given)
 
+    @torch.inference_mode()
+    def complete(
+        self,
+        image: Float[Tensor, "B 3 H W"],
+        masks: Shaped[Tensor, "B N H W"],
+        unknown: Shaped[Tensor, "B N H W"],
+    ) -> Float[Tensor, "B C H W"]:
+        """Class logits of a frame of which partial masks are known; see ``TCMN.complete``.
+
+        The session does not remember it: give the result to ``prompt`` once it is accepted.
+
+        Args:
+            image: RGB in [0, 1].
+            masks: What is known or guessed of each object, in [0, 1].
+            unknown: Where that is a guess.
+
+        Raises:
+            ValueError: The network takes no partial masks.
+        """
+        complete = getattr(self.network, "complete", None)
+        if complete is None:
+            raise ValueError(
+                "boxes, points and scribbles need a network that takes partial masks: this one was "
+                "trained without"
+            )
+        with autocast(self.settings.precision, image.device):
+            features = self.network.encode(self._enter(image))
+            logits = complete(features, self._enter(masks.float()), self._enter(unknown.float()))
+        return self._leave(logits.float(), image.shape[-2:])
+
     def remember(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
         """Remember a frame that ``encode_prompt`` made; the next frames count from it."""
         self._add(key, value, prompt=True, confidence=1.0)
         self.frames = 1
+
+    def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
+        """Tell the masks of the frame before the next one, where ``step`` did not find them."""
+        self._previous = self._enter(mask.float())
 
     @torch.inference_mode()
     def step(self, image: Float[Tensor, "B 3 H W"]) -> StepResult:
@@ -128,13 +166,15 @@ class VideoSession:
             raise RuntimeError("memory is empty: give the mask of a frame before the next")
         with autocast(self.settings.precision, image.device):
             features = self.network.encode(self._enter(image))
-            logits = self.network.segment(features, self._bank.read(features.key))
+            readout = self._bank.read(features.key)
+            logits = self.network.segment(features, readout, self._previous)
             if self.known is not None:
                 logits[:, 1:][:, ~self.known] = NOT_THERE
             height, width = self._working_shape(*image.shape[-2:])
             confidence = expected_jaccard(logits[..., :height, :width])
+            self._previous = logits.softmax(1)[:, 1:]
             if self.frames % self.settings.memory_every == 0:
-                value = self.network.memorize(features, logits.softmax(1)[:, 1:])
+                value = self.network.memorize(features, self._previous)
                 worst = float(confidence.min())
                 self._add(features.key, value, prompt=False, confidence=worst)
         self.frames += 1

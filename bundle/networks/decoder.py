@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from bundle.networks.context import ContextBlock, PreviousMask
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.shared_conv import JoinedConv2d, per_object
 
@@ -45,6 +46,8 @@ class MaskDecoder(nn.Module):
         value_channels: Width of the readout and of the query feature each.
         skip_channels: Widths of the query trunk at strides 8 and 4.
         decoder_channels: Widths of the decoder at strides 16, 8 and 4.
+        context_channels: Width of the context block; 0 for none, as in the paper.
+        previous_mask: Look at the mask of the frame before; the paper's network does not.
     """
 
     def __init__(
@@ -52,6 +55,8 @@ class MaskDecoder(nn.Module):
         value_channels: int,
         skip_channels: tuple[int, int],
         decoder_channels: tuple[int, int, int],
+        context_channels: int = 0,
+        previous_mask: bool = False,
     ) -> None:
         super().__init__()
         wide, middle, narrow = decoder_channels
@@ -63,13 +68,30 @@ class MaskDecoder(nn.Module):
         self.refine8 = ResidualConv(middle)
         self.refine4 = ResidualConv(narrow)
         self.predict = nn.Conv2d(narrow, 1, 3, padding=1)
+        self.context = ContextBlock(wide, context_channels) if context_channels else None
+        self.previous = PreviousMask(wide) if previous_mask else None
 
     def forward(
-        self, readout: Float[Tensor, "B N V h w"], features: FrameFeatures
+        self,
+        readout: Float[Tensor, "B N V h w"],
+        features: FrameFeatures,
+        previous: Float[Tensor, "B N H W"] | None = None,
+        known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B N H W"]:
+        """Each object's logit.
+
+        Args:
+            readout: What the frame read from memory.
+            features: Of the frame.
+            previous: Each object's probability in the frame before, if there is one.
+            known: Of a batch, 1 for the clips that have one.
+        """
         batch, objects = readout.shape[:2]
         skips = self.skips(features.stride8, features.stride4)
-        logit = self.refine(readout.flatten(0, 1), features.query, *skips)
+        before = None
+        if self.previous is not None and previous is not None:
+            before = self.previous(previous.to(readout), known)
+        logit = self.refine(readout.flatten(0, 1), features.query, *skips, before)
         return enlarge(logit).unflatten(0, (batch, objects))[:, :, 0]
 
     def skips(
@@ -84,9 +106,14 @@ class MaskDecoder(nn.Module):
         query: Float[Tensor, "B V h w"],
         skip8: Float[Tensor, "B D8 H8 W8"],
         skip4: Float[Tensor, "B D4 H4 W4"],
+        before: Float[Tensor, "BN D16 h w"] | None = None,
     ) -> Float[Tensor, "BN 1 H4 W4"]:
-        """Each object's logit at stride 4."""
+        """Each object's logit at stride 4; ``before`` is what ``PreviousMask`` gives."""
         x = self.compress(readout, query)
+        if before is not None:
+            x = x + before
+        if self.context is not None:
+            x = self.context(x)
         x = self.refine8(_add_skip(self.reduce8(x), skip8))
         x = self.refine4(_add_skip(self.reduce4(x), skip4))
         return self.predict(torch.relu(x))

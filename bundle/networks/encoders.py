@@ -123,7 +123,8 @@ class QueryEncoder(nn.Module):
 class MaskEncoder(nn.Module):
     """Value maps from masks and the frame's stride-16 features (TCMN section 2.2).
 
-    The trunk sees two channels: this object's mask and the union of the others. No RGB.
+    The trunk sees two channels: this object's mask and the union of the others. No RGB. With
+    ``partial_masks`` there is a third: where the mask is a guess. Its weights start at zero.
     """
 
     def __init__(
@@ -132,11 +133,14 @@ class MaskEncoder(nn.Module):
         stride16_channels: int,
         value_channels: int,
         weights: str | Path | None,
+        *,
+        partial_masks: bool = False,
     ) -> None:
         super().__init__()
         self.trunk = Trunk(backbone, weights)
-        rgb = self.trunk.conv1
-        self.trunk.conv1 = nn.Conv2d(2, rgb.out_channels, 7, stride=2, padding=3, bias=False)
+        self.partial_masks = partial_masks
+        rgb, inputs = self.trunk.conv1, 3 if partial_masks else 2
+        self.trunk.conv1 = nn.Conv2d(inputs, rgb.out_channels, 7, stride=2, padding=3, bias=False)
         with torch.no_grad():
             # The object's mask starts out as a grey picture to the trunk. The others start at zero:
             # a network that never saw two objects then treats each as it would alone.
@@ -146,11 +150,16 @@ class MaskEncoder(nn.Module):
         self.fuse2 = nn.Conv2d(value_channels, value_channels, 3, padding=1)
 
     def forward(
-        self, masks: Float[Tensor, "B N H W"], stride16: Float[Tensor, "B C16 h w"]
+        self,
+        masks: Float[Tensor, "B N H W"],
+        stride16: Float[Tensor, "B C16 h w"],
+        unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]:
         batch, objects = masks.shape[:2]
         others = (masks.sum(1, keepdim=True) - masks).clamp(0, 1)
-        pair = torch.stack([masks, others], dim=2).flatten(0, 1)
-        shape16 = self.trunk(pair)[-1]
+        seen = [masks, others]
+        if self.partial_masks:
+            seen.append(torch.zeros_like(masks) if unknown is None else unknown)
+        shape16 = self.trunk(torch.stack(seen, dim=2).flatten(0, 1))[-1]
         value = self.fuse2(torch.relu(self.fuse1(shape16, stride16)))
         return value.unflatten(0, (batch, objects))

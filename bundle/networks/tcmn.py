@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from bundle.memory.bank import read_memory
@@ -15,6 +15,10 @@ from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip
 
 STRIDE = 16
+GROWN = ("decoder.context.", "decoder.previous.")
+"""Parts that a network may have or not; they start as an identity."""
+MASK_INPUT = "mask_encoder.trunk.conv1.weight"
+"""Has one more channel in a network that takes partial masks."""
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -26,11 +30,17 @@ class VideoNetwork(Protocol):
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures: ...
 
     def memorize(
-        self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+        self,
+        features: FrameFeatures,
+        masks: Float[Tensor, "B N H W"],
+        unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]: ...
 
     def segment(
-        self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
+        self,
+        features: FrameFeatures,
+        readout: Float[Tensor, "B N V h w"],
+        previous: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B 1+N H W"]: ...
 
     def parameters(self) -> Iterator[nn.Parameter]: ...
@@ -58,6 +68,12 @@ class TCMN(nn.Module):
         pixel_mean: RGB mean in [0, 1] that the query trunk was trained with.
         pixel_std: RGB standard deviation likewise.
         memory_every: While a clip is passed as a whole, every so many frames are remembered.
+        context_channels: Width of the decoder's context block; 0 for none.
+        previous_mask: Tell the decoder the mask of the frame before.
+        partial_masks: Take partial masks as prompts; see ``complete``.
+
+    The last three are not in the paper. They start as an identity: with whole masks an untrained
+    network that has them gives the masks of one that has not.
 
     Source:
         TCMN, MICCAI 2024; where it is silent, STCN, arXiv:2106.05210.
@@ -76,6 +92,9 @@ class TCMN(nn.Module):
         pixel_mean: Sequence[float] = (0.485, 0.456, 0.406),
         pixel_std: Sequence[float] = (0.229, 0.224, 0.225),
         memory_every: int = 5,
+        context_channels: int = 0,
+        previous_mask: bool = False,
+        partial_masks: bool = False,
     ) -> None:
         super().__init__()
         wide, middle, narrow = decoder_channels
@@ -91,9 +110,19 @@ class TCMN(nn.Module):
         )
         stride4, stride8, stride16 = self.query_encoder.trunk.channels
         self.mask_encoder = MaskEncoder(
-            mask_backbone, stride16, value_channels, mask_backbone_weights
+            mask_backbone,
+            stride16,
+            value_channels,
+            mask_backbone_weights,
+            partial_masks=partial_masks,
         )
-        self.decoder = MaskDecoder(value_channels, (stride8, stride4), (wide, middle, narrow))
+        self.decoder = MaskDecoder(
+            value_channels,
+            (stride8, stride4),
+            (wide, middle, narrow),
+            context_channels,
+            previous_mask,
+        )
 
     def train(self, mode: bool = True) -> "TCMN":
         """Set the mode, but keep BatchNorm's statistics frozen, in training too.
@@ -117,18 +146,72 @@ class TCMN(nn.Module):
         return self.query_encoder(image)
 
     def memorize(
-        self, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+        self,
+        features: FrameFeatures,
+        masks: Float[Tensor, "B N H W"],
+        unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]:
-        """The value maps to remember for a frame: its features and object masks in [0, 1]."""
-        return self.mask_encoder(masks, features.stride16)
+        """The value maps to remember for a frame.
+
+        Args:
+            features: Of the frame.
+            masks: Of its objects, in [0, 1].
+            unknown: Where ``masks`` is a guess, in [0, 1]; by default nowhere.
+        """
+        return self.mask_encoder(masks, features.stride16, unknown)
 
     def segment(
-        self, features: FrameFeatures, readout: Float[Tensor, "B N V h w"]
+        self,
+        features: FrameFeatures,
+        readout: Float[Tensor, "B N V h w"],
+        previous: Float[Tensor, "B N H W"] | None = None,
+        known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """Class logits of a frame, from its features and what it read from memory."""
-        return aggregate(torch.sigmoid(self.decoder(readout, features)))
+        """Class logits of a frame.
 
-    def forward(self, clip: Clip, return_values: bool = False) -> ClassLogits | ClipPrediction:
+        Args:
+            features: Of the frame.
+            readout: What it read from memory.
+            previous: Each object's probability in the frame before, if there is one.
+            known: Of a batch, 1 for the clips that have one.
+        """
+        return aggregate(torch.sigmoid(self.decoder(readout, features, previous, known)))
+
+    def complete(
+        self,
+        features: FrameFeatures,
+        masks: Float[Tensor, "B N H W"],
+        unknown: Float[Tensor, "B N H W"],
+        rounds: int = 2,
+    ) -> Float[Tensor, "B 1+N H W"]:
+        """Class logits of a frame of which only a partial mask is known: a box, points, a scribble.
+
+        The frame is remembered with the partial mask and then segments itself; in each further round
+        it remembers its last answer as well.
+
+        Args:
+            features: Of the frame.
+            masks: What is known or guessed of each object, in [0, 1]; see ``bundle.networks.prompts``.
+            unknown: Where that is a guess, in [0, 1].
+            rounds: How often it segments itself, at least once.
+        """
+        values = [self.memorize(features, masks, unknown)]
+        before = masks
+        for _ in range(rounds):
+            keys = torch.stack([features.key] * len(values), dim=2)
+            readout = read_memory(keys, torch.stack(values, dim=3), features.key)
+            logits = self.segment(features, readout, before)
+            before = logits.softmax(1)[:, 1:]
+            values = [values[0], self.memorize(features, before)]
+        return logits
+
+    def forward(
+        self,
+        clip: Clip,
+        return_values: bool = False,
+        unknown: Float[Tensor, "B N H W"] | None = None,
+        previous_use: Int[Tensor, "B T"] | None = None,
+    ) -> ClassLogits | ClipPrediction:
         """Segment a clip whose first frame is annotated.
 
         Soft predictions go back into memory with gradients. Frames of any size are padded with zeros
@@ -138,6 +221,10 @@ class TCMN(nn.Module):
             clip: RGB in [0, 1] and one mask channel per object, read at frame 0 only.
             return_values: Remember every frame and return the value maps too (for training: the
                 temporal contrastive loss needs those of all frames, the last included).
+            unknown: Where the masks of frame 0 are guesses. Clips that have such a place are
+                completed first.
+            previous_use: What each frame is told of the frame before, for training: 0 nothing, 1 its
+                mask, 2 that of frame 0, 3 its mask shifted by a sixteenth of the frame. By default 1.
 
         Returns:
             Class logits (B, 1 + N, H, W, T); with ``return_values`` a ``ClipPrediction``.
@@ -151,7 +238,8 @@ class TCMN(nn.Module):
             )
         height, width, frames = clip.shape[2:]
         every = 1 if return_values else self.memory_every
-        clip = F.pad(clip, (0, 0, 0, -width % STRIDE, 0, -height % STRIDE))
+        padding = (0, -width % STRIDE, 0, -height % STRIDE)
+        clip = F.pad(clip, (0, 0, *padding))
         images = clip[:, :3].movedim(-1, 1).flatten(0, 1)
         encoded = self.encode(images.contiguous(memory_format=torch.channels_last))
         logits: list[Tensor] = []
@@ -161,14 +249,46 @@ class TCMN(nn.Module):
             features = FrameFeatures(*(x.unflatten(0, (-1, frames))[:, t] for x in encoded))
             if t == 0:
                 logits.append(aggregate(clip[:, 3:, ..., 0].float()))
+                if unknown is not None:
+                    guesses = F.pad(unknown, padding)
+                    logits[0] = self._complete_some(
+                        features, clip[:, 3:, ..., 0], guesses, logits[0]
+                    )
             else:
                 memory = torch.stack(keys, dim=2), torch.stack(values, dim=3)
-                logits.append(self.segment(features, read_memory(*memory, features.key)))
+                readout = read_memory(*memory, features.key)
+                before, known = _previous(logits, previous_use)
+                logits.append(self.segment(features, readout, before, known))
             if t % every == 0:
                 keys.append(features.key)
                 values.append(self.memorize(features, logits[-1].softmax(1)[:, 1:]))
         stacked = torch.stack(logits, dim=-1)[:, :, :height, :width]
         return ClipPrediction(stacked, torch.stack(values, dim=3)) if return_values else stacked
+
+    def _complete_some(
+        self, features: FrameFeatures, masks: Tensor, unknown: Tensor, given: Tensor
+    ) -> Tensor:
+        """``given``, with the clips that have an unknown place completed."""
+        some = unknown.flatten(1).any(1).nonzero()[:, 0]
+        if not len(some):
+            return given
+        chosen = FrameFeatures(*(x[some] for x in features))
+        completed = self.complete(chosen, masks[some], unknown[some])
+        return given.index_put((some,), completed.to(given))
+
+
+def _previous(
+    logits: Sequence[Tensor], use: Tensor | None
+) -> tuple[Float[Tensor, "B N H W"], Float[Tensor, " B"] | None]:
+    """What a frame is told of those before it, without gradients, and which clips are told."""
+    before = logits[-1].detach().softmax(1)[:, 1:]
+    if use is None:
+        return before, None
+    kind = use[:, len(logits)][:, None, None, None]
+    shift = before.shape[-1] // 16
+    before = torch.where(kind == 2, logits[0].detach().softmax(1)[:, 1:], before)
+    before = torch.where(kind == 3, before.roll((shift, shift), (-2, -1)), before)
+    return before, (kind[:, 0, 0, 0] > 0).to(before)
 
 
 def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W"]:
@@ -184,8 +304,14 @@ def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W
     return torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).logit(eps=1e-7)
 
 
-def load_weights(network: Network, path: str | Path) -> Network:
+def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> Network:
     """Load a plain state dict, in any floating-point precision, into a network.
+
+    Args:
+        network: To be filled.
+        path: The file.
+        grow: Also take the weights of a network without context, previous mask or partial masks; such
+            parts stay as they are, which is an identity.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -210,6 +336,11 @@ def load_weights(network: Network, path: str | Path) -> Network:
             "scripts/export_weights.py"
         )
     own = network.state_dict()
+    if grow:
+        state = {**{name: own[name] for name in own if name.startswith(GROWN)}, **state}
+        first, wanted = state.get(MASK_INPUT), own.get(MASK_INPUT)
+        if first is not None and wanted is not None and first.shape[1] + 1 == wanted.shape[1]:
+            state[MASK_INPUT] = F.pad(first, (0, 0, 0, 0, 0, 1))
     for name, tensor in own.items():
         found = str(tuple(state[name].shape)) if name in state else "nothing"
         if found != str(tuple(tensor.shape)):

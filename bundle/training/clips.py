@@ -10,10 +10,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from monai.transforms import Compose, Randomizable
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from bundle.datasets.datalists import as_videos
+from bundle.datasets.frames import read_frames
 from bundle.datasets.records import Video
 from bundle.datasets.whole_videos import VideoDataset, read_clip
 
@@ -57,6 +60,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
         max_objects: A clip takes 1 to this many of the objects that its first frame shows.
         seed: Of all draws.
         cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
+        absent: Share of clips whose object is gone: later frames are of another scene.
+        general: Groups of everyday scenes. Their clips take the other scene from the other groups, and
+            the other way round, so that what is gone is not in it.
 
     Raises:
         ValueError: A group is empty, or a share names no group.
@@ -72,7 +78,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
         max_objects: int = 2,
         seed: int = 0,
         cache_dir: str | Path | None = None,
+        absent: float = 0.0,
+        general: Sequence[str] = (),
     ) -> None:
+        self.absent, self.general = absent, frozenset(general)
         if not isinstance(data, Mapping):
             data, shares = {"data": as_videos(data)}, None
         self.data = {name: list(videos) for name, videos in data.items()}
@@ -120,6 +129,9 @@ class ClipDataset(Dataset[dict[str, Any]]):
             present = label[..., 0].unique()
             objects = present[present > 0]
             if len(objects):
+                if self.absent and random.rand() < self.absent:
+                    image, label = self._leave(image, label, name, random)
+                    kind = "pair"
                 break
         else:
             raise ValueError(f"ten draws gave no object in a first frame, last of video {video.id}")
@@ -136,6 +148,24 @@ class ClipDataset(Dataset[dict[str, Any]]):
             self.transform.set_random_state(seed=int(random.randint(2**31)))
         clip = self.transform({"image": image.float() / 255, "label": label, "kind": kind})
         return {**clip, "ordered": kind == "video", "name": f"{name}/{video.id}"}
+
+    def _leave(
+        self, image: Tensor, label: Tensor, name: str, random: np.random.RandomState
+    ) -> tuple[Tensor, Tensor]:
+        """The clip with another scene in its second frame, its last, or both."""
+        wanted = name not in self.general
+        names = [n for n in self.names if (n in self.general) == wanted]
+        if not names:
+            return image, label
+        videos = self.data[names[random.randint(len(names))]]
+        video = videos[random.randint(len(videos))]
+        other = read_frames(video, [random.randint(len(video.frames))], self.cache_dir)[0]
+        picture = torch.from_numpy(other).movedim(-1, 0)[None].float()
+        scene = F.interpolate(picture, image.shape[1:3], mode="bilinear", antialias=True)[0]
+        image, label = image.clone(), label.clone()
+        for t in ([1], [2], [1, 2])[random.randint(3)]:
+            image[..., t], label[..., t] = scene.round().clamp(0, 255).to(image.dtype), 0
+        return image, label
 
 
 def validation_dataset(

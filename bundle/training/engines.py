@@ -51,7 +51,18 @@ class PrepareClips(PrepareBatch):
             "ordered": batchdata["ordered"].to(device),
             "present": shown > 0,
         }
-        return clip, targets, (), {"return_values": True}
+        options: dict[str, Any] = {"return_values": True}
+        if "unknown" in batchdata:  # of RandPromptd
+            unknown = batchdata["unknown"][:, :objects].to(clip)
+            clip[:, 3:, ..., 0] = batchdata["guess"][:, :objects].to(clip)
+            targets["prompted"] = unknown.flatten(1).any(1)
+            options |= {
+                "unknown": unknown,
+                "previous_use": batchdata["previous_use"].to(device),
+                "truth": targets["label"][..., 0],
+                "clicks": batchdata["clicks"] * targets["prompted"].cpu(),
+            }
+        return clip, targets, (), options
 
 
 class LabelInferer(VideoInferer):

@@ -43,23 +43,25 @@ def value_distance(
 
 
 def bootstrapped_cross_entropy(
-    logits: ClassLogits, target: Int[Tensor, "B H W T"], eta: float
+    logits: ClassLogits, target: Int[Tensor, "B H W T"], eta: float, first: int = 1
 ) -> Float[Tensor, " B"]:
     """Equation 2: cross entropy of the pixels whose true class has a probability below ``eta``.
 
-    Mean over the pixels that count, per frame, then over the frames but the first. A frame without
+    Mean over the pixels that count, per frame, then over the frames from ``first`` on. A frame without
     such pixels gives 0. With ``eta`` above 1 it is plain cross entropy.
     """
-    entropy = F.cross_entropy(logits[..., 1:].float(), target[..., 1:], reduction="none")
+    entropy = F.cross_entropy(logits[..., first:].float(), target[..., first:], reduction="none")
     counted = (torch.exp(-entropy) < eta).float()
     per_frame = (entropy * counted).sum((1, 2)) / counted.sum((1, 2)).clamp(min=1)
     return per_frame.mean(-1)
 
 
-def soft_dice_loss(logits: ClassLogits, target: Int[Tensor, "B H W T"]) -> Float[Tensor, "B N"]:
-    """One minus the soft Dice of each object over the frames but the first."""
-    probability = logits[..., 1:].float().softmax(1)[:, 1:]
-    truth = F.one_hot(target[..., 1:], logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability)
+def soft_dice_loss(
+    logits: ClassLogits, target: Int[Tensor, "B H W T"], first: int = 1
+) -> Float[Tensor, "B N"]:
+    """One minus the soft Dice of each object over the frames from ``first`` on."""
+    probability = logits[..., first:].float().softmax(1)[:, 1:]
+    truth = F.one_hot(target[..., first:], logits.shape[1]).movedim(-1, 1)[:, 1:].to(probability)
     overlap = (probability * truth).sum((2, 3, 4))
     total = probability.sum((2, 3, 4)) + truth.sum((2, 3, 4))
     return 1 - (2 * overlap + 1) / (total + 1)
@@ -103,7 +105,7 @@ class TCMNLoss(LossOfTerms):
             state dict, so that a resumed training goes on where it was.
     """
 
-    names = ("cross_entropy", "dice", "contrastive", "value_distance", "collapsed")
+    names = ("cross_entropy", "dice", "prompted", "contrastive", "value_distance", "collapsed")
     calls: Tensor
 
     def __init__(
@@ -130,7 +132,8 @@ class TCMNLoss(LossOfTerms):
         Args:
             prediction: The network's ``ClipPrediction``.
             target: ``label``, class indices (B, H, W, T); ``ordered`` (B,), whether a clip's
-                frames lie in time order; ``present`` (B, N), which objects a clip has.
+                frames lie in time order; ``present`` (B, N), which objects a clip has; maybe
+                ``prompted`` (B,), of which clips the first frame is the network's answer, too.
 
         Each term is a mean over all clips, so that processes that share a batch can average.
         """
@@ -147,6 +150,16 @@ class TCMNLoss(LossOfTerms):
             dice = mean_over_objects(soft_dice_loss(logits, label), present).mean()
             total = total + self.dice * dice
             self.terms["dice"] = dice.item()
+        prompted = target.get("prompted")
+        if prompted is not None and prompted.any():
+            answers, truth = logits[prompted][..., :1], label[prompted][..., :1]
+            asked = bootstrapped_cross_entropy(answers, truth, eta, first=0)
+            if self.dice:
+                asked = asked + self.dice * mean_over_objects(
+                    soft_dice_loss(answers, truth, first=0), present[prompted]
+                )
+            total = total + asked.sum() / len(logits)
+            self.terms["prompted"] = asked.mean().item()
         if ordered.any():
             counted = present & ordered[:, None]
             if self.beta:

@@ -40,6 +40,7 @@ class RandDeformClipd(RandomizableTransform):
         spline_sigma: Standard deviation of its control points' shifts, in shorter window sides.
         pulse: Most relative swelling or shrinking per frame of an object, which fades with the
             distance from its middle, as a chamber's that fills and empties. Half of the clips.
+        small: Probability that the clip is zoomed out to between 0.35 and 0.7, with black around it.
 
     Source:
         Values: STCN, arXiv:2106.05210, appendix; the pulse is ours.
@@ -59,6 +60,7 @@ class RandDeformClipd(RandomizableTransform):
         spline: float = 0.33,
         spline_sigma: float = 0.02,
         pulse: float = 0.0,
+        small: float = 0.0,
     ) -> None:
         super().__init__()
         self.size: tuple[int, int] = ensure_tuple_rep(size, 2)
@@ -69,7 +71,7 @@ class RandDeformClipd(RandomizableTransform):
         self.frame_rotate, self.frame_scale = frame_rotate, frame_scale
         self.frame_shear, self.frame_shift = frame_shear, frame_shift
         self.spline, self.spline_sigma = spline, spline_sigma
-        self.pulse = pulse
+        self.pulse, self.small = pulse, small
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image, label = data["image"], data["label"]
@@ -89,7 +91,10 @@ class RandDeformClipd(RandomizableTransform):
     def _draw_window(self, label: Tensor) -> Tensor:
         """(2, 3) affine from the window's unit to pixels (x, y), around a pixel of an object."""
         frame = np.array(label.shape[::-1])
-        half = (frame / self.corner).min() / self.R.uniform(*self.zoom) / 2
+        zoom = self.zoom
+        if self.small and self.R.rand() < self.small:
+            zoom = (0.35, 0.7)
+        half = (frame / self.corner).min() / self.R.uniform(*zoom) / 2
         objects = (label > 0).nonzero()
         if len(objects):
             target = objects[self.R.randint(len(objects))].flip(0).numpy() + 0.5

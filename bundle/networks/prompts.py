@@ -1,0 +1,165 @@
+"""Partial masks out of what a user points at: boxes, points, scribbles, rough masks.
+
+H x W is a frame. A partial mask has two maps: what is known or guessed of the object, and where that is
+a guess. Together they say three things of a pixel: surely object (1, 0), surely not (0, 0), unknown
+(guess, 1).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from jaxtyping import Float32, Shaped
+
+POINT_RADIUS = 0.02
+"""Of the disk that a point or a scribble's pen makes, as a share of the frame's shorter side."""
+
+
+class PartialMask(NamedTuple):
+    """What is known of one object in one frame.
+
+    Attributes:
+        mask: The object, in [0, 1].
+        unknown: 1 where ``mask`` is a guess, else 0.
+    """
+
+    mask: Float32[np.ndarray, "H W"]
+    unknown: Float32[np.ndarray, "H W"]
+
+
+def from_box(shape: tuple[int, int], box: tuple[float, float, float, float]) -> PartialMask:
+    """An object in a box: surely nothing outside, inside the ellipse that fits as a guess.
+
+    Args:
+        shape: (height, width) of the frame.
+        box: Left, top, right, bottom in pixels; right and bottom lie outside.
+
+    Raises:
+        ValueError: The box has no area within the frame.
+
+    Example:
+        >>> part = from_box((40, 60), (10, 5, 50, 35))
+        >>> int(part.unknown.sum()), part.mask[20, 30], part.mask[6, 11]
+        (1200, np.float32(1.0), np.float32(0.0))
+    """
+    height, width = shape
+    left, top, right, bottom = box
+    if min(right, width) - max(left, 0) < 1 or min(bottom, height) - max(top, 0) < 1:
+        raise ValueError(
+            f"box {left:g},{top:g},{right:g},{bottom:g} has no area in a frame of {width}x{height}: "
+            "give left,top,right,bottom in pixels, right of left and below top"
+        )
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside = (x > left) & (x < right) & (y > top) & (y < bottom)
+    across = (2 * x - left - right) / (right - left)
+    down = (2 * y - top - bottom) / (bottom - top)
+    ellipse = (across**2 + down**2 < 1) & inside
+    return PartialMask(ellipse.astype(np.float32), inside.astype(np.float32))
+
+
+def from_points(
+    shape: tuple[int, int],
+    points: Sequence[tuple[float, float]],
+    positive: Sequence[bool | int],
+    guess: Shaped[np.ndarray, "H W"] | None = None,
+) -> PartialMask:
+    """An object from points on it and beside it; later points lie on top of earlier ones.
+
+    Args:
+        shape: (height, width) of the frame.
+        points: (x, y) in pixels.
+        positive: Of each point, whether it lies on the object.
+        guess: The mask that the points correct, in [0, 1]; by default nothing is guessed.
+
+    Raises:
+        ValueError: There is no point, one lies outside of the frame, or their numbers differ.
+
+    Example:
+        >>> part = from_points((50, 50), [(20, 10), (40, 40)], [1, 0])
+        >>> part.mask[10, 20], part.mask[40, 40], part.unknown[40, 40], part.unknown[25, 25]
+        (np.float32(1.0), np.float32(0.0), np.float32(0.0), np.float32(1.0))
+    """
+    height, width = shape
+    if not points or len(points) != len(positive):
+        raise ValueError(
+            f"expected points and for each 1 (on the object) or 0 (beside it), got {len(points)} "
+            f"points and {len(positive)} of these"
+        )
+    mask = np.zeros(shape, np.float32) if guess is None else guess.astype(np.float32)
+    unknown = np.ones(shape, np.float32)
+    radius = point_radius(shape)
+    for (x, y), on in zip(points, positive, strict=True):
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(
+                f"point {x:g},{y:g} lies outside of the frame, which is {width}x{height} pixels"
+            )
+        # np.ascontiguousarray: cv2 draws into the array that it is given.
+        cv2.circle(mask, (int(x), int(y)), radius, float(bool(on)), thickness=-1)
+        cv2.circle(unknown, (int(x), int(y)), radius, 0.0, thickness=-1)
+    return PartialMask(mask, unknown)
+
+
+def from_scribble(
+    shape: tuple[int, int],
+    points: Sequence[tuple[float, float]],
+    positive: bool | int = True,
+    onto: PartialMask | None = None,
+) -> PartialMask:
+    """An object from a line drawn on it, or beside it.
+
+    Args:
+        shape: (height, width) of the frame.
+        points: (x, y) of the line's corners, in pixels.
+        positive: Whether it lies on the object.
+        onto: What is known already.
+
+    Raises:
+        ValueError: There is no point.
+
+    Example:
+        >>> part = from_scribble((50, 50), [(5, 25), (45, 25)])
+        >>> part.mask[25, 30], part.unknown[25, 30], part.unknown[5, 5]
+        (np.float32(1.0), np.float32(0.0), np.float32(1.0))
+    """
+    if not points:
+        raise ValueError("expected a scribble of at least one point, got none")
+    if onto is None:
+        onto = PartialMask(np.zeros(shape, np.float32), np.ones(shape, np.float32))
+    mask, unknown = onto.mask.copy(), onto.unknown.copy()
+    line = np.round(np.array(points, float)).astype(np.int32)[:, None]
+    thick = 2 * point_radius(shape)
+    cv2.polylines(mask, [line], False, float(bool(positive)), thickness=thick)
+    cv2.polylines(unknown, [line], False, 0.0, thickness=thick)
+    return PartialMask(mask, unknown)
+
+
+def from_rough_mask(mask: Shaped[np.ndarray, "H W"], margin: float = 0.1) -> PartialMask:
+    """An object from a mask whose outline is not to be trusted.
+
+    Args:
+        mask: Non-zero on the object.
+        margin: Width of the band on either side of the outline that is unknown, in diameters of a disk
+            of the mask's area.
+
+    Raises:
+        ValueError: The mask is empty.
+
+    Example:
+        >>> disk = np.hypot(*np.mgrid[-20:20, -20:20]) < 10
+        >>> part = from_rough_mask(disk)
+        >>> part.unknown[20, 20], part.unknown[20, 30], part.unknown[0, 0]
+        (np.float32(0.0), np.float32(1.0), np.float32(0.0))
+    """
+    inside = (mask > 0).astype(np.uint8)
+    if not inside.any():
+        raise ValueError("expected a mask of an object, got an empty one")
+    reach = max(1, round(margin * 2 * np.sqrt(inside.sum() / np.pi)))
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    band = cv2.dilate(inside, pen) - cv2.erode(inside, pen)
+    return PartialMask(inside.astype(np.float32), band.astype(np.float32))
+
+
+def point_radius(shape: tuple[int, int]) -> int:
+    """Radius in pixels of a point's disk in a frame of (height, width)."""
+    return max(2, round(POINT_RADIUS * min(shape)))

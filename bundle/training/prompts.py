@@ -1,0 +1,258 @@
+"""Prompts for training: what a user might have pointed at, drawn from the true mask.
+
+N objects of a clip, H x W its first frame.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool, Shaped
+from monai.transforms import RandomizableTransform
+from torch import Tensor, nn
+
+from bundle.inference.inferers import ClipInferer
+from bundle.networks.prompts import (
+    PartialMask,
+    from_box,
+    from_points,
+    from_rough_mask,
+    from_scribble,
+    point_radius,
+)
+
+KINDS = ("box", "points", "scribble", "rough")
+SMALLEST_PX = 16
+"""Objects of fewer pixels are given whole."""
+
+
+class RandPromptd(RandomizableTransform):
+    """Replace the masks of some clips' first frames by prompts, and draw what frames are told.
+
+    Adds to a clip: ``guess`` and ``unknown`` (N, H, W) float32 for the first N ids, ``unknown`` all 0
+    where the masks stay whole; ``clicks``, how many points at errors of a first answer follow;
+    ``previous_use`` (T,), see ``TCMN.forward``.
+
+    Args:
+        share: Of the clips that are prompted.
+        objects: N, the most objects of a clip.
+        previous: Probabilities of the entries of ``previous_use``, from 0 on.
+    """
+
+    def __init__(
+        self,
+        share: float = 0.35,
+        objects: int = 2,
+        previous: tuple[float, ...] = (0.3, 0.5, 0.1, 0.1),
+    ) -> None:
+        super().__init__()
+        self.share, self.objects, self.previous = share, objects, tuple(previous)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        first = data["label"][0, ..., 0].numpy()
+        guess = np.stack([first == i for i in range(1, self.objects + 1)]).astype(np.float32)
+        unknown = np.zeros_like(guess)
+        clicks = 0
+        if self.R.rand() < self.share:
+            kind = str(self.R.choice(KINDS, p=[0.35, 0.35, 0.1, 0.2]))
+            for number, mask in enumerate(guess):
+                if mask.sum() >= SMALLEST_PX:
+                    guess[number], unknown[number] = draw_prompt(mask > 0, kind, self.R)
+            clicks = int(self.R.choice([0, 1, 2, 3], p=[0.4, 0.3, 0.15, 0.15]))
+        uses = self.R.choice(len(self.previous), data["label"].shape[-1], p=self.previous)
+        return {
+            **data,
+            "guess": torch.from_numpy(guess),
+            "unknown": torch.from_numpy(unknown),
+            "clicks": clicks,
+            "previous_use": torch.from_numpy(uses),
+        }
+
+
+def draw_prompt(
+    mask: Bool[np.ndarray, "H W"], kind: str, random: np.random.RandomState
+) -> PartialMask:
+    """One prompt of an object.
+
+    Args:
+        mask: The object, not empty.
+        kind: Of ``KINDS``.
+        random: Of all draws.
+    """
+    height, width = mask.shape
+    if kind == "box":
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        edges = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], float)
+        size = np.tile([edges[2] - edges[0], edges[3] - edges[1]], 2)
+        edges += np.clip(random.normal(0, 0.05, 4), -0.12, 0.12) * size
+        edges = np.clip(edges, 0, np.tile([width, height], 2))
+        if min(edges[2] - edges[0], edges[3] - edges[1]) >= 2:
+            return from_box(mask.shape, tuple(edges.tolist()))
+        kind = "points"
+    if kind == "points":
+        points, signs = [_inside(mask, random)], [True]
+        for _ in range(random.choice([0, 1, 2, 4], p=[0.6, 0.15, 0.15, 0.1])):
+            on = bool(random.rand() < 0.5)
+            near = cv2.dilate(mask.astype(np.uint8), np.ones((31, 31))) > 0
+            beside = near & ~_grown(mask, point_radius(mask.shape))
+            if on or not beside.any():
+                points.append(_inside(mask, random))
+                signs.append(True)
+            else:
+                points.append(_any(beside, random))
+                signs.append(False)
+        return from_points(mask.shape, points, signs)
+    if kind == "scribble":
+        line = [_inside(mask, random) for _ in range(random.randint(2, 5))]
+        part = from_scribble(mask.shape, line)
+        part = PartialMask(part.mask * mask, part.unknown)  # a line may leave a bent object
+        off = (part.unknown == 0) & ~mask
+        unknown = np.where(off, 1, part.unknown).astype(np.float32)
+        beside = ~_grown(mask, 3 * point_radius(mask.shape))
+        if beside.any() and random.rand() < 0.5:
+            outside = [_any(beside, random)]
+            return from_scribble(mask.shape, outside * 2, False, PartialMask(part.mask, unknown))
+        return PartialMask(part.mask, unknown)
+    rough = mask.astype(np.uint8)
+    reach = max(1, round(random.uniform(0.03, 0.15) * 2 * np.sqrt(mask.sum() / np.pi)))
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    change = random.randint(4)
+    if change == 0:
+        rough = cv2.dilate(rough, pen)
+    elif change == 1:
+        rough = cv2.erode(rough, pen)
+    elif change == 2:
+        right, down = random.choice([-reach, reach]), random.choice([-reach, 0, reach])
+        shift = np.array([[1, 0, right], [0, 1, down]], np.float32)
+        rough = cv2.warpAffine(rough, shift, (width, height), flags=cv2.INTER_NEAREST)
+    else:
+        x, y = _inside(mask, random)
+        cv2.circle(rough, (int(x), int(y)), 2 * reach, 0, thickness=-1)
+    if not rough.any():
+        rough = mask.astype(np.uint8)
+    if random.rand() < 0.5:
+        return from_rough_mask(rough, 0.15)
+    return PartialMask(rough.astype(np.float32), np.ones(mask.shape, np.float32))
+
+
+def click_error(
+    truth: Bool[np.ndarray, "H W"], found: Bool[np.ndarray, "H W"]
+) -> tuple[tuple[float, float], bool] | None:
+    """Where a user would click next: the middle of the largest error, and whether it is object.
+
+    The middle is the pixel farthest from the error's edge. None if there is no error.
+
+    Source:
+        Xu et al. 2016, arXiv:1603.04042, and what interactive evaluations do since.
+
+    Example:
+        >>> truth = np.zeros((9, 9), bool)
+        >>> truth[2:7, 2:7] = True
+        >>> click_error(truth, np.zeros((9, 9), bool))
+        ((4.0, 4.0), True)
+    """
+    error = (truth != found).astype(np.uint8)
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(error, connectivity=4)
+    if count < 2:
+        return None
+    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
+    inside = np.pad((parts == largest).astype(np.uint8), 1)
+    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    return (float(column), float(row)), bool(truth[row, column])
+
+
+class PromptedClipInferer(ClipInferer):
+    """``ClipInferer`` that clicks where the network's first answer to a prompt is wrong.
+
+    Args:
+        precision: See ``bundle.utils.devices.autocast``.
+    """
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        network: nn.Module,
+        *args: Any,
+        truth: Shaped[Tensor, "B H W"] | None = None,
+        clicks: Shaped[Tensor, " B"] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """The network's answer.
+
+        Args:
+            inputs: Clip (B, 3 + N, H, W, T).
+            network: Which.
+            args: Of the network.
+            truth: Class of each pixel of frame 0.
+            clicks: How many clicks each clip of the batch gets.
+            kwargs: Of the network; ``unknown`` (B, N, H, W) is changed by clicks.
+        """
+        if truth is not None and clicks is not None and bool((clicks > 0).any()):
+            some = (clicks > 0).nonzero()[:, 0]
+            with torch.no_grad():
+                answer = super().__call__(
+                    inputs[some][..., :1], network, unknown=kwargs["unknown"][some]
+                )
+            inputs, kwargs["unknown"] = inputs.clone(), kwargs["unknown"].clone()
+            for logits, number in zip(answer[..., 0], some.tolist(), strict=True):
+                self._click(
+                    logits,
+                    inputs[number],
+                    kwargs["unknown"][number],
+                    truth[number],
+                    int(clicks[number]),
+                )
+        return super().__call__(inputs, network, *args, **kwargs)
+
+    @staticmethod
+    def _click(logits: Tensor, clip: Tensor, unknown: Tensor, truth: Tensor, clicks: int) -> None:
+        """Put clicks and the answer that they correct into a clip's masks, in place."""
+        probability = logits.float().softmax(0)[1:].cpu().numpy()
+        classes = truth.cpu().numpy()
+        for i in range(len(unknown)):
+            true = classes == i + 1
+            if not bool(unknown[i].any()) or not true.any():
+                continue
+            found = probability[i] > 0.5
+            points, signs = [], []
+            for _ in range(clicks):
+                click = click_error(true, found)
+                if click is None:
+                    break
+                points.append(click[0])
+                signs.append(click[1])
+                found = _painted(found, click[0], click[1])
+            if points:
+                part = from_points(true.shape, points, signs, probability[i])
+                clip[3 + i, ..., 0] = torch.from_numpy(part.mask).to(clip)
+                unknown[i] = torch.from_numpy(part.unknown).to(unknown)
+
+
+def _painted(found: np.ndarray, point: tuple[float, float], on: bool) -> np.ndarray:
+    """The answer as if a click had set its surroundings, so that the next goes elsewhere."""
+    changed = found.astype(np.uint8)
+    radius = 4 * point_radius(found.shape)
+    cv2.circle(changed, (int(point[0]), int(point[1])), radius, int(on), thickness=-1)
+    return changed > 0
+
+
+def _grown(mask: np.ndarray, reach: int) -> np.ndarray:
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    return cv2.dilate(mask.astype(np.uint8), pen) > 0
+
+
+def _inside(mask: np.ndarray, random: np.random.RandomState) -> tuple[float, float]:
+    """A pixel of the mask, rather away from its edge, as (x, y)."""
+    depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
+    return _any(depth >= random.uniform(0, 0.9) * depth.max(), random, mask)
+
+
+def _any(
+    mask: np.ndarray, random: np.random.RandomState, within: np.ndarray | None = None
+) -> tuple[float, float]:
+    pixels = np.argwhere(mask if within is None else mask & within)
+    row, column = pixels[random.randint(len(pixels))]
+    return float(column), float(row)
