@@ -23,6 +23,8 @@ DEFAULT_FPS = 25.0
 """Of the overlay video where the source gives no frame rate; tables then have no times."""
 MIN_FPS = 1.0
 """Of the overlay video: a time-lapse series at its own rate would stand still."""
+UNEVEN_TIME_BASE = Fraction(1, 90_000)
+"""Of an overlay video whose frames come unevenly."""
 PANELS = 8
 FIGURE_WIDTH_IN = 12.0
 DPI = 120
@@ -88,6 +90,8 @@ class OverlayVideo:
         size: (H, W) of the frames; an odd side is padded by one pixel.
         fps: Frames a second; ``DEFAULT_FPS`` if None, at least ``MIN_FPS``.
         spacing_mm: Distance between rows and between columns, so that players show true shapes.
+        times: (T,) rising seconds at which frames are shown, if they come unevenly; then ``fps`` is
+            their mean rate.
 
     Raises:
         OSError: The file cannot be written; ``write`` and ``flush`` raise it too.
@@ -100,6 +104,7 @@ class OverlayVideo:
         *,
         fps: float | None,
         spacing_mm: tuple[float, float] | None,
+        times: npt.NDArray[np.float64] | None = None,
     ) -> None:
         rate = Fraction(max(fps or DEFAULT_FPS, MIN_FPS)).limit_denominator(1001)
         # faststart: browsers can play before the whole file is there.
@@ -121,6 +126,12 @@ class OverlayVideo:
             aspect = Fraction(spacing_mm[1] / spacing_mm[0]).limit_denominator(255)
             codec.sample_aspect_ratio = aspect
         self._time_base = 1 / rate
+        self._ticks: npt.NDArray[np.int64] | None = None
+        if times is not None:
+            self._time_base = codec.time_base = UNEVEN_TIME_BASE
+            slower = min((fps or MIN_FPS) / MIN_FPS, 1.0)  # than in the source, not to stand still
+            ticks = np.rint(times * slower / float(UNEVEN_TIME_BASE)).astype(np.int64)
+            self._ticks = ticks + np.arange(len(ticks)) * (np.diff(ticks, prepend=-1).min() < 1)
         self._written = 0
 
     def __enter__(self) -> "OverlayVideo":
@@ -136,7 +147,8 @@ class OverlayVideo:
         picture = av.VideoFrame.from_ndarray(padded, format="rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709
         )
-        picture.pts, picture.time_base = self._written, self._time_base
+        ticks = self._written if self._ticks is None else int(self._ticks[self._written])
+        picture.pts, picture.time_base = ticks, self._time_base
         self._file.mux(self._stream.encode(picture))
         self._written += 1
 
@@ -163,7 +175,7 @@ def draw_summary(
     panels: Mapping[int, Frame],
     areas_px: Mapping[int, npt.NDArray[np.int64]],
     *,
-    fps: float | None,
+    times: npt.NDArray[np.float64] | None,
     spacing_mm: tuple[float, float] | None,
     given: Collection[int],
 ) -> None:
@@ -174,7 +186,7 @@ def draw_summary(
         name: The title.
         panels: Frame index to overlay, each (h, w, 3), at most ``PANELS``.
         areas_px: Object id to its area in pixels in each frame, (T,).
-        fps: Frames a second; None draws over the frame number.
+        times: (T,) seconds at which frames are shown; None draws over the frame number.
         spacing_mm: Distance between rows and between columns; None draws pixels.
         given: Indices of the frames whose mask was given.
     """
@@ -193,8 +205,8 @@ def draw_summary(
         axes = top.add_subplot(rows, columns, place)
         axes.imshow(overlay, aspect=aspect)
         axes.set_axis_off()
-        axes.set_title(_panel_title(index, fps, index in given), fontsize=10)
-    _draw_curves(bottom.add_subplot(), areas_px, fps, spacing_mm)
+        axes.set_title(_panel_title(index, times, index in given), fontsize=10)
+    _draw_curves(bottom.add_subplot(), areas_px, times, spacing_mm)
     title = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
     figure.suptitle(title, fontsize=13, parse_math=False)
     with warnings.catch_warnings():
@@ -203,27 +215,27 @@ def draw_summary(
         figure.savefig(path, format="png", dpi=DPI)
 
 
-def _panel_title(index: int, fps: float | None, given: bool) -> str:
+def _panel_title(index: int, times: npt.NDArray[np.float64] | None, given: bool) -> str:
     if given:
         return "first frame, given mask" if index == 0 else f"frame {index}, given mask"
-    return f"frame {index}" if fps is None else f"frame {index}, {index / fps:.2f} s"
+    return f"frame {index}" if times is None else f"frame {index}, {times[index]:.2f} s"
 
 
 def _draw_curves(
     axes: Axes,
     areas_px: Mapping[int, npt.NDArray[np.int64]],
-    fps: float | None,
+    times: npt.NDArray[np.float64] | None,
     spacing_mm: tuple[float, float] | None,
 ) -> None:
     unit = 1.0 if spacing_mm is None else spacing_mm[0] * spacing_mm[1]
     for object_id, area in sorted(areas_px.items()):
-        time = np.arange(len(area)) / (fps or 1.0)
+        time = np.arange(len(area)) if times is None else times
         marker = "." if len(area) <= 100 else ""
         colour = tuple(PALETTE[object_id] / 255)
         axes.plot(time, area * unit, color=colour, marker=marker, label=f"object {object_id}")
-    axes.set_xlabel("frame" if fps is None else "time (s)")
+    axes.set_xlabel("frame" if times is None else "time (s)")
     axes.set_ylabel("area (px)" if spacing_mm is None else "area (mm²)")
-    if fps is None:
+    if times is None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.margins(x=0.01)

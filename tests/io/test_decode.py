@@ -20,6 +20,7 @@ from bundle.io.reading.decode import (
     to_uint8,
     value_range,
 )
+from bundle.io.reading.scaling import Window
 
 
 @pytest.fixture
@@ -99,6 +100,82 @@ def test_sixteen_bits_are_scaled_by_their_range(tmp_path):
 )
 def test_value_range(values, expected):
     assert value_range(values) == expected
+
+
+def picture(seed=0):
+    """(H, W) float, a smooth picture from 100 to about 900 with noise."""
+    rows, columns = np.mgrid[:64, :80]
+    noise = np.random.default_rng(seed).normal(0, 20, (64, 80))
+    return np.clip(500 + 400 * np.sin(rows / 9) * np.cos(columns / 13) + noise, 100, 900).round()
+
+
+def spoil(kind):
+    """A picture with something on it that is none of it."""
+    spoiled = picture()
+    if kind == "hot pixel":
+        spoiled[5, 5] = 32000
+    elif kind == "dead pixels":
+        spoiled[::20, ::20] = -32768
+    elif kind == "marker":
+        spoiled[2:10, 2:30] = 32000
+    elif kind == "padding":
+        spoiled[:, :50] = -2000
+    elif kind == "padding and marker":
+        spoiled[:, :30], spoiled[2:10, 40:60] = -2000, 30000
+    elif kind == "hot pixels of all levels":
+        spoiled[::16, ::40] = np.linspace(3000, 32000, 8).reshape(4, 2)
+    return spoiled
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "hot pixel",
+        "dead pixels",
+        "marker",
+        "padding",
+        "padding and marker",
+        "hot pixels of all levels",
+    ],
+)
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_a_few_pixels_do_not_decide_what_is_black_and_white(kind, dtype):
+    low, high = value_range(spoil(kind).astype(dtype))
+    assert 90 <= low <= 130
+    assert 870 <= high <= 1800
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.repeat([0, 1000], [900, 100]),  # two levels
+        np.repeat([0, 1000], [9999, 1]),
+        np.repeat([0, 500, 1000], [5, 5, 5]),
+        picture(),
+        np.concatenate([np.zeros(5000), np.arange(100, 4000)]),
+        np.concatenate([np.arange(1000), np.arange(5000, 6000)]),
+    ],
+)
+def test_the_range_of_ordinary_pictures_is_that_of_their_values(values):
+    low, high = value_range(values.reshape(1, -1))
+    assert (low, high) == (values.min(), values.max())
+
+
+def test_a_large_picture_is_sampled_and_keeps_its_ends():
+    large = np.tile(picture(), (20, 20))
+    large[1, 1], large[3, 3] = 60, 950
+    assert value_range(large) == (60, 950)
+    large[5, 5] = 32000
+    assert value_range(large)[1] < 1400
+
+
+def test_a_window_shows_what_it_says():
+    values = np.array([-5.0, 0, 60, 100, np.nan])
+    assert Window(0, 100).show(values).tolist() == [0, 0, 153, 255, 0]
+    table = np.array([9, 8, 7], np.uint8)
+    assert Window(1, 3, table=table).show(np.array([0, 1, 2, 3, 99])).tolist() == [9, 9, 8, 7, 7]
+    curve = Window(0, 100, sigmoid=True).show(np.array([50.0, 1e6, -1e6]))
+    assert curve.tolist() == [128, 255, 0]
 
 
 def test_to_uint8_clips_rounds_and_survives_constants_and_nan():

@@ -1,6 +1,7 @@
 """Any frame of a video file is the one that decoding from the start gives, and gets there sooner."""
 
 import os
+import struct
 from fractions import Fraction
 
 import av
@@ -189,3 +190,122 @@ def test_timestamps_are_read_once_for_each_state_of_a_file(tmp_path, monkeypatch
     after = next(video.frames([20]))
     assert (after != before).any()
     np.testing.assert_array_equal(after, list(open_video(path))[20])
+
+
+# When frames are shown, which stream is the video, and which way up it is
+
+
+def write_at(path, ticks, time_base=Fraction(1, 1000), codec="ffv1"):
+    """A video of grey frames that are shown at the given ticks."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        stream.codec_context.time_base = time_base
+        for level, tick in enumerate(ticks):
+            grey = np.full((32, 48, 3), 9 * level % 256, np.uint8)
+            frame = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            frame.pts, frame.time_base = tick, time_base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("codec", ["ffv1", "mpeg4"])
+def test_uneven_frames_have_their_true_times(tmp_path, codec):
+    ticks = [0, 40, 80, 500, 540, 2000, 2040, 2080]
+    video = open_video(write_at(tmp_path / "a.mkv", ticks, codec=codec))
+    np.testing.assert_allclose(video.times, np.array(ticks) / 1000)
+    assert video.fps == pytest.approx(7 / 2.08)
+
+
+def test_times_count_from_the_first_frame(tmp_path):
+    video = open_video(write_at(tmp_path / "a.mkv", [1000, 1040, 1080, 1120]))
+    assert (video.fps, video.frame_times) == (25, None)
+    np.testing.assert_allclose(video.times, [0, 0.04, 0.08, 0.12])
+
+
+def test_a_rounded_rate_is_no_uneven_one(tmp_path):
+    ticks = [round(1000 * i * 1001 / 30000) for i in range(40)]
+    video = open_video(write_at(tmp_path / "a.mkv", ticks))
+    assert video.frame_times is None
+    assert video.fps == pytest.approx(29.97, abs=0.03)
+
+
+def test_a_declared_rate_that_timestamps_contradict_is_left():
+    seconds = np.arange(10) / 25
+    fps, times = video_file.settle_times(seconds, [60000.0, 25.0], 1 / 60000)
+    assert (fps, times) == (25, None)
+    fps, times = video_file.settle_times(seconds, [60000.0], 1 / 60000)
+    assert (fps, times) == (pytest.approx(25), None)
+    assert video_file.settle_times(None, [0.0, 30.0], 0) == (30, None)
+
+
+def corners():
+    """(H, W, 3), another in each of its eight poses."""
+    picture = np.zeros((32, 48, 3), np.uint8)
+    picture[:16, :24], picture[:16, 24:], picture[16:, :24] = 240, 160, 80
+    return picture
+
+
+# The display matrix's a, b, c, d and what it does to a picture.
+POSES = {
+    (1, 0, 0, 1): lambda p: p,
+    (-1, 0, 0, 1): np.fliplr,
+    (1, 0, 0, -1): np.flipud,
+    (-1, 0, 0, -1): lambda p: np.rot90(p, 2),
+    (0, 1, -1, 0): lambda p: np.rot90(p, -1),
+    (0, -1, 1, 0): lambda p: np.rot90(p, 1),
+    (0, 1, 1, 0): lambda p: p.swapaxes(0, 1),
+    (0, -1, -1, 0): lambda p: np.rot90(p, 2).swapaxes(0, 1),
+}
+
+
+@pytest.mark.parametrize("pose", POSES)
+def test_all_eight_display_matrices(tmp_path, pose):
+    with av.open(str(tmp_path / "a.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for _ in range(3):
+            picture = av.VideoFrame.from_ndarray(corners(), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    data = bytearray((tmp_path / "a.mp4").read_bytes())
+    # The track's header ends in its matrix and two sizes; an edit of the bytes, for all eight.
+    at = data.index(b"tkhd") + 4 + 40
+    a, b, c, d = (value << 16 for value in pose)
+    struct.pack_into(">9i", data, at, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    (tmp_path / "a.mp4").write_bytes(data)
+    expected = POSES[pose](corners())
+    for frame in open_video(tmp_path / "a.mp4"):
+        assert frame.shape == expected.shape
+        assert np.abs(frame.astype(int) - expected).mean() < 12
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_a_cover_is_not_the_video(tmp_path, default):
+    with av.open(str(tmp_path / "a.mkv"), "w") as container:
+        cover = container.add_stream("mjpeg", rate=25)
+        cover.height, cover.width, cover.pix_fmt = 64, 64, "yuvj420p"
+        video = container.add_stream("ffv1", rate=25)
+        video.height, video.width, video.pix_fmt = 32, 48, "yuv420p"
+        if default:
+            cover.disposition = av.stream.Disposition.default
+        red = np.zeros((64, 64, 3), np.uint8)
+        container.mux(cover.encode(av.VideoFrame.from_ndarray(red, format="rgb24")))
+        container.mux(cover.encode())
+        for _ in range(5):
+            container.mux(video.encode(av.VideoFrame.from_ndarray(corners(), format="rgb24")))
+        container.mux(video.encode())
+    source = open_video(tmp_path / "a.mkv")
+    assert (source.frame_count, source.height, source.width) == (5, 32, 48)
+
+
+# A video is a sequence
+
+
+def test_a_video_is_a_sequence(tmp_path):
+    video = open_video(write_at(tmp_path / "a.mkv", [0, 40, 80]))
+    assert len(video) == 3
+    np.testing.assert_array_equal(video[-1], list(video)[2])
+    with pytest.raises(IndexError, match=r"a.mkv has 3 frames: no frame 3"):
+        video[3]

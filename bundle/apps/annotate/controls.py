@@ -176,7 +176,8 @@ class CarryPanel:
         work, seen = self._work, self._work.seen(index)
         given = index in work.prompts
         state = "g" if given else "." if seen is None else "r" if seen.review else "d"
-        time = f", {index / work.video.fps:.2f} s" if work.video.fps else ""
+        times = work.video.times
+        time = "" if times is None else f", {times[index]:.2f} s"
         self._frame.set_text(f"Frame {index}{time}: {STATES[state]}")
         self._trust.clear()
         with self._trust:

@@ -1,35 +1,187 @@
-"""Values of any type as 8 bits of RGB."""
+"""Values of any type as 8 bits of RGB: which values become black and which white.
+
+A few pixels must not decide that. A hot pixel, a burnt-in marker or the padding around a picture lies
+far from all other values and would leave the picture black or pale.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from bundle.types import Frame
 
+SAMPLED_PIXELS = 2**16
+"""Of one frame, to choose a range by."""
+APART = 0.5
+"""Share of the whole range from which on a gap without values tells outliers from the picture."""
+FEW_VALUES, FEW_PIXELS = 8, 0.01
+"""Outliers have at most so many different values, or are at most this share of all pixels."""
+LEAST_VALUES = 16
+"""A picture has more different values than this, unless its outliers are ``FEW_PIXELS``."""
+TAIL_PERCENT = 0.5
+LEAST_SHOWN = 3
+"""Grey levels, of 255, that a picture must span to be visible."""
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """Which values are shown as black and which as white.
+
+    Attributes:
+        low: Shown as black, like all below.
+        high: Shown as white, like all above.
+        sigmoid: Whether the values between follow DICOM's SIGMOID curve; else a straight line.
+        table: (N,) uint8 grey levels of the values ``low``, ``low`` + 1 and so on, if a table says so.
+    """
+
+    low: float
+    high: float
+    sigmoid: bool = False
+    table: np.ndarray | None = None
+
+    def show(self, values: np.ndarray) -> np.ndarray:
+        """Turn values of any type into grey levels, uint8; NaN becomes 0.
+
+        Example:
+            >>> Window(1000, 2000).show(np.array([0, 1000, 1500, 9000])).tolist()
+            [0, 0, 128, 255]
+        """
+        if self.table is not None:
+            places = np.clip(np.nan_to_num(values) - self.low, 0, len(self.table) - 1)
+            shown = self.table[places.astype(np.intp)]
+            return np.where(np.isnan(values), 0, shown).astype(np.uint8)
+        if self.sigmoid:
+            middle, width = (self.low + self.high) / 2, self.high - self.low
+            with np.errstate(over="ignore"):
+                values = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - middle) / width))
+            return _stretch(values, 0.0, 1.0)
+        return _stretch(values, self.low, self.high)
+
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-    """The range that ``to_uint8`` maps to 0..255: that of the data, 0..255 for data that fit it.
+    """The range of values to show as 0 to 255, by the pixels of one frame.
+
+    It is 0 to 255 for data that fit it, else that of the data without outliers; see ``robust_range``.
 
     Raises:
         ValueError: No value is finite.
     """
-    if values.dtype == np.uint8:
-        return 0.0, 255.0
-    low, high = finite_ends(values)
-    if np.isnan(low):
+    return (0.0, 255.0) if values.dtype == np.uint8 else choose_range([Drawn.of(values)])
+
+
+class Drawn(NamedTuple):
+    """What is kept of a frame to choose a range by.
+
+    Attributes:
+        sample: (N,) finite values.
+        ends: The least and the largest of all; see ``finite_ends``.
+    """
+
+    sample: np.ndarray
+    ends: tuple[float, float]
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> "Drawn":
+        """Draw from a frame of any type."""
+        return cls(sample(values), finite_ends(values))
+
+
+def choose_range(frames: Sequence[Drawn]) -> tuple[float, float]:
+    """The range of values to show as 0 to 255, by the pixels of some frames of one video.
+
+    Raises:
+        ValueError: No value is finite.
+    """
+    samples, ends = zip(*frames, strict=True)
+    pixels = np.concatenate(samples)
+    if np.isnan(ends).all():
         raise ValueError("none of its values is a finite number")
+    lowest, highest = float(np.nanmin(ends)), float(np.nanmax(ends))
+    low, high = robust_range(pixels) if pixels.size else (lowest, highest)
+    # The samples do not hold the very ends; those are meant, unless they lie far out.
+    reach = APART * (high - low)
+    if high > low:
+        low = lowest if lowest >= low - reach else low
+        high = highest if highest <= high + reach else high
+    else:
+        low, high = lowest, highest
     return (0.0, 255.0) if low >= 0 and 1 < high <= 255 else (low, high)
+
+
+def sample(values: np.ndarray) -> np.ndarray:
+    """Up to ``SAMPLED_PIXELS`` finite values, evenly spaced over a frame, (N,) float64."""
+    step = 1
+    while -(-values.shape[0] // step) * -(-values.shape[-1 if values.ndim < 3 else 1] // step) > (
+        SAMPLED_PIXELS
+    ):
+        step += 1
+    picked = values[::step, ::step] if values.ndim > 1 else values[::step]
+    picked = picked.astype(np.float64).ravel()
+    return picked[np.isfinite(picked)]
+
+
+def robust_range(pixels: np.ndarray) -> tuple[float, float]:
+    """The range of a picture's values without outliers.
+
+    Values are outliers if a gap of half of the whole range parts them from the picture and they are
+    few: a constant, such as padding or a marker, or less than 1 in 100 pixels. Beyond the outer 0.5
+    percent on either side, the range reaches as far again as the values between and no further.
+
+    Args:
+        pixels: (N,) finite values.
+
+    Example:
+        >>> grey = np.arange(2000.0)
+        >>> robust_range(np.append(grey, 32000.0))
+        (0.0, 1999.0)
+    """
+    values, counts = np.unique(pixels, return_counts=True)
+    while len(values) > 2:
+        gaps = np.diff(values)
+        cut = int(gaps.argmax()) + 1
+        if gaps[cut - 1] <= APART * (values[-1] - values[0]):
+            break
+        below, above = slice(None, cut), slice(cut, None)
+        odd, rest = (below, above) if cut < len(values) - cut else (above, below)
+        share = counts[odd].sum() / counts.sum()
+        kept, left_out = len(values[rest]), len(values[odd])
+        if share <= FEW_PIXELS:
+            outside = kept > max(2, left_out)
+        else:
+            outside = left_out <= FEW_VALUES and kept > LEAST_VALUES
+        if not outside:
+            break
+        values, counts = values[rest], counts[rest]
+    shares = np.cumsum(counts) / counts.sum()
+    low = values[np.searchsorted(shares, TAIL_PERCENT / 100)]
+    high = values[min(int(np.searchsorted(shares, 1 - TAIL_PERCENT / 100)), len(values) - 1)]
+    body = high - low
+    if body > 0:
+        return float(max(values[0], low - body)), float(min(values[-1], high + body))
+    return float(values[0]), float(values[-1])
+
+
+def is_visible(shown: np.ndarray) -> bool:
+    """Whether grey levels differ enough to see something, whatever single pixels do."""
+    low, high = np.percentile(shown, [TAIL_PERCENT, 100 - TAIL_PERCENT])
+    return bool(high - low >= LEAST_SHOWN)
 
 
 def finite_ends(values: np.ndarray) -> tuple[float, float]:
     """The least and the largest value that is neither infinite nor NaN; NaN if there is none."""
-    finite = values[np.isfinite(values)]
+    finite = values if values.dtype.kind in "biu" else values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
 
 
 def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
     """Map [low, high] linearly to 0..255, NaN to 0; values of uint8 pass unchanged."""
-    if values.dtype == np.uint8:
-        return values
+    return values if values.dtype == np.uint8 else _stretch(values, low, high)
+
+
+def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
     scale = 255 / (high - low) if high > low else 0.0
     wide = np.float64 if values.dtype.itemsize > 4 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):  # infinities come out at the ends

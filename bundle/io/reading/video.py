@@ -28,10 +28,9 @@ from bundle.io.reading.decode import (
 )
 from bundle.io.reading.dicom import open_dicom
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
-from bundle.io.reading.headers import known
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, DeclaredSizeError
 from bundle.io.reading.mask_folder import match_masks
-from bundle.io.reading.video_file import decode, read_video_file, video_stream
+from bundle.io.reading.video_file import read_timing, read_video_file, video_stream
 from bundle.io.reading.volumes import (
     Geometry,
     VideoSource,
@@ -187,8 +186,8 @@ def _read_folder(files: list[Path], indices: Sequence[int]) -> Iterator[np.ndarr
 
 def _open_video_file(path: Path) -> VideoSource:
     try:
-        with video_stream(path) as (container, stream):
-            kind, rate = container.format.name, stream.average_rate
+        with video_stream(path) as (container, _):
+            kind = container.format.name
     except DeclaredSizeError:
         raise
     except (OSError, ValueError, av.FFmpegError) as error:
@@ -197,7 +196,8 @@ def _open_video_file(path: Path) -> VideoSource:
         raise ValueError(f"{path} is a text file, no video: expected {KINDS}")
     if kind.endswith("_pipe") or kind == "image2":
         raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
-    frame_count = _count_frames(path)
+    timing = read_timing(path)
+    frame_count = timing.frame_count
     if frame_count == 0:
         raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
     # FFmpeg does not say that it is the limit.
@@ -210,33 +210,9 @@ def _open_video_file(path: Path) -> VideoSource:
         height=height,
         width=width,
         frame_count=frame_count,
-        fps=known(float(rate or 0)),
+        fps=timing.fps,
         spacing_mm=None,
         geometry=_plain_geometry(width, height, frame_count),
         read=partial(read_video_file, path, frame_count),
+        frame_times=timing.times,
     )
-
-
-def _count_frames(path: Path) -> int:
-    with explained(f"cannot read {path}"), video_stream(path) as (container, stream):
-        packets = sum(
-            1
-            for packet in container.demux(stream)
-            if packet.size and not (packet.is_discard or packet.is_corrupt)
-        )
-        declared = stream.frames
-    if packets == declared:
-        return packets
-    # Headers may be silent or wrong, and packets hold no frame or two: only decoding tells.
-    count = 0
-    try:
-        for _ in decode(path):
-            count += 1
-    except (av.FFmpegError, EOFError) as error:
-        raise ValueError(
-            f"{path} breaks off at frame {count} ({error}): "
-            "the file is truncated or damaged, copy or export it again"
-        ) from error
-    if count < declared:
-        logger.warning("%s declares %d frames but holds %d: is it whole?", path, declared, count)
-    return count

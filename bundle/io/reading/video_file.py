@@ -10,18 +10,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
 
 import av
 import numpy as np
+from av.stream import Disposition
 from av.video.frame import PictureType
 
+from bundle.io.reading.decode import explained
+from bundle.io.reading.headers import known
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, check_size
 
 logger = logging.getLogger(__name__)
 
 # They name other files or addresses, and one of them is waited for until it ends.
 PLAYLISTS = {"concat", "dash", "hls", "imf", "rtsp", "sdp"}
+SLACK_S = 0.001
+"""Many containers round timestamps to milliseconds."""
+STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 OPTIONS = {
     "format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS)),
     "max_pixels": str(MAX_FRAME_PIXELS),
@@ -44,28 +50,106 @@ class FrameTimes(NamedTuple):
     is_key: np.ndarray
 
 
+@runtime_checkable
+class Embedded(Protocol):
+    """A video file within another, such as the H.264 stream of a DICOM file."""
+
+    @property
+    def path(self) -> Path: ...
+
+    def __hash__(self) -> int: ...
+
+    def open(self) -> BinaryIO:
+        """Open it as a file of its own, which can be read and sought in."""
+        ...
+
+
+Media = Path | Embedded
+
+
+def _path_of(media: Media) -> Path:
+    return media if isinstance(media, Path) else media.path
+
+
 @contextmanager
-def video_stream(path: Path) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a file and its first stream of pictures.
+def video_stream(path: Media) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
+    """Open a file and its stream of moving pictures: not a cover, and of several the default one.
 
     Raises:
         ValueError: It has none, or none that can be decoded, or they are too large.
         av.FFmpegError: FFmpeg cannot open it.
     """
-    # An absolute path: FFmpeg takes "a:b.avi" for a protocol.
-    with av.open(str(path.absolute()), options=OPTIONS) as container:
-        if not container.streams.video:
-            raise ValueError("it has no pictures")
-        stream = container.streams.video[0]
+    with _open(path) as container:
+        stream = container.streams.video[_pick_stream(path, container)]
         if stream.codec_context is None:
             raise ValueError("FFmpeg cannot decode its pictures")
         if stream.width and stream.height:  # else only decoding tells
-            check_size(path, stream.height, stream.width)
+            check_size(_path_of(path), stream.height, stream.width)
         stream.codec_context.options = {"max_pixels": OPTIONS["max_pixels"]}
         yield container, stream
 
 
-def decode(path: Path) -> Iterator[av.VideoFrame]:
+class Timing(NamedTuple):
+    """How many frames a file holds and when they are shown.
+
+    Attributes:
+        frame_count: How many there are.
+        fps: Frames per second, on average; None if unknown.
+        times: (F,) rising seconds from 0 on; None if they follow from ``fps`` or are unknown.
+    """
+
+    frame_count: int
+    fps: float | None
+    times: np.ndarray | None
+
+
+@contextmanager
+def _open(path: Media) -> Iterator[av.container.InputContainer]:
+    if isinstance(path, Path):
+        # An absolute path: FFmpeg takes "a:b.avi" for a protocol.
+        with av.open(str(path.absolute()), "r", options=OPTIONS) as container:
+            yield container
+        return
+    with path.open() as file, av.open(file, "r", options=OPTIONS) as container:
+        yield container
+
+
+def _pick_stream(path: Media, container: av.container.InputContainer) -> int:
+    """The place of the stream of moving pictures among those of pictures.
+
+    Raises:
+        ValueError: There is none.
+    """
+    streams = container.streams.video
+    moving = [i for i, stream in enumerate(streams) if not stream.disposition & STILL]
+    if not moving:
+        raise ValueError("it has only a cover picture" if streams else "it has no pictures")
+    if len(moving) > 1:
+        # Covers are not always marked as such; a stream of one picture beside a longer one is no video.
+        state = _path_of(path).stat()
+        counts = _count_packets(path, (state.st_mtime_ns, state.st_size))
+        moving = [i for i in moving if counts[i] > 1] or moving
+    chosen = [i for i in moving if streams[i].disposition & Disposition.default] or moving
+    return chosen[0]
+
+
+@lru_cache(maxsize=64)
+def _count_packets(path: Media, state: tuple[int, int]) -> tuple[int, ...]:
+    """How many packets each stream of pictures has; all that count from the second on is two."""
+    with _open(path) as container:
+        streams = list(container.streams.video)
+        counts = dict.fromkeys((stream.index for stream in streams), 0)
+        try:
+            for packet in container.demux(streams):
+                counts[packet.stream.index] += bool(packet.size)
+                if min(counts.values()) > 1:
+                    break
+        except av.FFmpegError:  # whoever decodes it will say so
+            pass
+        return tuple(counts[stream.index] for stream in streams)
+
+
+def decode(path: Media) -> Iterator[av.VideoFrame]:
     """All frames in order; a packet that is cut short raises, where FFmpeg would patch it up.
 
     Raises:
@@ -79,7 +163,7 @@ def decode(path: Path) -> Iterator[av.VideoFrame]:
             yield from packet.decode()
 
 
-def read_video_file(path: Path, frame_count: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
+def read_video_file(path: Media, frame_count: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
     """Frames by their numbers, which rise, (H, W, 3) uint8 RGB; fewer if the file ends early.
 
     Args:
@@ -104,18 +188,36 @@ def read_video_file(path: Path, frame_count: int, indices: Sequence[int]) -> Ite
         yield _to_pixels(frame, path, wanted)
 
 
-def _to_pixels(frame: av.VideoFrame, path: Path, index: int) -> np.ndarray:
+def _to_pixels(frame: av.VideoFrame, path: Media, index: int) -> np.ndarray:
     if frame.is_corrupt:
-        logger.warning("frame %d of %s is damaged, and filled in from others", index, path)
-    # Both count quarter turns counter-clockwise.
-    return np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
+        logger.warning(
+            "frame %d of %s is damaged, and filled in from others", index, _path_of(path)
+        )
+    return _as_displayed(frame.to_ndarray(format="rgb24"), frame)
 
 
-def _seek(path: Path, frame_count: int, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
+def _as_displayed(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
+    """Turn and mirror pixels (H, W, 3) as the file's display matrix says.
+
+    The matrix takes a pixel (x, y) to (a x + c y, b x + d y); of turns by other angles than quarters
+    the nearest quarter is taken.
+    """
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(bytes(cast(bytes, matrix)), dtype="=i4")[:5].astype(np.int64)
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        pixels = pixels.swapaxes(0, 1)
+        a, d = c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def _seek(path: Media, frame_count: int, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
     """Frames as long as each is found where the timestamps say: the first that is not ends it."""
     with suppress(av.FFmpegError, EOFError), video_stream(path) as (container, stream):
-        state = path.stat()
-        times = _read_times(path.absolute(), (state.st_mtime_ns, state.st_size), frame_count)
+        state = _path_of(path).stat()
+        media = path.absolute() if isinstance(path, Path) else path
+        times = _read_times(media, (state.st_mtime_ns, state.st_size), frame_count)
         if times is None:
             return
         frames: Iterator[av.VideoFrame] = iter(())
@@ -171,7 +273,7 @@ def _describe(packet: av.Packet) -> tuple[int | None, int, int]:
 
 
 @lru_cache(maxsize=16)
-def _read_times(path: Path, state: tuple[int, int], frame_count: int) -> FrameTimes | None:
+def _read_times(path: Media, state: tuple[int, int], frame_count: int) -> FrameTimes | None:
     """The timestamps of a file, or None if they do not tell its frames apart.
 
     Args:
@@ -205,3 +307,69 @@ def _read_times(path: Path, state: tuple[int, int], frame_count: int) -> FrameTi
     earliest_of_later = np.minimum.accumulate(order[::-1])[::-1]
     keys = np.flatnonzero((earliest_of_later == order) & np.array(is_key)[order])
     return FrameTimes(pts, keys, stored, np.array(is_key))
+
+
+def read_timing(path: Media) -> Timing:
+    """Count the frames of a file and find out when each is shown.
+
+    Nothing is decoded if the packets bear out how many frames the header declares.
+
+    Raises:
+        ValueError: It breaks off.
+    """
+    where = _path_of(path)
+    with explained(f"cannot read {where}"), video_stream(path) as (container, stream):
+        pts, declared = [], stream.frames
+        for packet in container.demux(stream):
+            if packet.size and not (packet.is_discard or packet.is_corrupt):
+                pts.append(packet.pts)
+        rates = [float(rate or 0) for rate in (stream.average_rate, stream.guessed_rate)]
+        unit = float(stream.time_base or 0)
+    if len(pts) != declared:
+        # Headers may be silent or wrong, and packets hold no frame or two: only decoding tells.
+        pts = []
+        try:
+            for frame in decode(path):
+                pts.append(frame.pts)
+        except (av.FFmpegError, EOFError) as error:
+            raise ValueError(
+                f"{where} breaks off at frame {len(pts)} ({error}): "
+                "the file is truncated or damaged, copy or export it again"
+            ) from error
+        if len(pts) < declared:
+            logger.warning(
+                "%s declares %d frames but holds %d: is it whole?", where, declared, len(pts)
+            )
+    return Timing(len(pts), *settle_times(_to_seconds(pts, unit), rates, unit))
+
+
+def _to_seconds(pts: Sequence[int | None], unit: float) -> np.ndarray | None:
+    """(F,) seconds from the first frame on; None if the timestamps do not tell frames apart."""
+    if None in pts or len(pts) < 2 or not unit:
+        return None
+    ticks = np.sort(np.array(pts, dtype=np.int64))
+    return (ticks - ticks[0]) * unit if (np.diff(ticks) > 0).all() else None
+
+
+def settle_times(
+    seconds: np.ndarray | None, rates: Sequence[float], unit: float
+) -> tuple[float | None, np.ndarray | None]:
+    """A rate that agrees with the timestamps, or the timestamps where they come unevenly.
+
+    Args:
+        seconds: (F,) rising, from 0 on; None if unknown.
+        rates: Declared frame rates, the best one first; 0 if unknown.
+        unit: Of the timestamps, in seconds: they are rounded to it.
+
+    Returns:
+        The rate and None, or the mean rate and the seconds.
+    """
+    declared = [rate for rate in rates if known(rate)]
+    if seconds is None:
+        return (declared[0] if declared else None), None
+    mean = (len(seconds) - 1) / seconds[-1]
+    frames = np.arange(len(seconds))
+    for rate in (*declared, mean):
+        if np.abs(seconds - frames / rate).max() <= min(max(unit, SLACK_S) * 1.01, 0.5 / rate):
+            return known(rate), None
+    return known(mean), seconds

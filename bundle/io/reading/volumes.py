@@ -4,7 +4,9 @@ Files list x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) =
 read before it is asked for, and never more than a block of frames at once.
 """
 
+import logging
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -32,8 +34,10 @@ from bundle.io.reading.meta_image import (
     read_meta_header,
     voxel_bytes,
 )
-from bundle.io.reading.scaling import finite_ends, to_rgb, to_uint8, value_range
+from bundle.io.reading.scaling import Drawn, Window, choose_range, is_visible, to_rgb
 from bundle.types import Frame
+
+logger = logging.getLogger(__name__)
 
 SAMPLED_FRAMES = 16
 BLOCK_BYTES = 32 * 2**20
@@ -61,9 +65,13 @@ class Geometry:
 class VideoSource:
     """One video on disk; every pass over it decodes anew, so memory does not grow with its length.
 
-    Values of 8 bits pass as they are. Others are scaled linearly by one range for the whole video:
-    0 to 255 if its values fit that, else the extremes of up to 16 evenly spaced frames (what lies
-    outside in the frames between is clipped).
+    A video is also a sequence: ``len(video)``, ``video[i]`` and ``for frame in video`` give its frames,
+    (H, W, 3) uint8 RGB.
+
+    Values of 8 bits pass as they are unless the file has a window. Others are scaled by one window
+    for the whole video: the file's first that shows something, else 0 to 255 if all values fit that,
+    else the range of up to 16 evenly spaced frames without outliers (``scaling.robust_range``; what
+    lies outside is clipped).
 
     Attributes:
         path: The file or folder.
@@ -71,10 +79,17 @@ class VideoSource:
         height: Of a frame, in pixels, as shown (after a rotation that the file asks for).
         width: Likewise.
         frame_count: Number of frames.
-        fps: Frames per second; None if the file does not say.
+        fps: Frames per second, on average; None if the file does not say.
         spacing_mm: (row, column) distance of pixels in mm; None unless the file declares units.
         geometry: Where a label volume of this video lies.
         read: Raw frames in the file's own values; ``frames`` checks and converts them.
+        frame_times: (F,) rising seconds at which frames are shown, from 0, if they do not follow
+            from ``fps``; see ``times``.
+        windows: Those that the file declares, the best one first.
+        inverted: Whether low values are white.
+        stored: (F,) place of each frame in the file, or of its file in the folder's list, if frames
+            are stored in another order than they are shown; see ``stored_index``.
+        files: One a frame, if each is in a DICOM file of its own, in the order of ``stored``.
     """
 
     path: Path
@@ -86,12 +101,44 @@ class VideoSource:
     spacing_mm: tuple[float, float] | None
     geometry: Geometry
     read: RawFrames = field(repr=False)
+    frame_times: np.ndarray | None = field(default=None, repr=False)
+    windows: tuple[Window, ...] = field(default=(), repr=False)
+    inverted: bool = False
+    stored: np.ndarray | None = field(default=None, repr=False)
+    files: tuple[Path, ...] = field(default=(), repr=False)
 
     def __post_init__(self) -> None:
         check_size(self.path, self.height, self.width, self.frame_count)
 
+    def __len__(self) -> int:
+        return self.frame_count
+
+    def __getitem__(self, index: int) -> Frame:
+        """One frame, (H, W, 3) uint8 RGB; negative numbers count from the end.
+
+        Raises:
+            IndexError: There is no such frame.
+            ValueError: It cannot be read.
+        """
+        place = operator.index(index)
+        place += self.frame_count if place < 0 else 0
+        if not 0 <= place < self.frame_count:
+            raise IndexError(f"{self.path} has {self.frame_count} frames: no frame {index}")
+        return next(self.frames([place]))
+
     def __iter__(self) -> Iterator[Frame]:
         return self.frames(range(self.frame_count))
+
+    @property
+    def times(self) -> np.ndarray | None:
+        """(F,) seconds at which frames are shown, from 0; None if the file does not say."""
+        if self.frame_times is not None:
+            return self.frame_times
+        return np.arange(self.frame_count) / self.fps if self.fps else None
+
+    def stored_index(self, index: int) -> int:
+        """The place of a frame in the file, from 0: it is another where DICOM orders by time."""
+        return index if self.stored is None else int(self.stored[index])
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """Decode some frames, (H, W, 3) uint8 RGB each.
@@ -104,8 +151,12 @@ class VideoSource:
             ValueError: An index is out of order or range; a frame is unreadable or of another size.
         """
         for pixels in self.pixels(indices):
-            scaled = pixels if pixels.dtype == np.uint8 else to_uint8(pixels, *self._value_range)
-            yield to_rgb(scaled)
+            shown = pixels
+            if pixels.dtype != np.uint8 or (self.windows and pixels.ndim == 2):
+                shown = self._window.show(pixels)
+            if self.inverted:
+                shown = np.where(np.isnan(pixels), 0, ~shown).astype(np.uint8)  # NaN is padding
+            yield to_rgb(shown)
 
     def pixels(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
         """Like ``frames``, but (H, W) or (H, W, C) in the file's own values: for label volumes."""
@@ -135,12 +186,22 @@ class VideoSource:
             yield pixels
 
     @cached_property
-    def _value_range(self) -> tuple[float, float]:
+    def _window(self) -> Window:
         count = min(SAMPLED_FRAMES, self.frame_count)
         indices = np.linspace(0, self.frame_count - 1, count).round().astype(int).tolist()
-        ends = np.array([finite_ends(pixels) for pixels in self.pixels(indices)])
+        drawn = [Drawn.of(pixels) for pixels in self.pixels(indices)]
+        if self.windows:
+            values = np.concatenate([each.sample for each in drawn])
+            for window in self.windows:
+                if values.size and is_visible(window.show(values)):
+                    return window
+            logger.warning(
+                "%s: the window that the file declares shows nothing, so the range of its values is "
+                "shown instead",
+                self.path,
+            )
         with explained(f"cannot scale the pixels of {self.path}"):
-            return value_range(ends)
+            return Window(*choose_range(drawn))
 
 
 def source_name(path: Path) -> str:

@@ -36,7 +36,7 @@ class PngWriter:
 
 
 class OverlayWriter:
-    """``overlay.mp4``: H.264, ``blend`` of each frame, at the source's rate or 25 a second."""
+    """``overlay.mp4``: H.264, ``blend`` of each frame, at the source's times or 25 frames a second."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         self._video = OverlayVideo(
@@ -44,6 +44,7 @@ class OverlayWriter:
             (video.height, video.width),
             fps=video.fps,
             spacing_mm=video.spacing_mm,
+            times=video.frame_times,
         )
 
     def write(self, result: Segmented) -> None:
@@ -82,7 +83,7 @@ class SummaryWriter:
             self._video.name,
             self._panels,
             self._areas_px,
-            fps=self._video.fps,
+            times=self._video.times,
             spacing_mm=self._video.spacing_mm,
             given=self._given,
         )

@@ -43,13 +43,13 @@ class TableWriter:
         self._review[result.index] = result.review
 
     def finish(self) -> None:
-        fps, spacing = self._video.fps, self._video.spacing_mm
+        times, spacing = self._video.times, self._video.spacing_mm
         objects = sorted(self._measured)
         with open(self._path, "w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(COLUMNS)
             for index, review in enumerate(self._review):
-                time = f"{index / fps:.6f}" if fps else ""
+                time = "" if times is None else f"{times[index]:.6f}"
                 for object_id in objects:
                     area, x, y, confidence = self._measured[object_id][index]
                     mm2 = f"{area * spacing[0] * spacing[1]:.10g}" if spacing else ""
