@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bundle.apps.annotate.work import Work
 from bundle.inference.frame_stream import ahead
+from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
 from bundle.utils.atomic_write import written_beside
 
@@ -51,8 +52,9 @@ def export(
             f"{pending[0]}: propagate, or choose to write them as empty"
         )
     writer = ResultWriter(
-        output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats
-    )
+        output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats,
+        structures={i: Structure(i, each.name, each.colour) for i, each in work.objects.items()},
+    )  # fmt: skip
     with writer:
         for index, frame in enumerate(ahead(iter(video))):
             seen = work.seen(index)

@@ -19,10 +19,10 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.misc import is_dicom
 from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_uid
-from skimage.color import rgb2lab
 
 from bundle.io.reading.decode import explained
 from bundle.io.reading.video import VideoSource
+from bundle.io.structures import Code, Structure, Structures, to_cielab
 from bundle.io.writing.writer import Segmented
 from bundle.visualization.overlay import PALETTE
 
@@ -39,13 +39,15 @@ COMPRESSION = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
-# Codes of the standard: value, scheme, meaning. pydicom.sr has all there are; importing it takes longer
-# than the rest of this package.
-DERIVED = "113076", "DCM", "Segmentation"
-ARTIFICIAL_INTELLIGENCE = "123110", "DCM", "Artificial Intelligence"
-SPATIAL_CONCEPT = "309825002", "SCT", "Spatial and Relational Concept"
-IMAGE_REGION = "111030", "DCM", "Image Region"
-SOURCE_IMAGE = "121322", "DCM", "Source image for image processing operation"
+# Codes of the standard. pydicom.sr has all there are; importing it takes longer than the rest of this
+# package.
+DERIVED = Code("113076", "DCM", "Segmentation")
+ARTIFICIAL_INTELLIGENCE = Code("123110", "DCM", "Artificial Intelligence")
+SPATIAL_CONCEPT = Code("309825002", "SCT", "Spatial and Relational Concept")
+IMAGE_REGION = Code("111030", "DCM", "Image Region")
+SOURCE_IMAGE = Code("121322", "DCM", "Source image for image processing operation")
+LONGEST_LABEL = 64
+"""Characters of a segment's label, as of any long string of DICOM."""
 
 
 def is_dicom_file(path: Path) -> bool:
@@ -95,10 +97,20 @@ class DicomSegWriter:
 
     The pixels, one bit each, wait in a file without a name for the header, which comes first but is
     known last. Of each frame and object that header holds some ten kilobytes while it is written.
+
+    Args:
+        structures: Names, colours and codes of the objects. What an object is stays open where its
+            structure has no code: only the one who painted it knows.
     """
 
-    def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
-        self._path, self._video = folder / "masks.dcm", video
+    def __init__(
+        self,
+        folder: Path,
+        video: VideoSource,
+        given: Collection[int],
+        structures: Structures | None = None,
+    ) -> None:
+        self._path, self._video, self._structures = folder / "masks.dcm", video, structures or {}
         self._bits = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
         self._left_over = np.zeros(0, dtype=bool)
         self._shown: list[tuple[int, int]] = []  # frame index and object id of each frame written
@@ -118,7 +130,7 @@ class DicomSegWriter:
         if self._bits.tell() % 2:
             self._bits.write(b"\0")  # DICOM values are of even length
         source = _read_header(self._video.path)
-        dataset = _describe(source, self._video, self._shown)
+        dataset = _describe(source, self._video, self._shown, self._structures)
         self._bits.seek(0)
         dataset.add_new("PixelData", "OB", self._bits)
         dataset.save_as(self._path, enforce_file_format=True)
@@ -140,7 +152,12 @@ def _read_header(path: Path) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=True)
 
 
-def _describe(source: Dataset, video: VideoSource, shown: Sequence[tuple[int, int]]) -> Dataset:
+def _describe(
+    source: Dataset,
+    video: VideoSource,
+    shown: Sequence[tuple[int, int]],
+    structures: Structures,
+) -> Dataset:
     """The whole segmentation but its pixels."""
     dataset, now = Dataset(), datetime.now()
     dataset.file_meta = FileMetaDataset()
@@ -172,7 +189,10 @@ def _describe(source: Dataset, video: VideoSource, shown: Sequence[tuple[int, in
 
     objects = sorted({object_id for _, object_id in shown})
     numbers = {object_id: number for number, object_id in enumerate(objects, start=1)}
-    dataset.SegmentSequence = [_segment(number, name) for name, number in numbers.items()]
+    known = {i: structures.get(i, _unnamed(i)) for i in objects}
+    dataset.SegmentSequence = [_segment(numbers[i], each) for i, each in known.items()]
+    if not all(str(each).isascii() for each in known.values()):
+        dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; the source's may lack these letters
     instance = _item(
         ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
     )
@@ -191,26 +211,34 @@ def _describe(source: Dataset, video: VideoSource, shown: Sequence[tuple[int, in
     return dataset
 
 
-def _segment(number: int, object_id: int) -> Dataset:
+def _unnamed(object_id: int) -> Structure:
+    colour = "#" + PALETTE[object_id].tobytes().hex()
+    return Structure(object_id, f"object {object_id}", colour)
+
+
+def _segment(number: int, structure: Structure) -> Dataset:
     algorithm = _item(
-        AlgorithmFamilyCodeSequence=[_code(*ARTIFICIAL_INTELLIGENCE)],
+        AlgorithmFamilyCodeSequence=[_code(ARTIFICIAL_INTELLIGENCE)],
         AlgorithmName="TCMN",
         AlgorithmVersion=_version(),
     )
-    lightness, a, b = rgb2lab(PALETTE[object_id] / 255, illuminant="D50")
-    return _item(
+    kind = _code(structure.code or IMAGE_REGION)
+    if structure.modifier is not None:
+        kind.SegmentedPropertyTypeModifierCodeSequence = [_code(structure.modifier)]
+    segment = _item(
         SegmentNumber=number,
-        SegmentLabel=f"object {object_id}",
-        # What the object is, only the one who painted it knows.
-        SegmentedPropertyCategoryCodeSequence=[_code(*SPATIAL_CONCEPT)],
-        SegmentedPropertyTypeCodeSequence=[_code(*IMAGE_REGION)],
+        # A backslash would begin a second value.
+        SegmentLabel=structure.name.replace("\\", "/")[:LONGEST_LABEL].strip(),
+        SegmentedPropertyCategoryCodeSequence=[_code(structure.category or SPATIAL_CONCEPT)],
+        SegmentedPropertyTypeCodeSequence=[kind],
         SegmentAlgorithmType="SEMIAUTOMATIC",
         SegmentAlgorithmName="TCMN",
         SegmentationAlgorithmIdentificationSequence=[algorithm],
-        RecommendedDisplayCIELabValue=[
-            round(lightness / 100 * 65535), round((a + 128) * 257), round((b + 128) * 257)
-        ],
-    )  # fmt: skip
+        RecommendedDisplayCIELabValue=to_cielab(structure.colour),
+    )
+    if structure.region is not None:
+        segment.AnatomicRegionSequence = [_code(structure.region)]
+    return segment
 
 
 def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) -> Dataset:
@@ -219,10 +247,10 @@ def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) 
         ReferencedSOPClassUID=source.SOPClassUID,
         ReferencedSOPInstanceUID=source.SOPInstanceUID,
         ReferencedFrameNumber=index + 1,
-        PurposeOfReferenceCodeSequence=[_code(*SOURCE_IMAGE)],
+        PurposeOfReferenceCodeSequence=[_code(SOURCE_IMAGE)],
         SpatialLocationsPreserved="YES",
     )
-    derivation = _item(DerivationCodeSequence=[_code(*DERIVED)], SourceImageSequence=[origin])
+    derivation = _item(DerivationCodeSequence=[_code(DERIVED)], SourceImageSequence=[origin])
     groups = _item(
         FrameContentSequence=[
             _item(DimensionIndexValues=[number, index + 1], TemporalPositionIndex=index + 1)
@@ -283,8 +311,14 @@ def _item(**elements: object) -> Dataset:
     return item
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    return _item(CodeValue=value, CodingSchemeDesignator=scheme, CodeMeaning=meaning)
+def _code(code: Code) -> Dataset:
+    # DICOM has other fields for values over 16 characters.
+    keyword = "CodeValue" if len(code.value) <= 16 else "LongCodeValue"
+    return _item(
+        **{keyword: code.value},
+        CodingSchemeDesignator=code.scheme,
+        CodeMeaning=code.meaning[:LONGEST_LABEL],
+    )
 
 
 def _version() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from bundle.io.reading.decode import META_SUFFIXES, has_suffix
 from bundle.io.reading.video import VideoSource
+from bundle.io.structures import Structures
 from bundle.io.writing.dicom_seg import DicomSegWriter, can_be_referred_to, check_dicom
 from bundle.io.writing.meta_image import MetaImageWriter
 from bundle.io.writing.nifti_header import label_header
@@ -22,15 +23,26 @@ class Format:
 
     Attributes:
         file: Its name in the folder of results.
-        writer: Opens it: folder, video and the frames whose mask was given.
+        writer: Opens it: folder, video and the frames whose mask was given; and the structures, if
+            it ``names`` them.
+        names: Whether the file says what the ids stand for.
         suits: Whether ``auto`` takes it for a video.
         check: Raises ValueError if it cannot be written for a video.
     """
 
     file: str
-    writer: Callable[[Path, VideoSource, Collection[int]], FormatWriter]
+    writer: Callable[..., FormatWriter]
+    names: bool = False
     suits: Callable[[VideoSource], bool] = lambda video: True
     check: Callable[[VideoSource], object] = lambda video: None
+
+    def open(
+        self, folder: Path, video: VideoSource, given: Collection[int], structures: Structures
+    ) -> FormatWriter:
+        """Begin to write it."""
+        if self.names:
+            return self.writer(folder, video, given, structures)
+        return self.writer(folder, video, given)
 
 
 FORMATS = {
@@ -42,7 +54,9 @@ FORMATS = {
     "mha": Format(
         "masks.mha", MetaImageWriter, suits=lambda video: has_suffix(video.path, META_SUFFIXES)
     ),
-    "dicom_seg": Format("masks.dcm", DicomSegWriter, suits=can_be_referred_to, check=check_dicom),
+    "dicom_seg": Format(
+        "masks.dcm", DicomSegWriter, names=True, suits=can_be_referred_to, check=check_dicom
+    ),
     "rle": Format("masks.json", RleWriter, suits=lambda video: False),
 }
 

@@ -15,6 +15,7 @@ from types import TracebackType
 import numpy as np
 
 from bundle.io.reading.video import VideoSource
+from bundle.io.structures import Structures
 from bundle.io.writing.formats import FORMATS, choose_formats
 from bundle.io.writing.writer import FormatWriter, Segmented, WriteBehind
 from bundle.types import Frame, LabelMap
@@ -44,6 +45,7 @@ class ResultWriter:
         annotated: Indices of the frames whose mask was given, for the titles of the picture.
         formats: Names from above; ``auto`` stands for all that suit the source: the first five,
             ``mha`` for a MetaImage and ``dicom_seg`` for a DICOM file.
+        structures: What the ids stand for, for the formats that can say so.
 
     Attributes:
         folder: DIR/<name>.
@@ -72,6 +74,7 @@ class ResultWriter:
         overwrite: bool = False,
         annotated: Collection[int] = (0,),
         formats: str | Sequence[str] = "auto",
+        structures: Structures | None = None,
     ) -> None:
         if video.name in ("", "..") or Path(video.name).name != video.name:
             raise ValueError(f"video name {video.name!r} is no folder name: rename the video")
@@ -79,6 +82,7 @@ class ResultWriter:
         self._video = video
         self._overwrite = overwrite
         self._annotated = frozenset(annotated)
+        self._structures = structures or {}
         self._refuse_existing()
         with room_for(self.folder):
             _check_writable(self.folder.parent)
@@ -94,7 +98,9 @@ class ResultWriter:
                 self._scratch.new.mkdir()
                 for name in self.formats:
                     kind = FORMATS[name]
-                    writer = kind.writer(self._scratch.new, self._video, self._annotated)
+                    writer = kind.open(
+                        self._scratch.new, self._video, self._annotated, self._structures
+                    )
                     self._open_files.callback(writer.close)
                     self._writers[self.folder / kind.file] = writer
                 # Entered last, so that no file is closed under it.
