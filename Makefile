@@ -21,7 +21,8 @@ demo: $(VENV)/.installed
 # Two at once, since most of the time goes into starting processes; one thread each.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
-# Without what takes minutes: damaged files by the thousand, killed runs, full disks, a browser.
+# Without what takes minutes: damaged files by the thousand, killed runs, full disks, whole trainings by
+# command, a browser, the wheel.
 test: $(VENV)/.installed
 	$(PYTEST) -m "not heavy"
 

@@ -235,6 +235,7 @@ def gate(monkeypatch):
     opened.set()
 
 
+@pytest.mark.heavy
 @pytest.mark.browser
 class TestPage:
     def test_paint_carry_correct_export(self, tab, echo, tmp_path):

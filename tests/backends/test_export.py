@@ -319,7 +319,7 @@ def test_a_number_out_of_range_is_refused(job, capsys, option, value):
     assert "--working_size must be 16 at least, and --capacity 2" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_shipped_weights_give_the_inferers_masks(tmp_path):
     with unchecked():
         assert export_onnx.main(["--output_dir", str(tmp_path)]) == 0

@@ -238,7 +238,7 @@ def test_objects_of_the_scene_do_not_touch():
     assert not (frames[0] == frames[1]).all()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_processes_measure_and_the_file_says_with_what(tmp_path, capfd):
     benchmark, path = module("benchmark"), tmp_path / "new.json"
     small = ["--set", "height=32", "width=32", "frames=3", "--threads", "1"]
@@ -264,7 +264,7 @@ def test_processes_measure_and_the_file_says_with_what(tmp_path, capfd):
     assert not multiprocessing.active_children()
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_new_process_tells_when_its_first_mask_was_there():
     figures = prepare("startup", "torch").run()
     assert 0 < figures["s_monai_imported"] < figures["s_network_ready"] < figures["s_first_mask"]

@@ -231,7 +231,7 @@ def read_weights(folder):
 # Training
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_two_processes_train_as_one_with_both_batches(alone, stopped):
     folder, _ = stopped
     rows = losses(folder)
@@ -239,7 +239,7 @@ def test_two_processes_train_as_one_with_both_batches(alone, stopped):
     assert len({tuple(row) for row in rows}) == STOP_AT  # the losses do change
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_sigterm_to_one_process_stops_all_after_the_same_iteration(stopped):
     folder, log = stopped
     assert log.count(f"SIGTERM: stopped after iteration {STOP_AT}, run the same") == 1
@@ -250,7 +250,7 @@ def test_sigterm_to_one_process_stops_all_after_the_same_iteration(stopped):
     assert set(state["network"]) == set(TCMN("resnet18").state_dict())
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("processes", [2, 1])
 def test_the_rest_is_the_same_by_as_many_processes_or_one(
     processes, alone, stopped, data, weights, tmp_path
@@ -302,7 +302,7 @@ def test_a_gradient_scaler_goes_on_where_it_was(tmp_path):
 # Evaluation
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_table_of_two_processes_is_that_of_one(data, weights, tmp_path):
     options = {"dataset_dir": str(data), "weights": weights, "protocol": "davis"}
     options |= {"working_size": 32, "perturb": "shift:3"}

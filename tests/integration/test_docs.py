@@ -11,7 +11,7 @@ from tests import processes
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_fine_tuning_page_works_as_written(tmp_path):
     for name in ("configs", "scripts"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -20,7 +20,7 @@ def run(script, *arguments):
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_endurance_measures_each_frame(tmp_path):
     arguments = ["--frames", "12", "--working_size", "32", "--output_dir", tmp_path]
     result = json.loads(run("study_endurance.py", *arguments))
@@ -30,14 +30,14 @@ def test_endurance_measures_each_frame(tmp_path):
     assert json.loads((tmp_path / "endurance.json").read_text()) == result
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_quantizing_refuses_a_folder_before_it_reads_anything(tmp_path):
     done = processes.run([ROOT / "scripts/quantize.py", "--output_dir", tmp_path])
     assert done.returncode == 2
     assert f"error: {tmp_path} exists: remove it or name another folder" in done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data sets")
 def test_confidence_is_compared_with_the_truth(tmp_path):
     arguments = ["--videos", "1", "--working_size", "96", "--every", "10"]

@@ -53,7 +53,7 @@ def study(tmp_path_factory):
     return json.loads((out / "crashes.json").read_text())
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_killed_run_leaves_nothing_half_written_and_a_rerun_ends_the_same(study, kind):
     found = study[kind]
@@ -62,7 +62,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_a_rerun_ends_the_same(stud
     assert found["reruns equal"] == found["reruns"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_full_disk_is_told_in_one_line_and_a_rerun_with_room_ends_the_same(study, kind):
     found = study[kind]

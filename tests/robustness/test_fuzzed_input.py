@@ -32,7 +32,7 @@ from bundle.io.reading.video import open_video, read_annotations
 from tests.dicom_files import new_cine, put_pixels
 
 # In use a library's warning is printed, so here it must not become the error that is looked for.
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = [pytest.mark.heavy, pytest.mark.filterwarnings("default")]
 
 EXAMPLES = int(os.environ.get("TCMN_FUZZ_EXAMPLES", "60"))
 COUNT, HEIGHT, WIDTH = 4, 18, 26

@@ -129,7 +129,7 @@ def trained(tmp_path_factory):
     return root / "out", calls
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_a_training_leaves_its_files(trained):
     folder, _ = trained
     found = {path.name for path in folder.iterdir()}
@@ -145,7 +145,7 @@ def test_a_training_leaves_its_files(trained):
     assert all(0 <= float(row[name]) <= 1 for row in rows for name in ("jaccard", "dice"))
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_tensorboard_gets_loss_terms_and_scores(trained):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder, _ = trained
@@ -158,7 +158,7 @@ def test_tensorboard_gets_loss_terms_and_scores(trained):
     assert steps["jaccard"] == steps["dice"] == [1, 2, 3]
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_mlflow_gets_loss_terms_and_scores_of_one_run(trained):
     folder, calls = trained
     by_kind = {}
