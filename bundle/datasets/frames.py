@@ -5,6 +5,8 @@ A file that holds many frames is opened once for all that are asked of it.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TypeVar
@@ -13,14 +15,17 @@ import numpy as np
 from PIL import Image
 
 from bundle.datasets.records import Video
-from bundle.io.reading.decode import has_suffix, read_image, read_labels, snap_labels
+from bundle.io.reading.decode import has_suffix, read_image
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
+from bundle.io.reading.labels import Meaning, StoredMask, judge, to_labels, whole_numbers
+from bundle.io.reading.mask_pictures import read_labels, read_mask_picture
 from bundle.io.reading.mat_masks import read_mat_masks
 from bundle.io.reading.video import open_video
 from bundle.types import Frame, LabelMap
 from bundle.utils.atomic_write import written_beside
 
 Pixels = TypeVar("Pixels")
+BLOCK_MASKS = 16
 
 # Sources hold no pixels and no handles, only sizes and counts that took a pass to find.
 _open = lru_cache(maxsize=512)(open_video)
@@ -57,30 +62,55 @@ def read_frames(
 def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
     """Read masks of annotated frames of a record, with ids that ``video.labels`` lacks as they are.
 
+    What values mean is judged over all masks of the record, whichever are asked for.
+
     Raises:
         KeyError: A frame is not annotated.
         FileNotFoundError: A file is missing.
         ValueError: A file is unreadable, ends early, or holds no labels.
     """
+    refs = [video.masks[i] for i in indices]
+    if video.binary and all(isinstance(ref, Path) for ref in refs):
+        return _read(refs, lambda path: read_labels(path, binary=True), lambda path, wanted: ())
+    stored = _read(refs, read_mask_picture, _read_members)
+    meaning = judge(stored)
+    if meaning.white_only or any(mask.kind != "exact" for mask in stored):
+        with suppress(OSError, ValueError):  # of a mask that nobody asked for
+            meaning = _judge_all(tuple(video.masks.values()))
+    return [to_labels(mask, meaning) for mask in stored]
 
-    def one(path: Path) -> LabelMap:
-        return read_labels(path, binary=video.binary)
 
-    def many(path: Path, wanted: Sequence[int]) -> Iterator[LabelMap]:
-        if has_suffix(path, (".mat",)):
-            stored = read_mat_masks(path)
-            if wanted[-1] >= len(stored):
-                raise ValueError(
-                    f"{path} holds {len(stored)} masks but frame {wanted[-1]} of it was asked for"
-                )
-            values: Iterable[np.ndarray] = (stored[i] for i in wanted)
-        else:
-            values = _open(path).pixels(wanted)
-        return (
-            snap_labels(mask, str(FrameOf(path, i))) for i, mask in zip(wanted, values, strict=True)
-        )
+@lru_cache(maxsize=4096)
+def _judge_all(refs: tuple[FrameRef, ...]) -> Meaning:
+    return judge(_StoredMasks(refs))
 
-    return _read([video.masks[i] for i in indices], one, many)
+
+@dataclass(frozen=True)
+class _StoredMasks:
+    """The masks of a record, read anew each time that they are gone over."""
+
+    refs: Sequence[FrameRef]
+
+    def __iter__(self) -> Iterator[StoredMask]:
+        for begin in range(0, len(self.refs), BLOCK_MASKS):
+            yield from _read(
+                self.refs[begin : begin + BLOCK_MASKS], read_mask_picture, _read_members
+            )
+
+
+def _read_members(path: Path, wanted: Sequence[int]) -> Iterator[StoredMask]:
+    if has_suffix(path, (".mat",)):
+        stored = read_mat_masks(path)
+        if wanted[-1] >= len(stored):
+            raise ValueError(
+                f"{path} holds {len(stored)} masks but frame {wanted[-1]} of it was asked for"
+            )
+        values: Iterable[np.ndarray] = (stored[i] for i in wanted)
+    else:
+        values = _open(path).pixels(wanted)
+    for i, mask in zip(wanted, values, strict=True):
+        source = str(FrameOf(path, i))
+        yield StoredMask(whole_numbers(mask, source), "exact", source)
 
 
 def _read(

@@ -15,9 +15,9 @@ from bundle.io.reading.decode import (
     NIFTI_SUFFIXES,
     STILL_SUFFIXES,
     has_suffix,
-    list_images,
     natural_key,
 )
+from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.mask_folder import match_masks
 from bundle.io.reading.video import is_dicom, open_video
@@ -133,7 +133,7 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
     """
     frames: tuple[FrameRef, ...]
     if path.is_dir():
-        frames, fps, spacing_mm = tuple(list_images(path)), None, None
+        frames, fps, spacing_mm = tuple(list_frames(path)), None, None
     else:
         source = open_video(path)
         frames = tuple(FrameOf(path, i) for i in range(source.frame_count))

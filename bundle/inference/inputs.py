@@ -11,10 +11,11 @@ from typing import Any
 from monai.transforms import Transform
 
 from bundle.datasets.video_folder import find_pairs, pick_pair
-from bundle.io.reading.video import open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, source_name
 from bundle.types import LabelMap
-from bundle.utils.options import parse_text
+from bundle.utils.options import parse_count, parse_text
 
 COLUMNS = ("video", "mask")
 
@@ -30,11 +31,13 @@ class PromptedVideo:
         path: Anything that ``open_video`` takes.
         mask: Anything that ``read_annotations`` takes.
         problem: Why there is nothing to open, if so; raised instead.
+        mask_frame: The frame that a single mask belongs to; see ``read_annotations``.
     """
 
     path: Path
     mask: Path
     problem: Exception | None = None
+    mask_frame: int | None = None
 
     @property
     def name(self) -> str:
@@ -51,7 +54,7 @@ class PromptedVideo:
     @cached_property
     def annotations(self) -> Mapping[int, LabelMap]:
         """Frame index to label map (H, W)."""
-        return read_annotations(self.mask, self.source)
+        return read_annotations(self.mask, self.source, self.mask_frame)
 
 
 class OpenPromptedVideod(Transform):
@@ -68,7 +71,8 @@ class OpenPromptedVideod(Transform):
                     f"no {option} given: add --{option} PATH, or --input_dir DIR for many videos"
                 )
         image, label = Path(str(data["image"])), Path(str(data["label"]))
-        return {"image": PromptedVideo(image, label, data.get("problem"))}
+        mask_frame = data.get("mask_frame")
+        return {"image": PromptedVideo(image, label, data.get("problem"), mask_frame)}
 
 
 def list_inputs(
@@ -76,6 +80,7 @@ def list_inputs(
     mask: str | Path | None,
     input_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
+    mask_frame: int | str | None = None,
 ) -> list[dict[str, Any]]:
     """What there is to do, as items for ``OpenPromptedVideod``; nothing is opened.
 
@@ -89,6 +94,8 @@ def list_inputs(
             ``bundle.datasets.video_folder`` says; or a CSV list with the columns ``video`` and
             ``mask``, whose paths are relative to the list.
         output_dir: Where results will go.
+        mask_frame: The frame that a single mask belongs to, from 0; a column ``mask_frame`` of a list
+            goes before it.
 
     Raises:
         FileNotFoundError: There is no such folder or list, or no mask in the folder.
@@ -109,6 +116,9 @@ def list_inputs(
         items = _list_folder(Path(given))
     else:
         items = _read_list(Path(given))
+    frame = parse_count(mask_frame, "mask_frame")
+    if frame is not None:
+        items = [{"mask_frame": frame, **item} for item in items]
     _refuse_clashes([item["image"] for item in items if item["image"] is not None])
     number, processes = process_share()
     return items[number::processes]
@@ -153,7 +163,10 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
                     if not cell:
                         raise ValueError(f"{path}, line {reader.line_num}: the {column} is missing")
                 image, label = (path.parent / cell for cell in cells)
-                items.append({"image": image, "label": label})
+                item: dict[str, Any] = {"image": image, "label": label}
+                if frame := (row.get("mask_frame") or "").strip():
+                    item["mask_frame"] = parse_count(frame, "mask_frame")
+                items.append(item)
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path} is no table in UTF-8 ({error}): save it as CSV UTF-8") from error
     if not items:

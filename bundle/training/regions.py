@@ -24,7 +24,7 @@ from tqdm import tqdm
 from bundle.datasets.frames import read_frames, read_masks
 from bundle.datasets.generic import stills
 from bundle.datasets.records import Video
-from bundle.io.reading.decode import MAX_OBJECTS
+from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.types import Frame, LabelMap
 from bundle.utils.atomic_write import sweep, written_beside
 

@@ -14,7 +14,8 @@ from import_video import import_video
 from PIL import Image, ImageDraw, ImageOps
 from time_request import serve
 
-from bundle.io.reading.video import open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import open_video
 from bundle.visualization.overlay import blend
 
 COLUMNS, ROWS = 3, 2

@@ -26,7 +26,7 @@ from bundle.apps.annotate.work import Work
 from bundle.cli import main as run_command
 from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
-from bundle.io.reading.decode import MAX_OBJECTS
+from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.io.reading.video import open_video
 from bundle.io.writing.formats import FORMATS
 

@@ -151,14 +151,15 @@ def test_rates_spacings_and_many_sizes_are_summed_up(folder):
 
 
 def test_soft_edges_are_a_warning_only(script, folder, monkeypatch, capsys):
-    video = make_video(folder, "a")
-    soft = make_mask(3)
-    soft[8, :4] = 2
+    video = make_video(folder, "a", {1: "object"})
+    save(video.masks[0], make_mask(255))
+    soft = make_mask(255)
+    soft[8, :3] = 30, 90, 150
     save(video.masks[2], soft)
     code, lines = run(script, monkeypatch, capsys, [video])
     assert code == 0
     begin = lines.index("warnings: 1")
-    assert "mask2.png has soft edges: 1 in-between values" in lines[begin + 1]
+    assert "mask0.png has soft edges: 3 in-between values" in lines[begin + 1]
 
 
 # Faults: name -> (what breaks a video, what is said of it)

@@ -45,7 +45,7 @@ READ = """
 import json, resource, sys
 from pathlib import Path
 
-from bundle.inference.inputs import read_annotations
+from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
 
 def peak():

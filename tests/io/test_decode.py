@@ -1,21 +1,16 @@
 """Single pictures and masks: every file kind, soft edges, scaling, one test per error message."""
 
-import logging
-
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import tifffile
 from PIL import Image
-from scipy import ndimage
 
 from bundle.io.reading.decode import (
     explained,
     read_image,
-    read_labels,
     read_pixels,
-    snap_labels,
     to_rgb,
     to_uint8,
     value_range,
@@ -184,72 +179,12 @@ def test_to_uint8_clips_rounds_and_survives_constants_and_nan():
     np.testing.assert_array_equal(to_uint8(np.array([7.0, 7.0]), 7, 7), [0, 0])
 
 
-# Masks
-
-
-@pytest.mark.parametrize("mode", ["L", "P", "RGB", "LA", "RGBA"])
-def test_ids_survive_every_kind_of_picture(tmp_path, mode):
-    labels = squares(3, 7)
-    if mode == "P":
-        picture = Image.fromarray(labels)
-        picture.putpalette([0, 0, 0] + [200, 30, 60] * 255)
-    else:
-        picture = Image.fromarray(labels).convert(mode)
-    picture.save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
-
-
-def test_white_is_object_one(tmp_path):
-    Image.fromarray(squares(255)).save(tmp_path / "a.png")
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), squares(1))
-    Image.fromarray(squares(255) > 0).save(tmp_path / "b.png")  # 1 bit
-    np.testing.assert_array_equal(read_labels(tmp_path / "b.png"), squares(1))
-
-
-def test_jpeg_masks_are_cut_in_the_middle(tmp_path):
-    Image.fromarray(squares(255)).save(tmp_path / "a.jpg", quality=60)
-    np.testing.assert_array_equal(read_labels(tmp_path / "a.jpg"), squares(1))
-
-
-def test_soft_edges_are_cut_at_half(caplog):
-    soft = ndimage.gaussian_filter(squares(255).astype(float), 0.8).round()
-    soft[4:9, 3:8] = 255
-    with caplog.at_level(logging.WARNING):
-        labels = snap_labels(soft, "mask.png")
-    np.testing.assert_array_equal(labels, soft > 127)
-    assert "mask.png has soft edges" in caplog.text
-
-
-def test_soft_edges_of_several_objects_go_to_the_nearest(caplog):
-    soft = squares(60, 200)
-    soft[3, 2:9], soft[9, 14:21] = 31, 120
-    soft[10, 2:9] = 30  # at half: background
-    with caplog.at_level(logging.WARNING):
-        labels = snap_labels(soft, "mask.png")
-    np.testing.assert_array_equal(labels, squares(60, 200))
-    assert "3 in-between values cut at half of the nearest of the labels [60, 200]" in caplog.text
-
-
-def test_thin_objects_with_small_ids_stay():
-    labels = squares(2)
-    labels[15, :] = 1  # one pixel thick
-    np.testing.assert_array_equal(snap_labels(labels, "mask.png"), labels)
-
-
-def test_solid_ids_stay_whatever_their_values():
-    np.testing.assert_array_equal(snap_labels(squares(5, 90, 255), "a"), squares(5, 90, 255))
-
-
-def test_an_empty_mask_is_all_zero():
-    assert not snap_labels(squares(0), "mask.png").any()
-
-
 # What is refused
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file: .*gone.png"):
-        read_labels(tmp_path / "gone.png")
+        read_image(tmp_path / "gone.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz", "a.mha", "a.txt"])
@@ -277,33 +212,7 @@ def test_a_truncated_picture(tmp_path, name):
 def test_a_volume_is_no_image(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"a.nii has shape \(6, 5, 4\): expected a single 2D"):
-        read_labels(tmp_path / "a.nii")
-
-
-def test_a_coloured_mask(tmp_path, colour):
-    Image.fromarray(colour).save(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a.png is a colour picture: expected label indices"):
-        read_labels(tmp_path / "a.png")
-
-
-@pytest.mark.parametrize("value", [0.5, np.nan])
-def test_fractional_labels(value):
-    with pytest.raises(ValueError, match=r"mask.nii holds fractional values: expected whole"):
-        snap_labels(np.array([[0, value]]), "mask.nii")
-
-
-@pytest.mark.parametrize("value", [-1, 256])
-def test_labels_out_of_range(value):
-    with pytest.raises(
-        ValueError, match=r"mask.nii holds values from .*: expected labels 0 to 255"
-    ):
-        snap_labels(np.array([[0, value]]), "mask.nii")
-
-
-def test_too_many_labels():
-    labels = np.arange(34, dtype=np.uint8).reshape(1, -1)
-    with pytest.raises(ValueError, match="holds 33 different labels: expected at most 32 objects"):
-        snap_labels(labels, "mask.png")
+        read_image(tmp_path / "a.nii")
 
 
 def test_explained_keeps_one_line_and_the_cause():

@@ -30,7 +30,8 @@ from bundle.inference.result_saver import ResultSaver
 from bundle.inference.results import FrameResult
 from bundle.io.reading import limits
 from bundle.io.reading.decode import read_image
-from bundle.io.reading.video import open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import open_video
 from bundle.io.writing import ResultWriter
 from tests.dicom_files import new_cine, put_pixels
 
@@ -372,7 +373,7 @@ def test_a_single_picture_in_colour_is_no_mask(tmp_path, colour):
     with pytest.raises(ValueError, match=r"a.nii as an image: found pixels of .*type \[\('R'"):
         read_annotations(tmp_path / "a.nii", video)
     sitk.WriteImage(sitk.GetImageFromArray(colour[0], isVector=True), str(tmp_path / "a.mha"))
-    with pytest.raises(ValueError, match=r"a.mha is a colour picture: expected label indices"):
+    with pytest.raises(ValueError, match=r"a.mha holds colours: expected label numbers"):
         read_annotations(tmp_path / "a.mha", video)
 
 

@@ -28,7 +28,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from bundle.io.reading.video import open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import open_video
 from tests.dicom_files import new_cine, put_pixels
 
 # In use a library's warning is printed, so here it must not become the error that is looked for.

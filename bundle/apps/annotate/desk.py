@@ -8,7 +8,8 @@ from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session
 from bundle.apps.annotate.work import Work
 from bundle.io.reading.decode import META_SUFFIXES, has_suffix
-from bundle.io.reading.video import open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import open_video
 
 
 class Desk:

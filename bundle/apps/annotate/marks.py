@@ -13,7 +13,7 @@ import numpy as np
 
 from bundle.apps.annotate.drawing import TOOLS, Point
 from bundle.inference.frame_stream import Frames, check_size, list_ids
-from bundle.io.reading.decode import MAX_OBJECTS
+from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.types import LabelMap
 
 COLOURS = (

@@ -22,7 +22,8 @@ from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.results import FrameResult
 from bundle.io.reading.decode import META_SUFFIXES, NIFTI_SUFFIXES, STILL_SUFFIXES, has_suffix
-from bundle.io.reading.video import VideoSource, open_video, read_annotations
+from bundle.io.reading.masks import read_annotations
+from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.reading.volumes import is_single_image, open_volume
 from bundle.types import LabelMap
 
@@ -119,7 +120,7 @@ def _read_painted(
     if not has_suffix(path, VOLUMES + STILL_SUFFIXES):
         refuse(f"a mask of the kind {path.suffix!r} cannot be read: send NIfTI, .nii.gz")
     if has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
-        return {options.reference_frame or 0: read_annotations(path, video)[0]}
+        return read_annotations(path, video, options.reference_frame or 0)
     if not selected:
         return read_annotations(path, video)
     volume = open_volume(path)

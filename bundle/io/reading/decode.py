@@ -10,24 +10,24 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
 import tifffile
 from PIL import Image, ImageOps, UnidentifiedImageError
-from scipy import ndimage
 
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, SHRINK, DeclaredSizeError, check_size
 from bundle.io.reading.meta_image import check_unpacked, extract, meta_image_reader, voxel_bytes
 from bundle.io.reading.scaling import to_rgb, to_uint8, value_range
-from bundle.types import Frame, LabelMap
+from bundle.types import Frame
 
 logger = logging.getLogger(__name__)
 
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 META_SUFFIXES = (".mhd", ".mha")
-MAX_OBJECTS = 32
+WHITE = 255
 HINT = "(a truncated or damaged file?)"
 
 
@@ -94,99 +94,11 @@ def read_image(path: Path) -> Frame:
     return to_rgb(to_uint8(pixels, *ends))
 
 
-def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
-    """Read one mask as a label map; see ``snap_labels`` for how values become ids.
-
-    Args:
-        path: A palette, grey or grey-valued RGB picture, or a 2D NIfTI or MetaImage file.
-        binary: It is known to hold one object in white, maybe with soft edges: cut at 127.
-
-    Returns:
-        (H, W) uint8; all zero if the mask is empty.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, is coloured, or its values are no labels.
-    """
-    pixels = read_pixels(path, palette_indices=True)
-    if pixels.ndim == 3:
-        if (pixels[..., :3] != pixels[..., :1]).any():
-            raise ValueError(
-                f"{path} is a colour picture: expected label indices (a grey or palette picture, "
-                "0 for background), save it so"
-            )
-        pixels = pixels[..., 0]
-    # A lossy format holds no ids either.
-    binary = binary or has_suffix(path, (".jpg", ".jpeg"))
-    return (pixels > 127).astype(np.uint8) if binary else snap_labels(pixels, str(path))
-
-
-def snap_labels(values: np.ndarray, source: str) -> LabelMap:
-    """Turn mask values into object ids, and soft edges into hard ones.
-
-    A sole value of 255 becomes 1. Values that nowhere fill a 3x3 square, beside others that do, are
-    soft edges (unless all values are the small ids 1..k): such a pixel takes the id of the nearest
-    object if it is above half of that id, else it becomes background.
-
-    Args:
-        values: (H, W), integer or float with integral values.
-        source: Name for messages.
-
-    Returns:
-        (H, W) uint8.
-
-    Raises:
-        ValueError: Values are negative, above 255, fractional, or more than 32 objects remain.
-    """
-    if not np.isfinite(values).all() or (values != np.rint(values)).any():
-        raise ValueError(
-            f"{source} holds fractional values: expected whole label numbers, 0 to 255"
-        )
-    if values.min() < 0 or values.max() > 255:
-        raise ValueError(
-            f"{source} holds values from {values.min()} to {values.max()}: expected labels 0 to 255"
-        )
-    labels = values.astype(np.uint8)
-    present = np.unique(labels)
-    ids = present[present > 0]
-    if len(ids) > 1 and ids.max() > len(ids):
-        labels = _harden(labels, ids, source)
-        ids = np.unique(labels[labels > 0])
-    if len(ids) > MAX_OBJECTS:
-        raise ValueError(
-            f"{source} holds {len(ids)} different labels: expected at most {MAX_OBJECTS} objects"
-        )
-    if list(ids) == [255]:
-        return (labels > 0).astype(np.uint8)
-    return labels
-
-
-def _harden(labels: LabelMap, ids: np.ndarray, source: str) -> LabelMap:
-    core = (ndimage.minimum_filter(labels, 3) == ndimage.maximum_filter(labels, 3)) & (labels > 0)
-    solid = np.unique(labels[core])
-    if len(solid) == len(ids):
-        return labels
-    if len(solid) == 0:
-        solid = ids[-1:]
-    logger.warning(
-        "%s has soft edges: %d in-between values cut at half of the nearest of the labels %s",
-        source,
-        len(np.setdiff1d(ids, solid)),
-        solid.tolist(),
-    )
-    nearest = ndimage.distance_transform_edt(
-        ~np.isin(labels, solid), return_distances=False, return_indices=True
-    )
-    owner = labels[tuple(nearest)]
-    return np.where(labels > owner // 2, owner, 0).astype(np.uint8)
-
-
-def read_pixels(path: Path, *, palette_indices: bool = False) -> np.ndarray:
+def read_pixels(path: Path) -> np.ndarray:
     """Read one image in the file's own values.
 
     Args:
         path: A still picture, or a NIfTI or MetaImage file that holds a single 2D image.
-        palette_indices: Give a palette picture's indices instead of its colours.
 
     Returns:
         (H, W), or (H, W, C) of a colour picture.
@@ -198,7 +110,7 @@ def read_pixels(path: Path, *, palette_indices: bool = False) -> np.ndarray:
     check_file(path)
     with explained(f"cannot read {path} as an image"):
         if not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
-            return check_pixels(_read_still(path, palette_indices))
+            return check_pixels(_read_still(path))
         shape, read = _open_array(path)
     size = shape[-2:] if max(shape[:-2], default=1) == 1 else tuple(n for n in shape if n != 1)
     if len(size) != 2:
@@ -250,33 +162,90 @@ def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
     return reader.GetSize()[::-1], lambda: extract(reader)
 
 
-def _read_still(path: Path, palette_indices: bool) -> np.ndarray:
+class Still(NamedTuple):
+    """A still picture as masks need it.
+
+    Attributes:
+        pixels: (H, W), or (H, W, C) of a colour picture, transparency last.
+        format: Pillow's name of the file's format; empty if another library read it.
+        compression: Of a TIFF.
+        palette_indices: (H, W), of a palette picture whose transparent entries, if any, are 0.
+    """
+
+    pixels: np.ndarray
+    format: str = ""
+    compression: str = ""
+    palette_indices: np.ndarray | None = None
+
+
+def open_still(path: Path) -> Still:
+    """Read a still picture with its transparency, palette indices and kind of compression.
+
+    Raises:
+        DeclaredSizeError: It declares too many pixels.
+        OSError, ValueError: It cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            check_size(path, image.height, image.width)
+            kind, packing = image.format or "", str(image.info.get("compression", ""))
+            ImageOps.exif_transpose(image, in_place=True)
+            indices: np.ndarray | None = None
+            if image.mode == "P":
+                indices = np.asarray(image)
+                clear = image.info.get("transparency")
+                if isinstance(clear, int):
+                    clear = bytes([*([WHITE] * clear), 0])
+                used = np.unique(indices)
+                if clear and any(i and i < len(clear) and clear[i] == 0 for i in used.tolist()):
+                    indices = None
+                plain = _plain_pixels(image.convert("RGBA" if clear else "RGB"))
+            elif image.mode in ("LA", "PA", "La", "RGBa"):
+                plain = _plain_pixels(image.convert("RGBA"))
+            else:
+                plain = _plain_pixels(image)
+            return Still(plain, kind, packing, indices)
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, error) from error
+    except UnidentifiedImageError:
+        if has_suffix(path, (".tif", ".tiff")):
+            return Still(_read_tiff(path))
+        raise
+
+
+def _read_still(path: Path) -> np.ndarray:
     try:
         with Image.open(path) as image:
             check_size(path, image.height, image.width)
             ImageOps.exif_transpose(image, in_place=True)
-            if image.mode == "1":
-                return np.asarray(image.convert("L"))
             if image.mode == "P":
-                if palette_indices:
-                    return np.asarray(image)
                 # Pillow warns of colours that lose a transparency of their own.
                 clear = isinstance(image.info.get("transparency"), bytes)
                 return np.asarray(image.convert("RGBA" if clear else "RGB"))
             if image.mode == "LA":
                 return np.asarray(image.convert("L"))
-            if image.mode in ("L", "RGB", "RGBA", "F", "I") or image.mode.startswith("I;16"):
-                return np.asarray(image)
-            return np.asarray(image.convert("RGB"))
+            return _plain_pixels(image)
     except Image.DecompressionBombError as error:
-        raise DeclaredSizeError(
-            f"{path} declares too many pixels: expected at most {MAX_FRAME_PIXELS}; {SHRINK} ({error})"
-        ) from error
+        raise _too_large(path, error) from error
     except UnidentifiedImageError:
         # The owner's CVC-ClinicDB TIFs are of a kind that Pillow cannot read.
         if has_suffix(path, (".tif", ".tiff")):
             return _read_tiff(path)
         raise
+
+
+def _plain_pixels(image: Image.Image) -> np.ndarray:
+    if image.mode == "1":
+        return np.asarray(image.convert("L"))
+    if image.mode in ("L", "RGB", "RGBA", "F", "I") or image.mode.startswith("I;16"):
+        return np.asarray(image)
+    return np.asarray(image.convert("RGB"))
+
+
+def _too_large(path: Path, error: Exception) -> DeclaredSizeError:
+    return DeclaredSizeError(
+        f"{path} declares too many pixels: expected at most {MAX_FRAME_PIXELS}; {SHRINK} ({error})"
+    )
 
 
 def _read_tiff(path: Path) -> np.ndarray:

@@ -1,45 +1,69 @@
-"""Which picture of a folder of masks belongs to which frame."""
+"""Which picture of masks belongs to which frame."""
 
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from bundle.io.reading.decode import list_images
+from bundle.io.reading.frame_folder import list_masks
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 
+logger = logging.getLogger(__name__)
 
-def match_masks(folder: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, Path]:
+# Parts of a name that are the number of a frame: a number alone, after a word for frames or masks, or
+# with leading zeros.
+FRAME_NUMBER = re.compile(
+    "(?:frame|mask|image|img|slice|time|seg|label)?([0-9]+)|[a-z]+(0[0-9]+)", re.IGNORECASE
+)
+MOST_DIGITS = 5
+"""Of a number of a frame; longer ones are dates and identifiers."""
+
+
+def match_masks(
+    folder: Path,
+    video: Path,
+    frames: Sequence[FrameRef],
+    *,
+    first_frame: int | None = None,
+    ask: bool = False,
+) -> dict[int, Path]:
     """Find the masks of a video.
 
-    A mask is called like its frame, or by its number (frames of a video file count from 0);
-    otherwise there is one for each frame, in natural order.
+    A mask is called like its frame, or by its number; otherwise there is one for each frame, in
+    natural order. Numbers of frames of a video file count from 0.
 
     Args:
         folder: Pictures.
         video: What they belong to, for messages.
         frames: Its frames: pictures, or members of one file.
+        first_frame: Frame of the mask with the lowest number; the others follow by theirs.
+        ask: Refuse numbers of a video file's frames that may count from 0 or from 1; they count from 1
+            if the last is the number of frames.
 
     Returns:
         Frame index to mask.
 
     Raises:
         FileNotFoundError: The folder holds no pictures.
-        ValueError: A mask belongs to no frame, or two to one.
+        ValueError: A mask belongs to no frame, or two to one, or numbers are ambiguous.
     """
-    files = list_images(folder)
+    files = list_masks(folder)
     indices: list[int | None]
     stems = {frame.stem: i for i, frame in enumerate(frames) if isinstance(frame, Path)}
-    if any(file.stem in stems for file in files):
-        indices = [stems.get(file.stem) for file in files]
+    if first_frame is not None:
+        numbers = [_last_number(file) for file in files]
+        known = [number for number in numbers if number is not None]
+        lowest = min(known, default=0)
+        indices = [None if n is None else n - lowest + first_frame for n in numbers]
+        if len(known) == 0 and len(files) == 1:
+            indices = [first_frame]
+        indices = [i if i is not None and 0 <= i < len(frames) else None for i in indices]
+    elif any(_bare(file.stem) in stems or file.stem in stems for file in files):
+        indices = [stems.get(file.stem, stems.get(_bare(file.stem))) for file in files]
     elif len(files) == len(frames):
         indices = list(range(len(frames)))
     else:
-        numbers = {
-            frame.index if isinstance(frame, FrameOf) else _number(frame): i
-            for i, frame in enumerate(frames)
-        }
-        numbers.pop(None, None)
-        indices = [numbers.get(_number(file)) for file in files]
+        indices = _by_number(folder, files, video, frames, ask)
     masks: dict[int, Path] = {}
     for file, index in zip(files, indices, strict=True):
         if index is None:
@@ -54,7 +78,87 @@ def match_masks(folder: Path, video: Path, frames: Sequence[FrameRef]) -> dict[i
     return masks
 
 
-def _number(path: Path) -> int | None:
+def frame_of_mask(
+    mask: Path, video: Path, frames: Sequence[FrameRef], frame: int | None = None
+) -> int:
+    """The frame that a single mask belongs to: the first, unless it or its name says otherwise.
+
+    Args:
+        mask: A picture.
+        video: What it belongs to.
+        frames: Its frames.
+        frame: What the user says.
+
+    Raises:
+        ValueError: There is no such frame; or the name has a number that may mean another frame.
+    """
+    count = len(frames)
+    if frame is not None:
+        if not 0 <= frame < count:
+            raise ValueError(
+                f"--mask_frame {frame}: {video} has {count} frames, expected 0 to {count - 1}"
+            )
+        return frame
+    stems = {each.stem: i for i, each in enumerate(frames) if isinstance(each, Path)}
+    stem = mask.name.split(".")[0] if mask.name.lower().endswith(".nii.gz") else mask.stem
+    for name in (stem, _bare(stem)):
+        if name in stems:
+            if stems[name]:
+                logger.warning("%s is taken as the mask of frame %d", mask, stems[name])
+            return stems[name]
+    # What the video is called as well, such as a patient's number, says nothing of frames.
+    shared = _parts(video.name)
+    rest = [part for part in _parts(stem) if part not in shared]
+    matches = [FRAME_NUMBER.fullmatch(part) for part in rest]
+    digits = [match[1] or match[2] for match in matches if match]
+    numbers = [int(each) for each in digits if len(each) <= MOST_DIGITS]
+    if count > 1 and any(numbers):
+        number = [each for each in numbers if each][-1]
+        raise ValueError(
+            f"{mask} has the number {number} in its name: say which frame it belongs to, the first "
+            f"is 0, with --mask_frame 0, or --mask_frame {min(number, count - 1)} if that is its "
+            "frame"
+        )
+    if count > 1 and re.search("[1-9]", " ".join(rest)):
+        logger.warning(
+            "%s is taken as the mask of the first frame: --mask_frame N says otherwise", mask
+        )
+    return 0
+
+
+def _by_number(
+    folder: Path, files: Sequence[Path], video: Path, frames: Sequence[FrameRef], ask: bool
+) -> list[int | None]:
+    numbers = [_last_number(file) for file in files]
+    if not all(isinstance(frame, FrameOf) for frame in frames):
+        known = {_last_number(f): i for i, f in enumerate(frames) if isinstance(f, Path)}
+        known.pop(None, None)
+        return [known.get(number) for number in numbers]
+    given = [number for number in numbers if number is not None]
+    first = 0
+    if ask and given and min(given) > 0:
+        if max(given) == len(frames):
+            logger.warning("%s: its numbers are taken to count from 1", folder)
+            first = 1
+        elif max(given) < len(frames):
+            raise ValueError(
+                f"{folder} has masks numbered from {min(given)}, and {video} has {len(frames)} "
+                f"frames: say which frame the lowest number is, the first is 0: --mask_frame "
+                f"{min(given)} if numbers count from 0, --mask_frame {min(given) - 1} if from 1"
+            )
+    return [n - first if n is not None and 0 <= n - first < len(frames) else None for n in numbers]
+
+
+def _parts(name: str) -> list[str]:
+    return re.findall("[a-z0-9]+", name.lower())
+
+
+def _bare(stem: str) -> str:
+    """A mask's name without the word that says that it is one."""
+    return re.sub(r"(?i)(^(mask|seg|label|gt)[_\-. ]|[_\-. ](mask|seg|label|gt)$)", "", stem)
+
+
+def _last_number(path: Path) -> int | None:
     """The last number in a file's name."""
     numbers = re.findall("[0-9]+", path.stem)
     return int(numbers[-1]) if numbers else None

@@ -1,8 +1,8 @@
-"""Opening a whole video, whatever holds it, and the masks that annotate some of its frames.
+"""Opening a whole video, whatever holds it.
 
-Frames are (H, W, 3) uint8 RGB, masks (H, W) uint8 label maps. The record that is returned and the
-array files are in ``bundle.io.reading.volumes``, DICOM in ``bundle.io.reading.dicom``, single
-pictures in ``bundle.io.reading.decode``.
+Frames are (H, W, 3) uint8 RGB. The record that is returned and the array files are in
+``bundle.io.reading.volumes``, DICOM in ``bundle.io.reading.dicom``, single pictures in
+``bundle.io.reading.decode``, masks in ``bundle.io.reading.masks``.
 """
 
 import logging
@@ -21,15 +21,11 @@ from bundle.io.reading.decode import (
     check_file,
     explained,
     has_suffix,
-    natural_key,
-    read_labels,
     read_pixels,
-    snap_labels,
 )
 from bundle.io.reading.dicom import open_dicom
-from bundle.io.reading.frame_refs import FrameOf, FrameRef
+from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, DeclaredSizeError
-from bundle.io.reading.mask_folder import match_masks
 from bundle.io.reading.video_file import read_timing, read_video_file, video_stream
 from bundle.io.reading.volumes import (
     Geometry,
@@ -38,9 +34,8 @@ from bundle.io.reading.volumes import (
     open_volume,
     source_name,
 )
-from bundle.types import LabelMap
 
-__all__ = ["Geometry", "VideoSource", "open_video", "read_annotations"]
+__all__ = ["Geometry", "VideoSource", "open_video"]
 
 logger = logging.getLogger(__name__)
 
@@ -76,95 +71,15 @@ def open_video(path: str | Path) -> VideoSource:
     return _open_video_file(path)
 
 
-def read_annotations(path: str | Path, video: VideoSource) -> dict[int, LabelMap]:
-    """Read the masks of a video.
-
-    Args:
-        path: One mask for the first frame (a picture, or a 2D NIfTI or MetaImage); or a volume of
-            the video's size, (x, y, t) or (x, y, 1, t); or a folder of pictures, which
-            ``bundle.io.reading.mask_folder`` matches with frames. Empty masks count as not annotated.
-        video: What the masks belong to.
-
-    Returns:
-        Frame index -> (H, W) uint8 labels; see ``bundle.io.reading.decode.snap_labels``.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder, or nothing in it.
-        ValueError: The masks are empty, hold no labels, or differ from the video in size or number.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"no such mask: {path}")
-    if not path.is_dir():
-        check_file(path)
-    annotations = {}
-    for index, source, labels in _read_masks(path, video):
-        height, width = labels.shape
-        if (height, width) != (video.height, video.width):
-            raise ValueError(
-                f"{source} is {width}x{height} but {video.path} is {video.width}x{video.height}: "
-                "export the mask at the video's size"
-            )
-        if labels.any():
-            annotations[index] = labels
-    if not annotations:
-        raise ValueError(f"{path} is empty: expected the object painted on at least one frame")
-    return annotations
-
-
-def _read_masks(path: Path, video: VideoSource) -> Iterator[tuple[int, str, LabelMap]]:
-    """Frame index, what to call the mask in messages, and its labels."""
-    if path.is_dir():
-        frames: list[FrameRef] = [FrameOf(video.path, i) for i in range(video.frame_count)]
-        if video.path.is_dir():
-            frames = list(_list_frames(video.path))
-        for index, file in match_masks(path, video.path, frames).items():
-            yield index, str(file), read_labels(file)
-    elif not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES) or is_single_image(path):
-        yield 0, str(path), read_labels(path)
-    else:
-        volume = open_volume(path)
-        _check_count(path, volume.frame_count, video)
-        for index, values in enumerate(volume.pixels(range(volume.frame_count))):
-            if values.ndim != 2:
-                raise ValueError(f"{path} holds colours: expected label numbers, 0 for background")
-            yield index, str(path), snap_labels(values, f"frame {index} of {path}")
-
-
-def _check_count(path: Path, count: int, video: VideoSource) -> None:
-    if count != video.frame_count:
-        raise ValueError(
-            f"{path} holds {count} masks but {video.path} has {video.frame_count} frames: expected "
-            "one mask for the first frame, or as many as frames (empty where not annotated)"
-        )
-
-
 def _plain_geometry(width: int, height: int, frame_count: int) -> Geometry:
     """Of sources without a place in space: ITK's identity, NIfTI's with x and y negated."""
     return Geometry((width, height, frame_count), np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
-def _list_frames(folder: Path) -> list[Path]:
-    """In natural order; links are followed, wherever they lead.
-
-    Raises:
-        FileNotFoundError: A link leads nowhere: without its frame the others would move up.
-        ValueError: There are none.
-    """
-    files = [
-        file
-        for file in folder.iterdir()
-        if has_suffix(file, STILL_SUFFIXES) and not file.name.startswith(".") and not file.is_dir()
-    ]
+def _open_folder(path: Path) -> VideoSource:
+    files = list_frames(path)
     for file in files:
         check_file(file)
-    if not files:
-        raise ValueError(f"{folder} holds no frames: expected {', '.join(STILL_SUFFIXES)} files")
-    return sorted(files, key=lambda file: natural_key(file.name))
-
-
-def _open_folder(path: Path) -> VideoSource:
-    files = _list_frames(path)
     height, width = read_pixels(files[0]).shape[:2]
     return VideoSource(
         path=path,

@@ -1,0 +1,414 @@
+"""What the values of mask files mean: object ids, judged over all masks of a video together.
+
+H rows and W columns of a mask. Files are opened elsewhere: ``mask_pictures``, ``mask_volumes``.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy import ndimage
+
+from bundle.types import LabelMap
+
+logger = logging.getLogger(__name__)
+
+MAX_OBJECTS = 32
+ROUNDING = 1e-3
+"""How far a stored value may lie from the whole number that it means, after slope and offset."""
+SOFT_LEVELS = 3
+"""So many levels that occur on edges only make a grey picture one with soft edges."""
+SOFT_SHARE = 0.9
+CLOSE = 3
+MAIN_SHARE, NOISY_LEVELS = 0.1, 6
+NOISE = 24
+"""How far lossy compression moves a value, about."""
+WHITE = 255
+
+Colour = tuple[int, int, int]
+Kind = Literal["exact", "grey", "lossy", "colour"]
+
+
+@dataclass(frozen=True, eq=False)
+class StoredMask:
+    """One mask as a file holds it.
+
+    Attributes:
+        values: (H, W) uint8; of a coloured one (H, W, 3).
+        kind: ``exact`` where each value is an id, whatever it is (volumes, palette pictures);
+            ``grey`` where soft edges are possible; ``lossy`` where compression moved the values;
+            ``colour`` where colours stand for ids.
+        source: What to call it in messages.
+        colours: Of a coloured mask: RGB to id, where a file beside it says so.
+    """
+
+    values: np.ndarray
+    kind: Kind
+    source: str
+    colours: Mapping[Colour, int] | None = None
+
+
+def whole_numbers(values: np.ndarray, source: str) -> LabelMap:
+    """The ids that a file's numbers mean; what is nearly whole is rounded.
+
+    Args:
+        values: (H, W), integer or float.
+        source: Name for messages.
+
+    Example:
+        >>> whole_numbers(np.array([[0.0, 1.00000006]]), "mask.nii")
+        array([[0, 1]], dtype=uint8)
+
+    Raises:
+        ValueError: Values are negative, above 255 or fractional.
+    """
+    if values.dtype.kind not in "bui":
+        whole = np.rint(values)
+        if not np.isfinite(values).all() or (np.abs(values - whole) > ROUNDING).any():
+            raise ValueError(
+                f"{source} holds fractional values: expected whole label numbers, 0 to 255"
+            )
+        values = whole
+    if values.size and (values.min() < 0 or values.max() > 255):
+        raise ValueError(
+            f"{source} holds values from {values.min()} to {values.max()}: expected labels 0 to 255"
+        )
+    return values.astype(np.uint8)
+
+
+@dataclass(frozen=True, eq=False)
+class Meaning:
+    """What the values of a video's masks mean.
+
+    Attributes:
+        solid: Ids of grey pictures with soft edges; None where edges are hard.
+        levels: Ids of lossy pictures.
+        grey_is_lossy: Grey pictures are lossy ones that were saved again.
+        colours: Packed colour to id; None if no mask is in colour.
+        white_only: 255 is the only id, and means 1.
+    """
+
+    solid: Sequence[int] | None
+    levels: Sequence[int]
+    grey_is_lossy: bool
+    colours: Mapping[int, int] | None
+    white_only: bool
+
+
+def settle_labels(masks: Sequence[StoredMask]) -> list[LabelMap]:
+    """Turn the masks of one video into label maps: ``judge`` and ``to_labels``.
+
+    Args:
+        masks: All masks of one video: what a level means may show in another frame only.
+
+    Returns:
+        (H, W) uint8 each, 0 for background.
+
+    Raises:
+        ValueError: A mask has more than 32 objects, or its colours or levels are no labels.
+    """
+    meaning = judge(masks)
+    return [to_labels(mask, meaning) for mask in masks]
+
+
+def judge(masks: Iterable[StoredMask]) -> Meaning:
+    """Find out what values mean.
+
+    - Ids stay as they are, however thin or small what they label is.
+    - A grey picture has soft edges if three levels or more lie only between a lower and a higher
+      one. Lossy pictures always have soft edges.
+    - Colours become ids by the file beside them, by the palette of DAVIS, or in the order of their
+      red, green and blue; black is background. A warning says which.
+    - 255 becomes 1 if no mask holds another id.
+
+    Args:
+        masks: All masks of one video, in something that can be gone over several times.
+
+    Raises:
+        ValueError: Colours or levels are no labels.
+    """
+    exact, grey = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    coloured = has_lossy = False
+    first: dict[str, str] = {}
+    for mask in masks:
+        first.setdefault(mask.kind, mask.source)
+        if mask.kind == "colour":
+            coloured = True
+        else:
+            counts = np.bincount(mask.values.ravel(), minlength=256)
+            exact += counts if mask.kind == "exact" else 0
+            grey += counts if mask.kind == "grey" else 0
+            has_lossy |= mask.kind == "lossy"
+    colours = _judge_colours(masks, first["colour"]) if coloured else None
+    solid, grey_is_lossy = None, False
+    if not coloured:
+        solid, grey_is_lossy = _judge_grey(masks, grey, first.get("grey", ""))
+    levels: Sequence[int] = ()
+    if has_lossy or grey_is_lossy:
+        kinds = ("lossy", "grey") if grey_is_lossy else ("lossy",)
+        levels = _judge_lossy(masks, kinds, first["grey" if grey_is_lossy else "lossy"])
+    ids = {*np.flatnonzero(exact).tolist(), *levels, *(colours or {}).values()}
+    if not coloured and not grey_is_lossy:
+        ids |= set(np.flatnonzero(grey).tolist() if solid is None else solid)
+    return Meaning(solid, levels, grey_is_lossy, colours, ids - {0} == {WHITE})
+
+
+def to_labels(mask: StoredMask, meaning: Meaning) -> LabelMap:
+    """The label map of one of the masks that ``judge`` went over.
+
+    Of a picture with soft edges a pixel takes the id of the nearest solid object if it is above half
+    of that id, else it becomes background.
+
+    Raises:
+        ValueError: It has more than 32 objects.
+    """
+    values, kind = mask.values, mask.kind
+    if meaning.colours is not None and kind in ("colour", "grey"):
+        values = _number(mask, meaning.colours)
+    elif kind == "lossy" or (kind == "grey" and meaning.grey_is_lossy):
+        values = _cut_lossy(values, meaning.levels)
+    elif kind == "grey" and meaning.solid is not None:
+        values = _cut(values, np.isin(values, np.array(meaning.solid)))
+    count = np.count_nonzero(np.unique(values))
+    if count > MAX_OBJECTS:
+        raise ValueError(
+            f"{mask.source} holds {count} different labels: expected at most {MAX_OBJECTS} objects"
+        )
+    return (values > 0).astype(np.uint8) if meaning.white_only else values
+
+
+# Soft edges
+
+
+def _judge_grey(
+    masks: Iterable[StoredMask], count: np.ndarray, source: str
+) -> tuple[list[int] | None, bool]:
+    """The solid levels of pictures with soft edges, if they have; and whether they are lossy."""
+    levels = np.flatnonzero(count[1:]) + 1
+    if len(levels) <= SOFT_LEVELS or levels[-1] == len(levels):  # ids 1 to k
+        return None, False
+    core, between = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
+    for mask in masks:
+        if mask.kind == "grey":
+            values = mask.values
+            low, high = ndimage.minimum_filter(values, 3), ndimage.maximum_filter(values, 3)
+            core += np.bincount(values[low == high], minlength=256)
+            between += np.bincount(values[(low < values) & (values < high)], minlength=256)
+    solid, coreless = levels[core[levels] > 0], levels[core[levels] == 0]
+    if _is_noisy(levels, core):
+        return None, True
+    soft = coreless[between[coreless] >= SOFT_SHARE * count[coreless]]
+    if len(soft) < SOFT_LEVELS:
+        return None, False
+    if not len(solid):
+        solid = levels[-1:]
+    if len(soft) + len(solid) > MAX_OBJECTS and np.diff([0, *solid]).min() <= CLOSE:
+        # Values that differ by so little were not drawn: a lossy picture that was saved again.
+        return None, True
+    logger.warning(
+        "%s has soft edges: %d in-between values cut at half of the nearest of the labels %s",
+        source,
+        len(levels) - len(solid),
+        solid.tolist(),
+    )
+    return solid.tolist(), False
+
+
+def _cut(picture: np.ndarray, owned: np.ndarray) -> LabelMap:
+    """Give each pixel to the nearest owned one, if it is above half of that one's value."""
+    if not owned.any():
+        return np.zeros_like(picture)
+    nearest = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+    owner = picture[tuple(nearest)]
+    return np.where(picture > owner // 2, owner, 0).astype(np.uint8)
+
+
+# Lossy compression
+
+
+def _is_noisy(levels: np.ndarray, core: np.ndarray) -> bool:
+    """Whether a picture was lossy before: around each main level, few pixels of levels beside it."""
+    main = levels[core[levels] >= MAIN_SHARE * core[levels].sum()]
+    rest = np.setdiff1d(levels, main)
+    if len(rest) < NOISY_LEVELS or 2 * (core[rest] == 0).sum() < len(rest):
+        return False
+    beside = np.abs(main[:, None] - rest) <= CLOSE
+    return bool(len(main) and (beside.sum(axis=1) > 1).all())
+
+
+def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str) -> list[int]:
+    """The values that objects had before compression: those of flat areas, else the brightest."""
+    flat, brightest = np.zeros(256, dtype=np.int64), 0
+    for mask in masks:
+        if mask.kind in kinds:
+            values = mask.values
+            low, high = ndimage.minimum_filter(values, 3), ndimage.maximum_filter(values, 3)
+            flat += np.bincount(values[high - low <= NOISE // 2], minlength=256)
+            brightest = max(brightest, int(values.max()))
+    levels: list[int] = []
+    for value in np.argsort(-flat, kind="stable").tolist():
+        apart = all(abs(value - level) > NOISE for level in (0, *levels))
+        if (flat[value] and apart) and any(
+            mask.kind in kinds and _has_area(mask.values, value) for mask in masks
+        ):
+            levels.append(value)
+    if not levels and brightest > NOISE:
+        levels = [brightest]
+    if not levels and brightest:
+        raise ValueError(
+            f"{source} holds values up to {brightest}, which lossy compression does not tell from "
+            "background: save masks as PNG"
+        )
+    if len(levels) == 1 and levels[0] > WHITE // 2:
+        return [WHITE]
+    return sorted(WHITE if value >= WHITE - NOISE // 2 else value for value in levels)
+
+
+def _has_area(picture: np.ndarray, value: int) -> bool:
+    """Whether values near this one fill a 5x5 square: slopes and ringing do not."""
+    near = np.abs(picture.astype(np.int16) - value) <= NOISE // 2
+    return bool(ndimage.minimum_filter(near, 5).any())
+
+
+def _cut_lossy(picture: np.ndarray, levels: Sequence[int]) -> LabelMap:
+    ids = np.array(levels)
+    away = np.abs(picture.astype(np.int16)[..., None] - ids)
+    nearest = ids[away.argmin(axis=-1)].astype(np.uint8)
+    near = ndimage.minimum_filter(away.min(axis=-1) <= NOISE, 3)
+    # Something too small to have an inside has the level that its brightest pixel is nearest to.
+    parts, count = ndimage.label(picture > ids[0] // 2, np.ones((3, 3)))
+    owned, values = near.copy(), np.where(near, nearest, picture)
+    for part in range(1, count + 1):
+        inside = parts == part
+        if not near[inside].any():
+            peak = int(picture[inside].max())
+            level = ids[np.abs(ids - peak).argmin()]
+            owned |= inside & (picture > level // 2)
+            values[inside & (picture > level // 2)] = level
+    if not owned.any():
+        return np.zeros_like(picture)
+    where = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+    owner = values[tuple(where)]
+    return np.where(owned | (picture > owner // 2), owner, 0).astype(np.uint8)
+
+
+# Colours
+
+
+def _judge_colours(masks: Iterable[StoredMask], source: str) -> dict[int, int]:
+    """Packed colour to id."""
+    present: set[int] = set()
+    solid: set[int] = set()
+    border: Counter[int] = Counter()
+    names: dict[Colour, int] = {}
+    for mask in masks:
+        picture = _packed(mask)
+        if picture is not None:
+            names |= mask.colours or {}
+            present.update(np.unique(picture).tolist())
+            core = ndimage.minimum_filter(picture, 3) == ndimage.maximum_filter(picture, 3)
+            solid.update(np.unique(picture[core]).tolist())
+            edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
+            border.update(edges.tolist())
+    soft = _blends(present - solid, solid)
+    if len(soft) >= SOFT_LEVELS:
+        present -= soft
+    if len(present) > MAX_OBJECTS + 1:
+        present = solid
+    if not 1 < len(present) <= MAX_OBJECTS + 1:
+        raise ValueError(
+            f"{source} is a colour picture with {len(present)} areas of one colour: expected label "
+            "indices, or one colour for each object, save it as a palette PNG"
+        )
+    ids, how = _ids_of_colours(sorted(present), border, names, source)
+    shown = ", ".join(f"{_hex(colour)} is {number}" for colour, number in ids.items())
+    logger.warning("%s is a colour picture, read %s: %s", source, how, shown)
+    return ids
+
+
+def _blends(colours: set[int], solid: set[int]) -> set[int]:
+    """Those colours that lie between two of the solid ones, as on a soft edge."""
+    if not colours or not 1 < len(solid) <= MAX_OBJECTS + 1:
+        return set()
+    ends = _unpack(solid)
+    starts, ways = ends[:, None], ends[None] - ends[:, None]
+    lengths = (ways**2).sum(axis=-1)
+    found = set()
+    for colour in colours:
+        offsets = _unpack({colour}) - starts
+        along = (offsets * ways).sum(axis=-1) / np.maximum(lengths, 1)
+        aside = np.abs(offsets - along[..., None] * ways).max(axis=-1)
+        if ((aside <= CLOSE) & (along > 0) & (along < 1)).any():
+            found.add(colour)
+    return found
+
+
+def _unpack(colours: set[int]) -> np.ndarray:
+    """(colours, 3) of float."""
+    packed = np.array(sorted(colours))
+    return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(float)
+
+
+def _ids_of_colours(
+    colours: Sequence[int], border: Counter[int], names: Mapping[Colour, int], source: str
+) -> tuple[dict[int, int], str]:
+    """The id of each colour, and how it was found."""
+    if names:
+        known = {red << 16 | green << 8 | blue: i for (red, green, blue), i in names.items()}
+        known.setdefault(0, 0)
+        for colour in colours:
+            if colour not in known:
+                raise ValueError(
+                    f"{source} has the colour {_hex(colour)}, which the list of colours beside it "
+                    "lacks: add it there"
+                )
+        return {colour: known[colour] for colour in colours}, "by the list of colours beside it"
+    palette = {int(colour): number for number, colour in enumerate(_pack(_davis_palette()))}
+    if 0 in colours and all(colour in palette for colour in colours):
+        return {colour: palette[colour] for colour in colours}, "by the palette of DAVIS"
+    background = 0 if 0 in colours else border.most_common(1)[0][0]
+    objects = [colour for colour in colours if colour != background]
+    ids = {background: 0} | {colour: number for number, colour in enumerate(objects, start=1)}
+    return ids, "in the order of red, green and blue"
+
+
+def _number(mask: StoredMask, colours: Mapping[int, int]) -> LabelMap:
+    """Ids of colours; a pixel of another colour takes the nearest one of these."""
+    picture = _packed(mask)
+    assert picture is not None
+    known = np.array(sorted(colours))
+    ids = np.array([colours[colour] for colour in known.tolist()], dtype=np.uint8)
+    owned = np.isin(picture, known)
+    if not owned.any():
+        return np.zeros(picture.shape, np.uint8)
+    if not owned.all():
+        where = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+        picture = picture[tuple(where)]
+    return ids[np.searchsorted(known, picture)]
+
+
+def _packed(mask: StoredMask) -> np.ndarray | None:
+    """(H, W) colours as one number each; a grey picture may show nothing but a grey object."""
+    if mask.kind == "colour":
+        return _pack(mask.values)
+    return _pack(np.repeat(mask.values[..., None], 3, axis=2)) if mask.kind == "grey" else None
+
+
+def _pack(rgb: np.ndarray) -> np.ndarray:
+    """(..., 3) uint8 as one number each, red first."""
+    wide = rgb.astype(np.uint32)
+    return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
+
+
+def _hex(colour: int) -> str:
+    return f"#{colour:06x}"
+
+
+def _davis_palette() -> np.ndarray:
+    # Matplotlib comes with it, which few masks need.
+    from bundle.visualization.overlay import PALETTE
+
+    return PALETTE

@@ -1,0 +1,156 @@
+"""Masks in volumes, put onto the pixels of their video by where both lie in space.
+
+Volumes list x first and time last; label maps are (H, W) = (y, x). Affines take voxel indices to RAS,
+in mm.
+"""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+
+from bundle.io.reading.labels import StoredMask, whole_numbers
+from bundle.io.reading.volumes import VideoSource
+
+logger = logging.getLogger(__name__)
+
+NEAR = 0.02
+"""Voxels that two grids may differ by at their far ends and still be one."""
+
+Masks = Iterator[tuple[int, StoredMask]]
+"""Frame indices with their masks."""
+
+
+def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None = None) -> Masks:
+    """Read a label volume frame by frame, on the video's pixels.
+
+    Grids of which one is the other, flipped, turned or both, are told by their affines. So are
+    volumes of another size or place, whose labels are taken at the nearest voxel. Where one of the
+    two has no place in space, or both have the same axes and size, pixel goes to pixel.
+
+    Args:
+        volume: The labels.
+        video: What they belong to.
+        first_frame: Of a volume with fewer frames than the video: which frame its first belongs to.
+
+    Raises:
+        ValueError: Frames differ in number, or the volume lies elsewhere, or obliquely.
+    """
+    grid = _voxels_to_video(volume, video)
+    if grid is None:
+        yield from _straight(volume, video, first_frame)
+        return
+    labels = np.stack([frame for _, frame in _frames(volume)]).T  # (x, y, t)
+    found = _resample(labels, grid, (video.width, video.height, video.frame_count))
+    if found is None or (labels.any() and not found.any()):
+        raise ValueError(
+            f"{volume.path} lies elsewhere in space than {video.path}, or obliquely to it: save the "
+            "masks in the video's geometry"
+        )
+    logger.warning("%s has other axes than %s: put right by its affine", volume.path, video.path)
+    for index in range(video.frame_count):
+        values = np.ascontiguousarray(found[:, :, index].T)
+        if values.any():
+            yield index, StoredMask(values, "exact", f"frame {index} of {volume.path}")
+
+
+def _straight(volume: VideoSource, video: VideoSource, first_frame: int | None) -> Masks:
+    begin = first_frame or 0
+    whole = volume.frame_count == video.frame_count
+    if not (whole and not begin) and not (
+        first_frame is not None and begin + volume.frame_count <= video.frame_count
+    ):
+        raise ValueError(
+            f"{volume.path} holds {volume.frame_count} masks but {video.path} has "
+            f"{video.frame_count} frames: expected one mask for the first frame, or as many as "
+            "frames (empty where not annotated)"
+        )
+    for index, values in _frames(volume):
+        if values.any():
+            yield begin + index, StoredMask(values, "exact", f"frame {index} of {volume.path}")
+
+
+def _frames(volume: VideoSource) -> Iterator[tuple[int, np.ndarray]]:
+    for index, values in enumerate(volume.pixels(range(volume.frame_count))):
+        if values.ndim != 2:
+            raise ValueError(
+                f"{volume.path} holds colours: expected label numbers, 0 for background"
+            )
+        yield index, whole_numbers(values, f"frame {index} of {volume.path}")
+
+
+def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | None:
+    """(4, 4), from the volume's voxels to the video's; None if pixels go to pixels as they are."""
+    source, target = volume.geometry.affine, video.geometry.affine
+    try:
+        grid = np.linalg.inv(target) @ source
+    except np.linalg.LinAlgError:
+        return None
+    shape = np.array([volume.width, volume.height, volume.frame_count])
+    expected = np.array([video.width, video.height, video.frame_count])
+    time_is_space = len(volume.geometry.shape) == len(video.geometry.shape) == 3
+    if not time_is_space:
+        # The third axis is one slice; time has no part in the affine.
+        grid = grid.copy()
+        grid[2, :], grid[:, 2] = 0, 0
+        grid[2, 2] = 1
+    turned = _turns_onto(grid, shape, expected)
+    if turned is not None:
+        return None if np.array_equal(turned, np.eye(4)) else turned
+    if not (_has_place(source) and _has_place(target)):
+        return None
+    steps = np.linalg.norm(grid[:3, :3], axis=0)
+    same_axes = np.allclose(grid[:3, :3] / np.where(steps, steps, 1), np.eye(3), atol=0.01)
+    if same_axes and np.array_equal(shape[:2], expected[:2]):
+        if not np.allclose(grid[:2], np.eye(4)[:2], atol=0.5):
+            logger.warning(
+                "%s has another spacing or origin than %s, but its size: taken pixel by pixel",
+                volume.path,
+                video.path,
+            )
+        return None
+    return grid
+
+
+def _turns_onto(grid: np.ndarray, shape: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
+    """The grid with whole numbers, if it takes one set of voxels to all of the other."""
+    whole = np.rint(grid)
+    extent = np.array([*shape, 1])
+    axes = np.abs(whole[:3, :3])
+    if (np.abs(grid - whole) @ extent).max() > NEAR:
+        return None
+    if not ((axes.sum(0) == 1).all() and (axes.sum(1) == 1).all()):
+        return None
+    corners = whole[:3] @ np.array([[0, 0, 0, 1], [*(shape - 1), 1]]).T
+    low, high = corners.min(axis=1), corners.max(axis=1)
+    if (low == 0).all() and (high == expected - 1).all():
+        return whole
+    return None
+
+
+def _has_place(affine: np.ndarray) -> bool:
+    """Whether an affine says more than that there is none: not ones and signs alone."""
+    return not np.allclose(np.abs(affine), np.eye(4), atol=1e-6)
+
+
+def _resample(
+    labels: np.ndarray, grid: np.ndarray, shape: tuple[int, int, int]
+) -> np.ndarray | None:
+    """(x, y, t) labels on the video's voxels, each from the nearest; None if time is not an axis."""
+    axes = np.abs(grid[:3, :3])
+    source_of_time = int(axes[2].argmax())
+    lengths = np.linalg.norm(grid[:3, :3], axis=0)
+    aside = np.delete(axes[2], source_of_time).max(), np.delete(axes[:, source_of_time], 2).max()
+    if axes[2, source_of_time] == 0 or max(aside) > 0.01 * lengths[source_of_time]:
+        return None
+    back = np.linalg.inv(grid)
+    found = np.zeros(shape, dtype=labels.dtype)
+    x, y = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    for index in range(shape[2]):
+        points = np.stack([x, y, np.full_like(x, index), np.ones_like(x)])
+        voxels = np.rint(np.tensordot(back[:3], points, 1)).astype(np.int64)
+        sizes = np.array(labels.shape)[:, None, None]
+        inside = ((voxels >= 0) & (voxels < sizes)).all(axis=0)
+        voxels = np.where(inside, voxels, 0)
+        found[:, :, index] = np.where(inside, labels[tuple(voxels)], 0)
+    return found

@@ -1,0 +1,89 @@
+"""Reading the masks that annotate some frames of a video, whatever holds them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bundle.io.reading.decode import (
+    META_SUFFIXES,
+    NIFTI_SUFFIXES,
+    STILL_SUFFIXES,
+    check_file,
+    has_suffix,
+)
+from bundle.io.reading.frame_folder import list_frames
+from bundle.io.reading.frame_refs import FrameOf, FrameRef
+from bundle.io.reading.labels import settle_labels
+from bundle.io.reading.mask_folder import frame_of_mask, match_masks
+from bundle.io.reading.mask_pictures import read_mask_picture
+from bundle.io.reading.mask_volumes import Masks, read_volume
+from bundle.io.reading.video import open_video
+from bundle.io.reading.volumes import VideoSource, is_single_image
+from bundle.types import LabelMap
+
+
+def read_annotations(
+    path: str | Path, video: VideoSource, mask_frame: int | None = None
+) -> dict[int, LabelMap]:
+    """Read the masks of a video.
+
+    Args:
+        path: One mask (a picture, or a 2D NIfTI or MetaImage), for the first frame unless its name
+            or ``mask_frame`` says otherwise; or a volume of the video's size, (x, y, t) or
+            (x, y, 1, t); or a folder of pictures, which ``bundle.io.reading.mask_folder`` matches
+            with frames. Empty masks count as not annotated.
+        video: What the masks belong to.
+        mask_frame: The frame that a single mask belongs to, from 0; of a folder of numbered masks,
+            that of the lowest number.
+
+    Returns:
+        Frame index -> (H, W) uint8 labels; see ``bundle.io.reading.labels.settle_labels``.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder, or nothing in it.
+        ValueError: The masks are empty, hold no labels, or differ from the video in size or number;
+            or their names have numbers that may mean one frame or another.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no such mask: {path}")
+    if not path.is_dir():
+        check_file(path)
+    found = {}
+    for index, mask in _read_masks(path, video, mask_frame):
+        height, width = mask.values.shape[:2]
+        if (height, width) != (video.height, video.width):
+            raise ValueError(
+                f"{mask.source} is {width}x{height} but {video.path} is "
+                f"{video.width}x{video.height}: export the mask at the video's size"
+            )
+        found[index] = mask
+    labels = dict(zip(found, settle_labels(list(found.values())), strict=True))
+    annotations = {index: each for index, each in labels.items() if each.any()}
+    if not annotations:
+        raise ValueError(f"{path} is empty: expected the object painted on at least one frame")
+    return annotations
+
+
+def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
+    """The frames of a video: pictures of a folder, or members of its file."""
+    if video.path.is_dir():
+        frames = list_frames(video.path)
+        if len(frames) == video.frame_count:
+            return frames
+    return [FrameOf(video.path, index) for index in range(video.frame_count)]
+
+
+def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks:
+    if path.is_dir():
+        frames = list_frame_refs(video)
+        matched = match_masks(path, video.path, frames, first_frame=mask_frame, ask=True)
+        for index, file in matched.items():
+            yield index, read_mask_picture(file)
+    elif has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
+        index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
+        yield index, read_mask_picture(path)
+    elif has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+        yield from read_volume(open_video(path), video, mask_frame)
+    else:
+        index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
+        yield index, read_mask_picture(path)
