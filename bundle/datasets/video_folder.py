@@ -20,6 +20,7 @@ from bundle.io.reading.decode import (
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.mask_folder import match_masks
+from bundle.io.reading.mask_volumes import check_straight
 from bundle.io.reading.video import is_dicom, open_video
 from bundle.io.reading.volumes import is_single_image, source_name
 
@@ -147,13 +148,16 @@ def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int
         return dict(match_masks(mask, video, frames))
     if has_suffix(mask, STILL_SUFFIXES) or is_single_image(mask):
         return {0: mask}
-    count = open_video(mask).frame_count
+    volume = open_video(mask)
+    count = volume.frame_count
     if count != len(frames):
         raise ValueError(
             f"{mask} holds {count} masks but {video} has {len(frames)} frames: expected one mask "
             "for each frame, or a single picture for the first"
         )
-    shown = [i for i, values in enumerate(open_video(mask)) if values.any()]
+    if not video.is_dir():
+        check_straight(volume, open_video(video))
+    shown = [i for i, values in enumerate(volume.pixels(range(count))) if values.any()]
     if not shown:
         raise ValueError(f"{mask} is empty: paint the structure on one frame at least")
     return {i: FrameOf(mask, i) for i in shown}

@@ -57,7 +57,8 @@ def split_folder(folder: Path) -> tuple[list[Path], list[Path]]:
     Raises:
         ValueError: There are no pictures, or two are called alike and neither looks like a mask.
     """
-    files = sorted(filter(is_picture, folder.iterdir()), key=lambda path: natural_key(path.name))
+    files = [path for path in folder.iterdir() if is_picture(path) and not path.is_dir()]
+    files.sort(key=lambda path: natural_key(path.name))
     if not files:
         raise ValueError(f"{folder} holds no frames: expected {', '.join(STILL_SUFFIXES)} files")
     groups = _group(files)

@@ -6,11 +6,14 @@ in mm.
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from bundle.io.reading.labels import StoredMask, whole_numbers
-from bundle.io.reading.volumes import VideoSource
+from bundle.io.reading.mask_pictures import read_mask_picture
+from bundle.io.reading.volumes import VideoSource, image_affine
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +57,50 @@ def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None
             yield index, StoredMask(values, "exact", f"frame {index} of {volume.path}")
 
 
+def check_straight(volume: VideoSource, video: VideoSource) -> None:
+    """Refuse labels that are not pixel by pixel those of the video's frames.
+
+    Raises:
+        ValueError: The volume has other axes or lies elsewhere in space.
+    """
+    if _voxels_to_video(volume, video) is not None:
+        raise ValueError(
+            f"{volume.path} has other axes, or lies elsewhere in space, than {video.path}: save the "
+            "masks in the video's geometry"
+        )
+
+
+def read_single(path: Path, video: VideoSource) -> StoredMask:
+    """Read a 2D NIfTI or MetaImage mask, flipped or turned onto the video's pixels by its affine.
+
+    Raises:
+        ValueError: It cannot be read as one image, or its values cannot be labels.
+    """
+    mask = read_mask_picture(path)
+    affine = image_affine(path)
+    if affine is None:
+        return mask
+    height, width = mask.values.shape
+    grid = _in_plane(np.linalg.pinv(video.geometry.affine) @ affine)
+    turned = _turns_onto(
+        grid, np.array([width, height, 1]), np.array([video.width, video.height, 1])
+    )
+    if turned is None or np.array_equal(turned, np.eye(4)):
+        return mask
+    found = _resample(mask.values.T[:, :, None], turned, (video.width, video.height, 1))
+    assert found is not None
+    logger.warning("%s has other axes than %s: put right by its affine", path, video.path)
+    return replace(mask, values=np.ascontiguousarray(found[:, :, 0].T))
+
+
+def _in_plane(grid: np.ndarray) -> np.ndarray:
+    """Without the third axis: one slice, whose time has no part in an affine."""
+    grid = grid.copy()
+    grid[2, :], grid[:, 2] = 0, 0
+    grid[2, 2] = 1
+    return grid
+
+
 def _straight(volume: VideoSource, video: VideoSource, first_frame: int | None) -> Masks:
     begin = first_frame or 0
     whole = volume.frame_count == video.frame_count
@@ -90,10 +137,7 @@ def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | No
     expected = np.array([video.width, video.height, video.frame_count])
     time_is_space = len(volume.geometry.shape) == len(video.geometry.shape) == 3
     if not time_is_space:
-        # The third axis is one slice; time has no part in the affine.
-        grid = grid.copy()
-        grid[2, :], grid[:, 2] = 0, 0
-        grid[2, 2] = 1
+        grid = _in_plane(grid)
     turned = _turns_onto(grid, shape, expected)
     if turned is not None:
         return None if np.array_equal(turned, np.eye(4)) else turned

@@ -15,7 +15,7 @@ from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.labels import settle_labels
 from bundle.io.reading.mask_folder import frame_of_mask, match_masks
 from bundle.io.reading.mask_pictures import read_mask_picture
-from bundle.io.reading.mask_volumes import Masks, read_volume
+from bundle.io.reading.mask_volumes import Masks, read_single, read_volume
 from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, is_single_image
 from bundle.types import LabelMap
@@ -81,7 +81,8 @@ def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks
             yield index, read_mask_picture(file)
     elif has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
         index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
-        yield index, read_mask_picture(path)
+        still = has_suffix(path, STILL_SUFFIXES)
+        yield index, read_mask_picture(path) if still else read_single(path, video)
     elif has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
         yield from read_volume(open_video(path), video, mask_frame)
     else:

@@ -238,6 +238,15 @@ def is_single_image(path: Path) -> bool:
     return all(size == 1 for size in shape[2:])
 
 
+def image_affine(path: Path) -> np.ndarray | None:
+    """(4, 4), voxels of a NIfTI or MetaImage file to RAS in mm; None if it has two axes only."""
+    with explained(f"cannot open {path}"):
+        if has_suffix(path, NIFTI_SUFFIXES):
+            return np.asarray(load_nifti(path).affine)
+        reader = meta_image_reader(path)
+        return _ras_affine(reader) if reader.GetDimension() > 2 else None
+
+
 def _time_axis(shape: tuple[int, ...], path: Path) -> int:
     if len(shape) < 3:
         raise ValueError(f"{path} is a single image of shape {shape}: expected a video, (x, y, t)")
