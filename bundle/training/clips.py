@@ -160,7 +160,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         videos = self.data[names[random.randint(len(names))]]
         video = videos[random.randint(len(videos))]
         other = read_frames(video, [random.randint(len(video.frames))], self.cache_dir)[0]
-        picture = torch.from_numpy(other).movedim(-1, 0)[None].float()
+        picture = torch.tensor(other).movedim(-1, 0)[None].float()
         scene = F.interpolate(picture, image.shape[1:3], mode="bilinear", antialias=True)[0]
         image, label = image.clone(), label.clone()
         for t in ([1], [2], [1, 2])[random.randint(3)]:
