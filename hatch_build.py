@@ -1,0 +1,15 @@
+"""Puts the configs, the weights and the demo's outline into the wheel; see ``pyproject.toml``."""
+
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FILES = ("configs", "models", "scripts/demo", "docs/data_license.txt", "LICENSE")
+
+
+class BundleFiles(BuildHookInterface):
+    """They lie beside the package in a clone and inside it in a wheel: bundle.utils.bundle_files."""
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version == "standard":  # an editable installation uses those of the clone
+            build_data["force_include"].update({name: f"bundle/_bundle/{name}" for name in FILES})
