@@ -35,7 +35,7 @@ def test_a_grown_network_gives_the_old_masks(network, grown, clip):
 def test_gradients_reach_every_new_part(grown, clip):
     unknown = torch.zeros(2, 2, 48, 64)
     unknown[0] = 1
-    optimizer = torch.optim.SGD(grown.parameters(), lr=1.0)
+    optimizer = torch.optim.SGD(grown.parameters(), lr=1e-3)
     for _ in range(2):  # what lies before a layer of zeros learns from the second step on
         optimizer.zero_grad()
         grown(clip, True, unknown).logits.square().mean().backward()
