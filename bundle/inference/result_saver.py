@@ -21,6 +21,9 @@ from bundle.utils.options import USER_ERRORS
 
 logger = logging.getLogger(__name__)
 
+COLUMNS = ["video", "error"]
+"""Of the list of failures."""
+
 
 class ResultSaver:
     """Consumes the streams of segmented videos and writes their results, with a progress bar.
@@ -122,7 +125,7 @@ class ResultSaver:
             beside.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
         ):
             table = csv.writer(file)
-            table.writerow(["video", "error"])
+            table.writerow(COLUMNS)
             table.writerows(self.failures)
 
     @property
@@ -140,7 +143,8 @@ class ResultSaver:
         number, processes = process_share()
         for path in self.output_dir.glob("failures*.csv"):
             found = re.fullmatch(r"failures(?:_([0-9]+))?\.csv", path.name)
-            if found and int(found[1] or 0) % processes == number:
+            mine = found and int(found[1] or 0) % processes == number
+            if mine and _begins_with_columns(path):
                 path.unlink(missing_ok=True)
 
     def _end(self) -> None:
@@ -160,3 +164,12 @@ class ResultSaver:
                 f"{len(self.failures)} of {count} videos failed, they are listed in "
                 f"{self._list_path}: mend them and run the same command again"
             )
+
+
+def _begins_with_columns(path: Path) -> bool:
+    """Whether a list of failures was written here, so that it may go."""
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return next(csv.reader(file), None) == COLUMNS
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return False

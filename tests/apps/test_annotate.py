@@ -523,7 +523,8 @@ class TestExport:
         formats = [name for name in FORMATS if name != "dicom_seg"]
         shares = []
         folder = export(work, tmp_path / "out", formats, progress=shares.append)
-        assert {file.name for file in folder.iterdir()} == {FORMATS[name].file for name in formats}
+        names = {FORMATS[name].file for name in formats}
+        assert {file.name for file in folder.iterdir()} == {*names, "manifest.json"}
         assert shares[-1] == 1
         read = [np.array(Image.open(file)) for file in sorted((folder / "masks").iterdir())]
         np.testing.assert_array_equal(read, all_labels(work))
@@ -556,6 +557,13 @@ class TestExport:
             export(work, out, ["nifti"], overwrite=True)
             with pytest.raises(FileExistsError, match="already holds results"):
                 export(work, out, ["nifti"])
+        (out / "polyp" / "notes.txt").write_text("mine")
+        (out / "polyp_objects.csv").write_text("mine")
+        with pytest.raises(FileExistsError, match=r"polyp_objects.csv exists and was not written"):
+            export(work, out, ["nifti"], overwrite=True)
+        (out / "polyp_objects.csv").unlink()
+        export(work, out, ["nifti"], overwrite=True)
+        assert (out / "polyp" / "notes.txt").read_text() == "mine"
 
 
 class TestPictures:
@@ -636,15 +644,35 @@ class TestDesk:
     @pytest.mark.parametrize(
         ("names", "picked"),
         [
-            (["a.mp4"], "a.mp4"),
-            (["a.mhd", "a.raw"], "a.mhd"),
-            (["2.png", "10.png"], ""),
+            (["a.mp4"], ("a.mp4", None)),
+            (["a.mhd", "a.raw"], ("a.mhd", None)),
+            (["2.png", "10.png"], ("", None)),
+            (["v.mp4", "mask0.png"], ("v.mp4", "mask0.png")),
+            (["v.nii.gz", "v_mask.nii.gz"], ("v.nii.gz", "v_mask.nii.gz")),
+            (["v.mhd", "v.raw", "seg.mhd", "seg.raw"], ("v.mhd", "seg.mhd")),
+            (["v.mp4", "0.png", "5.png"], ("v.mp4", "masks")),
+            (["0.png", "0_mask.png"], ("", "")),
+            (["v.dcm", "v.seg.nrrd"], ("v.dcm", "v.seg.nrrd")),
         ],
     )
     def test_what_was_uploaded_together_belongs_together(self, tmp_path, names, picked):
         for name in names:
             (tmp_path / name).touch()
-        assert pick_upload(tmp_path) == tmp_path / picked
+        video, mask = picked
+        expected = (tmp_path / video, None if mask is None else tmp_path / mask)
+        assert pick_upload(tmp_path) == expected
+
+    def test_several_videos_at_once_are_refused(self, tmp_path):
+        for name in ("a.mp4", "b.avi"):
+            (tmp_path / name).touch()
+        with pytest.raises(ValueError, match=r"expected one video, found 2 in a.mp4, b.avi"):
+            pick_upload(tmp_path)
+
+    def test_a_file_that_is_no_session_is_not_overwritten(self, work, tmp_path):
+        (tmp_path / "thesis.zip").write_bytes(b"mine")
+        with pytest.raises(FileExistsError, match="exists and is no session of this page"):
+            save_session(work, tmp_path / "thesis.zip")
+        assert (tmp_path / "thesis.zip").read_bytes() == b"mine"
 
 
 class TestModel:

@@ -295,15 +295,19 @@ def test_an_unexpected_error_keeps_its_traceback_and_the_rest_goes_on(videos, mo
 
 def test_lists_of_failures_of_a_run_before_are_removed_by_one_process_each(videos, monkeypatch):
     out = touch(videos.parent / "out", *(f"failures_{i}.csv" for i in range(5)), "failures.csv")
+    for path in out.iterdir():
+        path.write_text("video,error\n")
     (out / "failures_notes.csv").touch()
+    (out / "failures_7.csv").write_text("mine")
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("RANK", "3")  # no video is left for it
     assert run(videos) is None
     assert "failures_3.csv" not in written(out)
-    assert len(written(out)) == 6
+    assert len(written(out)) == 7
     monkeypatch.setenv("RANK", "0")
     assert run(videos) is None
-    assert written(out) == ["a", "failures_1.csv", "failures_2.csv", "failures_notes.csv"]
+    left = ["a", "failures_1.csv", "failures_2.csv", "failures_7.csv", "failures_notes.csv"]
+    assert written(out) == left
 
 
 def test_a_process_alone_waits_for_none(monkeypatch):

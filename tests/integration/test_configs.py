@@ -289,7 +289,8 @@ def test_inference_from_the_command_line(inside, data, tiny_weights, tmp_path):
     done = segment(options, cwd=ROOT if inside else tmp_path)
     assert done.returncode == 0, done.stderr
     written = {path.name for path in (tmp_path / "results" / "bear").iterdir()}
-    assert written == {"masks.nii.gz", "masks", "overlay.mp4", "frames.csv", "summary.png"}
+    results = {"masks.nii.gz", "masks", "overlay.mp4", "frames.csv", "summary.png"}
+    assert written == results | {"manifest.json"}
 
     again = segment(options, cwd=ROOT)
     assert again.returncode == 1

@@ -81,7 +81,7 @@ def results(tmp_path_factory):
 
 def test_the_folder_holds_the_promised_files_and_no_others(results):
     masks = [f"masks/{index:05d}.png" for index in range(FRAMES)]
-    named = ["frames.csv", "masks", "masks.nii.gz", "overlay.mp4", "summary.png"]
+    named = ["frames.csv", "manifest.json", "masks", "masks.nii.gz", "overlay.mp4", "summary.png"]
     assert everything(results) == sorted(named + masks)
     assert [path.name for path in results.parent.iterdir()] == ["cine"]
 

@@ -7,9 +7,13 @@ from bundle.apps.annotate.model import Model
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session
 from bundle.apps.annotate.work import Work
-from bundle.io.reading.decode import META_SUFFIXES, has_suffix
+from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix
+from bundle.io.reading.frame_folder import MASK_WORD, split_folder
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
+
+RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin")
+MASK_SUFFIXES = (".seg.nrrd", ".json", ".xml")
 
 
 class Desk:
@@ -73,14 +77,42 @@ class Desk:
         self._folder.cleanup()
 
 
-def pick_upload(folder: Path) -> Path:
-    """What to open of the files that were uploaded together.
+def pick_upload(folder: Path) -> tuple[Path, Path | None]:
+    """What to open of the files that were uploaded together, and the masks among them.
+
+    Pictures beside a video are its masks, and so are files with a word such as ``mask`` in their
+    names; pictures alone are frames, but for masks that can be told from them. Several masks move to
+    a folder of their own.
 
     Returns:
-        The only file; of a MetaImage its header; else the folder, as a folder of frames.
+        The video, or of a MetaImage its header, or the folder, as a folder of frames; and its mask or
+        folder of masks, None if there is none.
+
+    Raises:
+        ValueError: There are several videos, or masks alone.
     """
-    files = sorted(folder.iterdir())
-    headers = [file for file in files if has_suffix(file, META_SUFFIXES)]
-    if len(files) == 1 or len(headers) == 1:
-        return (headers or files)[0]
-    return folder
+    files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    if any(has_suffix(file, META_SUFFIXES) for file in files):  # others may be its pixels
+        files = [file for file in files if not has_suffix(file, RAW_SUFFIXES)]
+    if len(files) == 1:
+        return files[0], None
+    stills = [file for file in files if has_suffix(file, STILL_SUFFIXES)]
+    if len(stills) == len(files):
+        return folder, folder if split_folder(folder)[1] else None
+    masks = [file for file in files if file in stills or _is_called_mask(file)]
+    videos = [file for file in files if file not in masks]
+    if len(videos) != 1:
+        names = ", ".join(file.name for file in videos or files)
+        raise ValueError(f"expected one video, found {len(videos)} in {names}: choose one")
+    if len(masks) == 1:
+        return videos[0], masks[0]
+    apart = folder / "masks"
+    apart.mkdir()
+    for file in masks:
+        file.rename(apart / file.name)
+    return videos[0], apart
+
+
+def _is_called_mask(file: Path) -> bool:
+    name = file.name.lower()
+    return name.endswith(MASK_SUFFIXES) or MASK_WORD.search(name.split(".")[0]) is not None

@@ -59,14 +59,14 @@ def ask_open(desk: Desk) -> None:
             folder = desk.new_folder()
             for file in event.files:
                 await file.save(folder / Path(file.name).name)
-            if await _attempt(note, lambda: desk.open(pick_upload(folder))):
+            if await _attempt(note, lambda: desk.open(*pick_upload(folder))):
                 dialog.close()
             else:
                 shutil.rmtree(folder, ignore_errors=True)
                 upload.reset()
 
         path.on("keydown.enter", open_path)
-        ui.label("or from the browser; several files are taken as frames of one video:")
+        ui.label("or from the browser: a video and its masks, or the pictures of one video:")
         upload = ui.upload(multiple=True, auto_upload=True, on_multi_upload=take)
         upload.props("flat bordered data-testid=upload").classes("tcmn-upload")
         with ui.element("div").classes("tcmn-row tcmn-end"):

@@ -1,6 +1,7 @@
 """Writing an annotation out, in every format that ``bundle.io.writing`` has."""
 
 import csv
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from bundle.inference.frame_stream import ahead
 from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
 from bundle.utils.atomic_write import written_beside
+
+COLUMNS = ["object", "name", "colour"]
 
 
 def export(
@@ -51,6 +54,8 @@ def export(
             f"{len(pending)} of {video.frame_count} frames have no mask yet, the first is frame "
             f"{pending[0]}: propagate, or choose to write them as empty"
         )
+    table = output_dir / f"{video.name}_objects.csv"
+    _refuse_foreign(table)
     writer = ResultWriter(
         output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats,
         structures={i: Structure(i, each.name, each.colour) for i, each in work.objects.items()},
@@ -63,13 +68,27 @@ def export(
             review = seen is None or seen.review
             writer.write(frame, work.labels(index), known, review)
             progress((index + 1) / video.frame_count)
-    _write_objects(work, output_dir / f"{video.name}_objects.csv")
+    _write_objects(work, table)
     return writer.folder
+
+
+def _refuse_foreign(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            if next(csv.reader(file), None) == COLUMNS:
+                return
+    except (OSError, UnicodeDecodeError, csv.Error):
+        pass
+    raise FileExistsError(
+        f"{path} exists and was not written here: rename it, or choose another folder"
+    )
 
 
 def _write_objects(work: Work, path: Path) -> None:
     with written_beside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["object", "name", "colour"])
+        table.writerow(COLUMNS)
         for object_id, each in sorted(work.objects.items()):
             table.writerow([object_id, each.name, each.colour])

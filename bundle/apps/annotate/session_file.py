@@ -43,12 +43,22 @@ def save_session(work: Work, path: Path) -> None:
     """Write a session; the file appears whole or not at all.
 
     Raises:
+        FileExistsError: There is a file already that is no session.
         OSError: It cannot be written.
     """
+    if path.exists() and not _is_own(path):
+        raise FileExistsError(f"{path} exists and is no session of this page: choose another name")
     revision = work.revision
     with written_beside(path) as beside, zipfile.ZipFile(beside, "w") as archive:
         _write(work, archive)
     work.saved = revision
+
+
+def _is_own(path: Path) -> bool:
+    if not is_session(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return HEAD in archive.namelist()
 
 
 def _write(work: Work, archive: zipfile.ZipFile) -> None:

@@ -10,7 +10,6 @@ import logging
 import tempfile
 from collections.abc import Collection, Sequence
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, cast
 
@@ -23,6 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 from bundle.io.reading.decode import explained
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Code, Structure, Structures, to_cielab
+from bundle.io.writing.manifest import package_version
 from bundle.io.writing.writer import Segmented
 from bundle.visualization.overlay import PALETTE
 
@@ -172,7 +172,7 @@ def _describe(
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
     dataset.SeriesDescription = "TCMN segmentation"
     dataset.Manufacturer = dataset.ManufacturerModelName = "TCMN"
-    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", _version()
+    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", package_version()
     dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.ContentLabel, dataset.ContentDescription = "TCMN_SEG", "One-shot video segmentation"
     dataset.ContentCreatorName = None
@@ -220,7 +220,7 @@ def _segment(number: int, structure: Structure) -> Dataset:
     algorithm = _item(
         AlgorithmFamilyCodeSequence=[_code(ARTIFICIAL_INTELLIGENCE)],
         AlgorithmName="TCMN",
-        AlgorithmVersion=_version(),
+        AlgorithmVersion=package_version(),
     )
     kind = _code(structure.code or IMAGE_REGION)
     if structure.modifier is not None:
@@ -319,10 +319,3 @@ def _code(code: Code) -> Dataset:
         CodingSchemeDesignator=code.scheme,
         CodeMeaning=code.meaning[:LONGEST_LABEL],
     )
-
-
-def _version() -> str:
-    try:
-        return version("tcmn")
-    except PackageNotFoundError:  # run from its folder
-        return "unknown"

@@ -6,6 +6,7 @@ with the video's length is small, see the modules beside this one. Videos are re
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -17,9 +18,13 @@ import numpy as np
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Structures
 from bundle.io.writing.formats import FORMATS, choose_formats
+from bundle.io.writing.manifest import MANIFEST, Keeper, holds_results, write_manifest
 from bundle.io.writing.writer import FormatWriter, Segmented, WriteBehind
 from bundle.types import Frame, LabelMap
 from bundle.utils.atomic_write import FULL, Scratch, room_for
+
+KNOWN = frozenset(kind.file for kind in FORMATS.values())
+"""Names in a folder of results."""
 
 
 class ResultWriter:
@@ -36,12 +41,16 @@ class ResultWriter:
     - ``summary``: ``summary.png``, eight overlays and the area curves,
     - ``mha``: ``masks.mha``, compressed MetaImage in the source's geometry,
     - ``dicom_seg``: ``masks.dcm``, DICOM segmentation that refers to the frames of a DICOM source,
-    - ``rle``: ``masks.json``, COCO's uncompressed run lengths.
+    - ``rle``: ``masks.json``, COCO's uncompressed run lengths,
+
+    and ``manifest.json``, which lists what was written.
 
     Args:
         output_dir: DIR; made if it does not exist.
         video: Name, size, frame rate, spacing and geometry of the source.
-        overwrite: Replace the results that are in DIR/<name>.
+        overwrite: Replace the results that are in DIR/<name>: the files that were written here, as
+            ``manifest.json`` lists them. All others stay; those whose names are needed, and those
+            that were changed since, go to the folder ``kept`` in it.
         annotated: Indices of the frames whose mask was given, for the titles of the picture.
         formats: Names from above; ``auto`` stands for all that suit the source: the first five,
             ``mha`` for a MetaImage and ``dicom_seg`` for a DICOM file.
@@ -179,7 +188,7 @@ class ResultWriter:
             raise FileExistsError(
                 f"{self.folder} holds the video itself: choose another output_dir"
             )
-        if not _is_result(self.folder):
+        if not holds_results(self.folder, KNOWN):
             raise FileExistsError(
                 f"{self.folder} exists and is no result folder: choose another output_dir"
             )
@@ -201,30 +210,26 @@ class ResultWriter:
             with room_for(path):
                 writer.finish()
         self._open_files.close()
+        with room_for(self.folder / MANIFEST):
+            write_manifest(self._scratch.new, video.name)
         self._move_into_place()
 
     def _move_into_place(self) -> None:
         self._refuse_existing()
         with room_for(self.folder):
+            if not self.folder.exists():
+                self._scratch.move_into_place()
+                return
+            keeper = Keeper(self.folder, self._scratch.new, KNOWN)
+            keeper.link()
+            shutil.copymode(self.folder, self._scratch.new)
             self._scratch.move_into_place()
+            keeper.move_late(self._scratch.folder / "old")
 
     def _discard(self) -> None:
         with suppress(Exception):
             self._open_files.close()
         self._scratch.__exit__(None, None, None)
-
-
-def _is_result(folder: Path) -> bool:
-    """Whether results were written to it, so that it may be replaced.
-
-    ``masks.nii.gz`` tells. Without it nothing else may be in there than what is written here, and not
-    only a folder ``masks``: that could be anyone's.
-    """
-    if not folder.is_dir():
-        return False
-    found = {entry.name for entry in folder.iterdir()}
-    ours = {kind.file for kind in FORMATS.values()}
-    return "masks.nii.gz" in found or (found <= ours and bool(found - {"masks"}))
 
 
 def _check_writable(output_dir: Path) -> None:
