@@ -64,6 +64,7 @@ def alike(found, expected):
     return float(torch.corrcoef(pair)[0, 1])
 
 
+@pytest.mark.heavy
 def test_signals_are_taken_after_networks_were_let_go(folder):
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, folder], cwd=ROOT, capture_output=True, text=True
@@ -202,6 +203,7 @@ def test_a_quantised_network_is_not_written_over(folder, network):
     assert json.loads((folder / "network.json").read_text()) == before
 
 
+@pytest.mark.heavy
 def test_a_failure_leaves_nothing_behind(network, tmp_path, monkeypatch):
     def fail(module):
         raise OSError("disk full")
