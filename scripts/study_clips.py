@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from scipy.stats import bootstrap
 
 from bundle.datasets.cvc_clinicdb import cvc_clinicdb
 from bundle.datasets.frames import read_frames, read_masks
@@ -17,6 +16,7 @@ from bundle.datasets.generic import davis
 from bundle.datasets.protocols import DAVIS_HELD_OUT
 from bundle.datasets.records import Video
 from bundle.datasets.whole_videos import first_shown
+from bundle.evaluation.statistics import estimate
 from bundle.inference.config import read_inference_config
 from bundle.inference.inferers import VideoInferer
 from bundle.networks import TCMN
@@ -85,13 +85,16 @@ def carry(
 
 
 def interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Mean over videos with the 95 % interval of a bootstrap over them."""
-    sample = np.asarray(differences)
-    result: dict[str, Any] = {"mean": round(float(sample.mean()), 2), "videos": len(sample)}
-    if len(sample) > 1 and np.ptp(sample) > 0:
-        found = bootstrap((sample,), np.mean, method="percentile", rng=0, n_resamples=9999)
-        result["interval_95"] = [round(float(end), 2) for end in found.confidence_interval]
+    """Mean over videos, in points, with the 95 % interval of a bootstrap over them."""
+    found = estimate([[value / 100] for value in differences])
+    result: dict[str, Any] = {"mean": _round(found["mean"]), "videos": len(differences)}
+    if found["low"] is not None:
+        result["interval_95"] = [_round(found["low"]), _round(found["high"])]
     return result
+
+
+def _round(value: float | None) -> float | None:
+    return None if value is None else round(value, 2)
 
 
 def mean_of(row: Mapping[str, float]) -> float:

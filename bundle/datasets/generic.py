@@ -74,8 +74,29 @@ def _folders(folder: Path) -> dict[str, Path]:
     }
 
 
+def thin(video: Video, step: int) -> Video:
+    """Every so many frames of a video, the first included, with the masks that they have.
+
+    Args:
+        video: Its first frame has a mask.
+        step: 1 for all frames.
+
+    Example:
+        >>> frames = tuple(Path(f"{i}.png") for i in range(7))
+        >>> video = Video("v", frames, {0: Path("a.png"), 6: Path("b.png")}, {1: "object"}, "p")
+        >>> thin(video, 3).masks
+        {0: PosixPath('a.png'), 2: PosixPath('b.png')}
+    """
+    masks = {i // step: mask for i, mask in video.masks.items() if i % step == 0}
+    return replace(video, frames=video.frames[::step], masks=masks)
+
+
 def image_pairs(
-    root: str | Path, images: str = "images", masks: str = "masks", report: Report = stop
+    root: str | Path,
+    images: str = "images",
+    masks: str = "masks",
+    report: Report = stop,
+    class_name: str = "object",
 ) -> list[Video]:
     """Read static pictures, each with a mask of the same name, as videos of one frame.
 
@@ -84,6 +105,7 @@ def image_pairs(
         images: Subfolder of the pictures.
         masks: Subfolder of the masks.
         report: Told of each picture without mask and each mask without picture.
+        class_name: What the masks show.
 
     Raises:
         FileNotFoundError: A folder is missing or empty; by default also half of a pair.
@@ -105,7 +127,7 @@ def image_pairs(
             report(FileNotFoundError(problem))
             continue
         mask = {0: truths[path.stem]}
-        videos.append(Video(path.stem, (path,), mask, {1: "object"}, path.stem, binary=True))
+        videos.append(Video(path.stem, (path,), mask, {1: class_name}, path.stem, binary=True))
     return videos
 
 

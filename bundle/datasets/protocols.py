@@ -4,6 +4,7 @@ Seen classes are polyps and the LV wall; the LV cavity and the left atrium are n
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -13,11 +14,12 @@ from typing import Any
 from bundle.datasets.asu_mayo import asu_mayo
 from bundle.datasets.camus import CLASS_NAMES, camus
 from bundle.datasets.cvc_clinicdb import cvc_clinicdb
-from bundle.datasets.generic import davis
+from bundle.datasets.generic import davis, thin
 from bundle.datasets.hmc_qu import hmc_qu
 from bundle.datasets.records import Video
 from bundle.datasets.registry import CAMUS_SEQUENCES
 from bundle.datasets.splits import split_videos
+from bundle.datasets.vocal_folds import vocal_folds
 
 Read = Callable[[Path, bool], list[Video]]
 DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
@@ -29,6 +31,12 @@ DAVIS_TRAIN_HELD_OUT = (
 """Likewise of the training part of DAVIS 2016."""
 VOCAL_FOLDS_HELD_OUT = ("patient1_seq4",)
 """The sequence of the larynx that selects."""
+VOS_EXTRA_HELD_OUT = ("dogs_jump", "schoolgirls")
+"""General videos of several objects that select."""
+SELECTION_PATIENTS = 20
+"""How many CAMUS validation patients select: the first ones by name."""
+SELECTION_STEP = 3
+"""Of the general videos one frame in so many selects: their neighbours look alike."""
 
 
 def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:
@@ -42,6 +50,24 @@ def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> 
     ]
 
 
+def _selection(root: Path, whole: bool) -> list[Video]:
+    """What weights are chosen by: the held-out videos of four domains, from several data sets."""
+    walls = camus(root / "CAMUS", "validation", labels=[2])
+    patients = sorted({video.patient for video in walls})[:SELECTION_PATIENTS]
+    general = [
+        *davis(root / "DAVIS-2016-val", DAVIS_HELD_OUT),
+        *davis(root / "DAVIS-2016-train", DAVIS_TRAIN_HELD_OUT),
+        *davis(root / "VOS-extra", VOS_EXTRA_HELD_OUT),
+    ]
+    domains = {
+        "polyps": cvc_clinicdb(root / "CVC-ClinicDB", "valid"),
+        "hearts": [video for video in walls if video.patient in patients],
+        "larynx": vocal_folds(root / "VocalFolds", VOCAL_FOLDS_HELD_OUT),
+        "general motion": [thin(video, SELECTION_STEP) for video in general],
+    }
+    return [replace(video, domain=name) for name, videos in domains.items() for video in videos]
+
+
 PROTOCOLS: dict[str, Read] = {
     "cvc_clinicdb": lambda root, whole: cvc_clinicdb(root, None if whole else "valid"),
     "camus_seen": partial(_camus_alone, labels=(2,), start="ED"),
@@ -51,7 +77,16 @@ PROTOCOLS: dict[str, Read] = {
     "hmc_qu": lambda root, whole: hmc_qu(root),
     "asu_mayo": lambda root, whole: asu_mayo(root),
     "davis_held_out": lambda root, whole: davis(root, None if whole else DAVIS_HELD_OUT),
+    "davis_train_held_out": lambda root, whole: davis(
+        root, None if whole else DAVIS_TRAIN_HELD_OUT
+    ),
+    "vocal_folds": lambda root, whole: vocal_folds(root),
+    "vocal_folds_held_out": lambda root, whole: vocal_folds(
+        root, None if whole else VOCAL_FOLDS_HELD_OUT
+    ),
+    "vos_extra": lambda root, whole: davis(root, None if whole else VOS_EXTRA_HELD_OUT),
     "davis": lambda root, whole: davis(root),
+    "selection": _selection,
 }
 """Name -> reader of (root, all of the set instead of the part that is scored by default)."""
 
@@ -66,9 +101,11 @@ def read_protocol(
             cavity, left atrium) of the validation patients from ED to ES, ``..._from_es`` from ES
             to ED, over half sequences where the copy has them, else two frames; ``hmc_qu`` and
             ``asu_mayo`` (all their videos: the shipped weights were trained on neither);
-            ``davis_held_out`` (DAVIS 2016 without the videos of training); ``davis`` (any folder in
-            the DAVIS layout).
-        dataset_dir: Root of that data set.
+            ``davis_held_out`` and ``davis_train_held_out`` (DAVIS 2016, its two parts, without the
+            videos of training); ``vocal_folds`` (all sequences) and ``vocal_folds_held_out``;
+            ``vos_extra`` (its videos of several objects); ``davis`` (any folder in the DAVIS
+            layout); ``selection`` (what weights are chosen by, of several data sets).
+        dataset_dir: Root of that data set; for ``selection`` the parent of all of them.
         split: A file of ``bundle.datasets.splits``: of the whole data set its ``valid`` part is scored,
             instead of the part above.
 
@@ -100,6 +137,13 @@ def _drawn(path: Path) -> dict[str, Any]:
 
 def describe_protocol(name: str, videos: Sequence[Video]) -> str:
     """What is carried whence, for the tables: which frames a CAMUS figure speaks of."""
+    if name == "selection":
+        counts = Counter(video.domain for video in videos)
+        told = ", ".join(f"{count} of {domain}" for domain, count in counts.items())
+        return (
+            f"selection, first mask to all later annotated frames (hearts: LV wall, ED -> ES, two "
+            f"frames; general motion: one frame of {SELECTION_STEP}); {told}"
+        )
     if not name.startswith("camus"):
         return f"{name}, first mask to all later annotated frames"
     path = "ES -> ED" if name.endswith("_from_es") else "ED -> ES"

@@ -31,6 +31,7 @@ class Video:
         fps: Frames per second; None if the data set does not say.
         spacing_mm: (row, column) distance of pixels in mm; None unless a file declares units.
         info: Numbers that the data set gives besides, such as ``ejection_fraction_percent``.
+        domain: The kind of video, such as polyps, where a protocol averages over kinds; else empty.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Video:
     fps: float | None = None
     spacing_mm: tuple[float, float] | None = None
     info: Mapping[str, float] = field(default_factory=dict)
+    domain: str = ""
 
     def __post_init__(self) -> None:
         if not self.masks:

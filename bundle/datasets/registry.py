@@ -15,6 +15,7 @@ from bundle.datasets.hmc_qu import hmc_qu
 from bundle.datasets.records import Report, Video, stop
 from bundle.datasets.salient import duts, ecssd, hrsod
 from bundle.datasets.video_folder import video_folder
+from bundle.datasets.vocal_folds import vocal_folds
 
 CAMUS_SEQUENCES = ("database_nifti/*/*_half_sequence.nii.gz", "training/*/*_sequence.mhd")
 
@@ -30,16 +31,20 @@ def _whole_camus(root: Path, report: Report) -> list[Video]:
 
 READERS: dict[str, Callable[[Path, Report], list[Video]]] = {
     "asu_mayo": lambda root, report: asu_mayo(root, report=report),
+    "busi": lambda root, report: image_pairs(root, report=report, class_name="breast lesion"),
     "camus": _whole_camus,
     "cvc_clinicdb": lambda root, report: cvc_clinicdb(root, report=report),
     "cvc_clinicdb_tif": lambda root, report: cvc_clinicdb(root, files="tif", report=report),
     "davis": lambda root, report: davis(root, report=report),
     "duts": lambda root, report: duts(root, report=report),
     "ecssd": lambda root, report: ecssd(root, report=report),
+    "hc18": lambda root, report: image_pairs(root, report=report, class_name="fetal head"),
     "hmc_qu": lambda root, report: hmc_qu(root, report=report),
     "hrsod": lambda root, report: hrsod(root, report=report),
     "image_pairs": lambda root, report: image_pairs(root, report=report),
+    "kvasir_seg": lambda root, report: image_pairs(root, report=report, class_name="polyp"),
     "video_folder": lambda root, report: video_folder(root, report=report),
+    "vocal_folds": lambda root, report: vocal_folds(root, report=report),
 }
 """Name -> reader of (root, where problems go)."""
 

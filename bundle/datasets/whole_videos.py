@@ -110,8 +110,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
 
         Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated.
         All else is of a form that batches: ``name``; ``classes`` and ``ids`` of the objects,
-        ``frame_names``, each text with | between its entries; ``patient``; ``spacing_mm`` (2,),
-        NaN if unknown; ``info`` as JSON.
+        ``frame_names``, each text with | between its entries; ``patient``; ``domain``;
+        ``spacing_mm`` (2,), NaN if unknown; ``info`` as JSON.
 
         Raises:
             ValueError: All masks are empty.
@@ -132,6 +132,7 @@ class VideoDataset(Dataset[dict[str, Any]]):
             "ids": "|".join(map(str, ids)),
             "frame_names": "|".join(names[i] for i in frames),
             "patient": video.patient,
+            "domain": video.domain,
             "spacing_mm": torch.tensor(video.spacing_mm or (math.nan, math.nan)),
             "info": json.dumps(dict(video.info)),
         }

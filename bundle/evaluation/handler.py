@@ -14,7 +14,7 @@ import ignite.distributed as idist
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from jaxtyping import Integer
+from jaxtyping import Float, Integer
 from monai.engines import IterationEvents
 from torch import Tensor, nn
 
@@ -124,10 +124,11 @@ class EvaluationReport:
         for item, output in zip(engine.state.batch, engine.state.output, strict=True):
             perturbation = item.get("perturbation", UNCHANGED)
             first = item["label"][0, ..., 0].clamp(min=0).byte()
-            volume = output["pred"][0].to(torch.uint8).cpu().clone()
+            volume = output["pred"]["labels"][0].to(torch.uint8).cpu().clone()
+            trust = output["pred"]["confidence"].cpu()
             volume[..., 0] = first  # as given, whatever the working size made of it
             speed = volume.shape[-1] / self._seconds
-            found = self._score_method(NETWORK, volume, item, perturbation, speed)
+            found = self._score_method(NETWORK, volume, item, perturbation, speed, trust)
             if perturbation == UNCHANGED:
                 name = self.names[item["name"]]
                 save_masks(self.masks, name, item, volume.numpy(), volume=self.save)
@@ -164,6 +165,7 @@ class EvaluationReport:
         item: Mapping[str, Any],
         perturbation: str,
         frames_per_second: float | None = None,
+        confidence: Float[Tensor, "N T"] | None = None,
     ) -> list[VideoScores]:
         truth = item["label"][0].cpu()
         classes, ids, frame_names = parts(item)
@@ -183,6 +185,11 @@ class EvaluationReport:
                 shown=tuple((truth[..., frames] == label).any(0).any(0).tolist()),
                 frames_per_second=frames_per_second,
                 together=len(ids),
+                domain=item["domain"],
+                answered=tuple((volume[..., frames] == label).any(0).any(0).tolist()),
+                confidence=(
+                    None if confidence is None else tuple(confidence[label - 1, frames].tolist())
+                ),
                 **{score: tuple(found[label].tolist()) for score, found in scores.items()},
             )
             for label in scores[SCORES[0]]

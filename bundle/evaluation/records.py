@@ -30,6 +30,9 @@ class VideoScores:
         shown: Does the truth show the object?
         frames_per_second: Of the whole video with all its objects; None where it was not timed.
         together: How many objects were given together in that video.
+        domain: The kind of video, where the protocol averages over kinds; else empty.
+        answered: Does the method show the object?
+        confidence: Of the network in its mask, 0 to 1; None where nothing was said.
     """
 
     video: str
@@ -45,6 +48,9 @@ class VideoScores:
     shown: tuple[bool, ...]
     frames_per_second: float | None
     together: int
+    domain: str = ""
+    answered: tuple[bool, ...] = ()
+    confidence: tuple[float, ...] | None = None
 
     def values(self, score: Score) -> tuple[float, ...]:
         """The score in each frame."""
@@ -80,6 +86,11 @@ def runs_of(scores: Sequence[VideoScores]) -> list[tuple[str, str]]:
     """Methods with their perturbations, each once, the unchanged ones first."""
     found = dict.fromkeys((one.method, one.perturbation) for one in scores)
     return sorted(found, key=lambda run: run[1] != UNCHANGED)
+
+
+def domains_of(scores: Sequence[VideoScores]) -> list[str]:
+    """Names of the domains, each once; none where videos have no domain."""
+    return [name for name in dict.fromkeys(one.domain for one in scores) if name]
 
 
 def classes_of(scores: Sequence[VideoScores]) -> list[str]:

@@ -4,19 +4,20 @@ A video is drawn with all its objects. Scores come as fractions and leave in per
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from statistics import fmean, median
 from typing import Any, TypeAlias
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from bundle.evaluation.metrics import SCORES
+from bundle.evaluation.metrics import SCORES, Score
 from bundle.evaluation.records import (
     NETWORK,
     UNCHANGED,
     VideoScores,
     classes_of,
+    domains_of,
     runs_of,
     select,
 )
@@ -24,6 +25,7 @@ from bundle.evaluation.records import (
 RESAMPLES = 9999
 SEED = 0
 POOR_DICE = 0.5
+MEAN_OVER_DOMAINS = "mean over domains"
 
 Estimate: TypeAlias = dict[str, float | None]
 """``mean``, and the interval's ``low`` and ``high``; None where there is none."""
@@ -38,8 +40,7 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
     Returns:
         No interval for fewer than two videos.
     """
-    kept = [[value for value in group if not math.isnan(value)] for group in groups]
-    kept = [group for group in kept if group]
+    kept = _without_nan(groups)
     if not kept:
         return {"mean": None, "low": None, "high": None}
     sums = np.array([100 * sum(group) for group in kept])
@@ -47,10 +48,56 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
     mean = float(sums.sum() / counts.sum())
     if len(kept) < 2:
         return {"mean": mean, "low": None, "high": None}
+
+    def ratio(drawn: np.ndarray, number: np.ndarray, axis: int = -1) -> Any:
+        return drawn.sum(axis) / number.sum(axis)
+
+    return {"mean": mean, **_interval((sums, counts), ratio, paired=True)}
+
+
+def estimate_over_domains(domains: Sequence[Sequence[Sequence[float]]]) -> Estimate:
+    """Mean over domains in percent, each the mean over its videos, each that of its values.
+
+    Every domain weighs the same, however many videos it has. Videos are resampled within their
+    domain. A domain of one video is always drawn whole, so it adds nothing to the interval.
+
+    Args:
+        domains: Of each domain the values of each video; NaN is left out.
+
+    Returns:
+        No interval where no domain has two videos.
+    """
+    means = [
+        np.array([100 * fmean(group) for group in kept])
+        for domain in domains
+        if (kept := _without_nan(domain))
+    ]
+    if not means:
+        return {"mean": None, "low": None, "high": None}
+    mean = fmean(float(domain.mean()) for domain in means)
+    several = tuple(domain for domain in means if len(domain) > 1)
+    if not several:
+        return {"mean": mean, "low": None, "high": None}
+    single = sum(float(domain.mean()) for domain in means if len(domain) == 1)
+
+    def over_domains(*drawn: np.ndarray, axis: int = -1) -> Any:
+        return (single + sum(domain.mean(axis) for domain in drawn)) / len(means)
+
+    return {"mean": mean, **_interval(several, over_domains, paired=False)}
+
+
+def _without_nan(groups: Sequence[Sequence[float]]) -> list[list[float]]:
+    kept = [[value for value in group if not math.isnan(value)] for group in groups]
+    return [group for group in kept if group]
+
+
+def _interval(
+    samples: tuple[np.ndarray, ...], statistic: Callable[..., Any], *, paired: bool
+) -> Estimate:
     found = bootstrap(
-        (sums, counts),
-        lambda drawn, number, axis=-1: drawn.sum(axis) / number.sum(axis),
-        paired=True,
+        samples,
+        statistic,
+        paired=paired,
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=1000,
@@ -58,17 +105,22 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
         method="percentile",
         random_state=np.random.default_rng(SEED),
     ).confidence_interval
-    return {"mean": mean, "low": float(found.low), "high": float(found.high)}
+    return {"low": float(found.low), "high": float(found.high)}
 
 
 def summarise(scores: Sequence[VideoScores]) -> dict[str, Any]:
-    """Scores of one method and perturbation: of each class, of each video, and over all objects."""
+    """Scores of one method and perturbation: of each class, domain and video, and the mean.
+
+    The mean is over all objects; where videos have domains, it is the mean over the domains.
+    """
+    domains = {name: [one for one in scores if one.domain == name] for name in domains_of(scores)}
     return {
         "classes": {
             name: _group([one for one in scores if one.class_name == name])
             for name in classes_of(scores)
         },
-        "mean": _group(scores),
+        "domains": {name: _group(members, (members,)) for name, members in domains.items()},
+        "mean": _group(scores, tuple(domains.values())),
         "videos": {
             video: {score: 100 * fmean(one.mean(score) for one in members) for score in SCORES}
             for video, members in by_video(scores).items()
@@ -76,21 +128,25 @@ def summarise(scores: Sequence[VideoScores]) -> dict[str, Any]:
     }
 
 
-def _group(scores: Sequence[VideoScores]) -> dict[str, Any]:
-    videos = by_video(scores)
-    means: dict[str, Any] = {
-        score: estimate([[one.mean(score) for one in video] for video in videos.values()])
-        for score in SCORES
-    }
-    only_shown = {
-        score: estimate([[one.mean(score, True) for one in video] for video in videos.values()])
-        for score in SCORES
-    }
-    poor = [fmean(one.mean("dice") for one in video) < POOR_DICE for video in videos.values()]
+def _group(
+    scores: Sequence[VideoScores], domains: Sequence[Sequence[VideoScores]] = ()
+) -> dict[str, Any]:
+    """Means over objects, or over domains where there are any."""
+
+    def mean(score: Score, only_shown: bool) -> Estimate:
+        parts = [
+            [[one.mean(score, only_shown) for one in video] for video in by_video(part).values()]
+            for part in domains or (scores,)
+        ]
+        return estimate_over_domains(parts) if domains else estimate(parts[0])
+
+    poor = [
+        fmean(one.mean("dice") for one in video) < POOR_DICE for video in by_video(scores).values()
+    ]
     return {
-        **means,
-        "only_frames_that_show_it": only_shown,
-        "videos": len(videos),
+        **{score: mean(score, False) for score in SCORES},
+        "only_frames_that_show_it": {score: mean(score, True) for score in SCORES},
+        "videos": len(poor),
         "objects": len(scores),
         "frames": sum(len(one.frame_names) for one in scores),
         "videos_with_dice_under_50_percent": 100 * fmean(poor),
@@ -110,7 +166,7 @@ def perturbation_costs(scores: Sequence[VideoScores], method: str) -> list[dict[
         {"perturbation": perturbation, **row}
         for perturbation in names
         if perturbation != UNCHANGED
-        for row in _differences(before, select(scores, method, perturbation))
+        for row in gains(before, select(scores, method, perturbation))
     ]
 
 
@@ -126,29 +182,66 @@ def leads(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
         {"method": method, **row}
         for method in others
         if method != NETWORK
-        for row in _differences(select(scores, method), found)
+        for row in gains(select(scores, method), found)
     ]
 
 
-def _differences(
-    before: Sequence[VideoScores], after: Sequence[VideoScores]
-) -> Iterator[dict[str, Any]]:
-    """Of each class what the second gained over the first, paired by object, over videos."""
+def gains(before: Sequence[VideoScores], after: Sequence[VideoScores]) -> list[dict[str, Any]]:
+    """What the second gained over the first, paired by object and frame, with intervals over videos.
+
+    Returns:
+        A row for each class, or for each domain and their mean where videos have domains: ``class``,
+        and the mean difference of each score, in points.
+
+    Raises:
+        ValueError: The second has an object or a frame that the first lacks.
+    """
     known = {(one.video, one.object_id): one for one in before}
-    for name in classes_of(after):
-        members = by_video([one for one in after if one.class_name == name])
-        row: dict[str, Any] = {"class": name}
-        for score in SCORES:
-            gains = [
+    unknown = [one for one in after if (one.video, one.object_id) not in known]
+    if unknown:
+        raise ValueError(
+            f"object {unknown[0].object_id} of video {unknown[0].video} was scored in one evaluation "
+            "only: expected two of the same protocol"
+        )
+    domains = domains_of(after)
+    rows = []
+    for name in domains or classes_of(after):
+        members = [one for one in after if name in (one.domain, one.class_name)]
+        rows.append(_gain(name, [members], known, whole_videos=bool(domains)))
+    if domains:
+        parts = [[one for one in after if one.domain == name] for name in domains]
+        rows.append(_gain(MEAN_OVER_DOMAINS, parts, known, whole_videos=True))
+    return rows
+
+
+def _gain(
+    name: str,
+    parts: Sequence[Sequence[VideoScores]],
+    known: Mapping[tuple[str, int], VideoScores],
+    *,
+    whole_videos: bool,
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"class": name}
+    for score in SCORES:
+        groups = [
+            [
                 [_difference(known[one.video, one.object_id], one, score) for one in video]
-                for video in members.values()
+                for video in by_video(part).values()
             ]
-            row[score] = estimate(gains)
-        yield row
+            for part in parts
+        ]
+        row[score] = estimate_over_domains(groups) if whole_videos else estimate(groups[0])
+    return row
 
 
-def _difference(before: VideoScores, after: VideoScores, score: Any) -> float:
+def _difference(before: VideoScores, after: VideoScores, score: Score) -> float:
     known = dict(zip(before.frame_names, before.values(score), strict=True))
+    lacking = [name for name in after.frame_names if name not in known]
+    if lacking:
+        raise ValueError(
+            f"frame {lacking[0]} of video {after.video} was scored in one evaluation only: expected "
+            "two of the same protocol"
+        )
     pairs = zip(after.frame_names, after.values(score), strict=True)
     return fmean(value - known[name] for name, value in pairs)
 

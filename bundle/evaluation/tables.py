@@ -9,6 +9,7 @@ from typing import Any
 
 from bundle.evaluation.metrics import SCORES
 from bundle.evaluation.paper import ERROR_NOTE, printed_rows
+from bundle.evaluation.presence import presence
 from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores, classes_of, runs_of, select
 from bundle.evaluation.statistics import (
     RESAMPLES,
@@ -49,11 +50,13 @@ def frame_rows(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
             "frame": name,
             "distance": distance,
             "shown": int(shown),
+            "answered": int(answered),
             **{score: f"{100 * one.values(score)[i]:.6f}" for score in SCORES},
+            "confidence": "" if one.confidence is None else f"{one.confidence[i]:.6f}",
         }
         for one in scores
-        for i, (name, distance, shown) in enumerate(
-            zip(one.frame_names, one.distance, one.shown, strict=True)
+        for i, (name, distance, shown, answered) in enumerate(
+            zip(one.frame_names, one.distance, one.shown, one.answered, strict=True)
         )
     ]
 
@@ -75,6 +78,7 @@ def metric_rows(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
 
 def _key(one: VideoScores) -> dict[str, Any]:
     return {
+        "domain": one.domain,
         "video": one.video,
         "class": one.class_name,
         "object": one.object_id,
@@ -102,6 +106,9 @@ def make_summary(
                 "method": method,
                 "perturbation": perturbation,
                 **summarise(select(scores, method, perturbation)),
+                "presence": presence(
+                    select(scores, method, perturbation), settings.get("review_below", 0.0)
+                ),
             }
             for method, perturbation in runs_of(scores)
         ],
@@ -117,24 +124,30 @@ def to_json(summary: Mapping[str, Any]) -> str:
 def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
     """The page ``tables.md``: the table of methods, paired differences, what perturbations cost."""
     unchanged = [run for run in summary["results"] if run["perturbation"] == UNCHANGED]
-    classes = list(unchanged[0]["classes"])
-    columns = [*classes, *(["mean"] if len(classes) > 1 else [])]
+    first = _groups(unchanged[0])
+    columns = [*first, *(["mean"] if len(first) > 1 else [])]
     where, printed = printed_rows(protocol, columns)
     counts = ", ".join(
         f"{name}: {group['objects']} objects in {group['videos']} videos"
-        for name, group in unchanged[0]["classes"].items()
+        for name, group in first.items()
     )
+    averaged = "then over objects"
+    if unchanged[0]["domains"]:
+        averaged = (
+            "then over the objects of each video, the videos of each domain, and the domains. A domain "
+            "of one video adds nothing to the intervals of the mean"
+        )
     lines = [
         f"# {summary['description']}",
         "",
         f"{counts}. {summary['given_together']} Scores in percent with {summary['interval']}: mean "
-        "over the scored frames of each object, then over objects.",
+        f"over the scored frames of each object, {averaged}.",
         *_told_settings(summary["settings"]),
         "",
         *_header(columns),
     ]
     for run in unchanged:
-        groups = {**run["classes"], "mean": run["mean"]}
+        groups = {**_groups(run), "mean": run["mean"]}
         cells = [_estimate(groups[name][score]) for name in columns for score in SCORES]
         lines.append(_row([run["method"], *cells]))
     for method, triples in printed.items():
@@ -160,6 +173,7 @@ def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
         for s in SCORES
     ):
         lines += _only_shown(unchanged, columns)
+    lines += _presence(unchanged, summary["settings"])
     lines += _paired(
         "Ahead of the other methods",
         "How many points the network has more, on the same frames, with the paired interval.",
@@ -193,10 +207,43 @@ def _told_settings(settings: Mapping[str, Any]) -> list[str]:
 def _only_shown(unchanged: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
     lines = ["", "## Only frames that show the object", "", *_header(columns)]
     for run in unchanged:
-        groups = {**run["classes"], "mean": run["mean"]}
+        groups = {**_groups(run), "mean": run["mean"]}
         shown = [groups[name]["only_frames_that_show_it"] for name in columns]
         cells = [_estimate(group[score]) for group in shown for score in SCORES]
         lines.append(_row([run["method"], *cells]))
+    return lines
+
+
+def _groups(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The columns of a run: its domains, or classes where it has none."""
+    found: dict[str, Any] = run["domains"] or run["classes"]
+    return found
+
+
+def _presence(unchanged: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
+    """What became of objects that are gone or lost; nothing where no frame has any."""
+    found = {run["method"]: run["presence"] for run in unchanged}
+    if not any(one["absent"]["frames"] or one["shown"]["lost"]["mean"] for one in found.values()):
+        return []
+    first = next(iter(found.values()))
+    lines = [
+        "",
+        "## Objects that are gone or lost",
+        "",
+        f"Gone: the truth does not show an object of the given mask ({first['absent']['frames']} "
+        "times, counted by object and frame); answered: the method shows it all the same. Lost: the "
+        f"truth shows it ({first['shown']['frames']} times) and the method's mask does not touch it. "
+        "Flagged: the share of those answered or lost in whose frame a confidence is under "
+        f"{settings.get('review_below', 0.0)}.",
+        "",
+        _row(["method", "gone, answered", "of these flagged", "shown, lost", "of these flagged"]),
+        _row(["---", *["---:"] * 4]),
+    ]
+    for method, one in found.items():
+        flags = [one[kind]["flagged"] for kind in ("absent", "shown")]
+        told = ["-" if flag is None else f"{flag:.1f}" for flag in flags]
+        answered, lost = _estimate(one["absent"]["answered"]), _estimate(one["shown"]["lost"])
+        lines.append(_row([method, answered, told[0], lost, told[1]]))
     return lines
 
 
@@ -214,10 +261,26 @@ def _paired(
         _row([column, "class", "J", "F", "Dice"]),
         _row(["---", "---", "---:", "---:", "---:"]),
     ]
-    for one in differences:
-        cells = [_estimate(one[score], "+") for score in SCORES]
-        lines.append(_row([one[column], one["class"], *cells]))
+    lines += [_row([one[column], one["class"], *_signed(one)]) for one in differences]
     return lines
+
+
+def gain_lines(comparison: Mapping[str, Any]) -> list[str]:
+    """A page for what ``bundle.evaluation.comparison.compare`` found."""
+    folders = [comparison[side]["folder"] for side in ("before", "after")]
+    return [
+        f"# {comparison['protocol']}: {folders[1]} - {folders[0]}",
+        "",
+        "Points, on the same frames, with the paired 95 % interval over videos.",
+        "",
+        _row(["", "J", "F", "Dice"]),
+        _row(["---", "---:", "---:", "---:"]),
+        *(_row([one["class"], *_signed(one)]) for one in comparison["gains"]),
+    ]
+
+
+def _signed(difference: Mapping[str, Any]) -> list[str]:
+    return [_estimate(difference[score], "+") for score in SCORES]
 
 
 def _header(columns: Sequence[str]) -> list[str]:

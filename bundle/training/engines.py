@@ -66,15 +66,30 @@ class PrepareClips(PrepareBatch):
 
 
 class LabelInferer(VideoInferer):
-    """``VideoInferer`` for whole clips that keeps one label a pixel instead of class logits.
+    """``VideoInferer`` for whole clips that keeps labels and confidence instead of class logits.
 
     It takes the same arguments. Of a long video the logits of all frames may not fit in memory.
     """
 
     def __call__(self, inputs: Any, network: VideoNetwork, *args: Any, **kwargs: Any) -> Any:
-        """Label volume (B, 1, H, W, T) uint8 of a clip (B, 3 + N, H, W, T)."""
-        labels = [choose_class(logits) for logits in self.carry(inputs, network)]
-        return torch.stack(labels, dim=-1)[:, None]
+        """What was found in a clip (B, 3 + N, H, W, T).
+
+        Returns:
+            ``labels``, a volume (B, 1, H, W, T) uint8, and ``confidence`` (B, N, T) in each object's
+            masks, 1 in the first frame, whose masks are given.
+        """
+        session = self.start(network)
+        masks = inputs[:, 3:, ..., 0]
+        labels = [choose_class(session.prompt(inputs[:, :3, ..., 0], masks))]
+        confidence = [masks.new_ones(masks.shape[:2])]
+        for t in range(1, inputs.shape[-1]):
+            found = session.step(inputs[:, :3, ..., t])
+            labels.append(choose_class(found.logits))
+            confidence.append(found.confidence.to(masks))
+        return {
+            "labels": torch.stack(labels, dim=-1)[:, None],
+            "confidence": torch.stack(confidence, dim=-1),
+        }
 
 
 class PrepareVideo(PrepareBatch):

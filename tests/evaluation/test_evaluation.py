@@ -19,10 +19,11 @@ from PIL import Image, ImageDraw
 from bundle.datasets.protocols import DAVIS_HELD_OUT, describe_protocol, read_protocol
 from bundle.datasets.records import Video
 from bundle.datasets.whole_videos import VideoDataset, frame_names
+from bundle.evaluation.comparison import compare, read_scores
 from bundle.evaluation.figures import GREEN, RED, WHITE, draw_cell
 from bundle.evaluation.handler import EvaluationReport
 from bundle.evaluation.paper import TABLE_2, WITHOUT_LTC, printed_rows
-from bundle.evaluation.records import VideoScores
+from bundle.evaluation.records import VideoScores, select
 from bundle.evaluation.review import Reviewed
 from bundle.evaluation.saved_masks import (
     check_predictions,
@@ -39,6 +40,7 @@ from bundle.evaluation.statistics import (
     summarise,
 )
 from bundle.evaluation.tables import make_markdown, make_summary
+from bundle.inference.confidence import expected_jaccard
 from bundle.inference.inferers import VideoInferer
 from bundle.io.reading.frame_refs import FrameOf
 from bundle.networks import TCMN
@@ -237,11 +239,32 @@ def test_the_summary_agrees_with_the_table(evaluated, weights):
     assert "object 3 + object 7 in 1 video" in summary["given_together"]
 
 
+def test_a_gone_object_is_counted_and_the_scores_are_read_again(evaluated):
+    summary = json.loads((evaluated / "summary.json").read_text())
+    network, *others = [run for run in summary["results"] if run["perturbation"] == "none"]
+    for run in (network, *others):  # frame 3 of c is the only one without its object
+        assert run["presence"]["absent"]["frames"] == 1
+        assert run["presence"]["shown"]["frames"] == 5 + 5 + 4 + 4
+    copy = next(run for run in others if run["method"] == "copy first mask")
+    assert copy["presence"]["absent"]["answered"]["mean"] == 100
+    assert copy["presence"]["absent"]["flagged"] is None
+    rows = read_table(evaluated / "frames.csv")
+    for row in of(rows):
+        picture = Image.open(evaluated / "masks" / row["video"] / f"{row['frame']}.png")
+        assert row["answered"] == str(int((np.asarray(picture) == int(row["object"])).any()))
+        assert 0 <= float(row["confidence"]) <= 1
+    assert {row["confidence"] for row in of(rows, "copy first mask")} == {""}
+    again = summarise(select(read_scores(evaluated)))
+    assert again["mean"]["dice"]["mean"] == pytest.approx(network["mean"]["dice"]["mean"], abs=1e-5)
+    assert all(row["jaccard"]["mean"] == 0 for row in compare(evaluated, evaluated)["gains"])
+
+
 def test_the_page_has_a_row_for_each_method_and_perturbation(evaluated):
     page = (evaluated / "tables.md").read_text()
     page, *differences = page.split("\n## Ahead of the other methods\n")
     for name in ("network", "copy first mask", "optical flow (DIS)"):
-        assert page.count(f"\n| {name} |") == 2  # all frames, and those that show the object
+        # All frames, those that show the object, and objects that are gone or lost.
+        assert page.count(f"\n| {name} |") == 3
     for name in ("copy first mask", "optical flow (DIS)", "erode:2", "drop:0.5"):
         assert f"| {name} | object 1 | " in differences[0]
     assert "| network |" not in differences[0]
@@ -270,10 +293,14 @@ def test_labels_of_clips_are_the_best_of_their_logits(weights):
     clip[:, 3:] = 0
     clip[:, 3, 4:20, 4:20, 0] = clip[:, 4, 8:28, 24:40, 0] = 1
     options = {"memory_every": 2, "precision": "float32"}
-    labels = LabelInferer(**options)(clip, network)
+    found = LabelInferer(**options)(clip, network)
     logits = VideoInferer(**options)(clip, network)
-    assert labels.dtype == torch.uint8
-    assert torch.equal(labels, logits.argmax(1, keepdim=True).byte())
+    assert found["labels"].dtype == torch.uint8
+    assert torch.equal(found["labels"], logits.argmax(1, keepdim=True).byte())
+    assert found["confidence"].shape == (1, 2, 7)
+    assert (found["confidence"][..., 0] == 1).all()  # given
+    expected = expected_jaccard(logits[..., 4])  # frames of this size pass through as they are
+    torch.testing.assert_close(found["confidence"][..., 4], expected)
 
 
 # CAMUS
@@ -517,6 +544,7 @@ def make_scores(video, values, perturbation="none", names=None, **options):
         boundary=tuple(values),
         dice=tuple(values),
         shown=tuple(value < 1 for value in values),
+        answered=(True,) * count,
         frames_per_second=10.0,
         **known,
     )

@@ -1,0 +1,65 @@
+"""Does a method know when an object is gone, and does it say so when it has lost one?"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean
+from typing import Any
+
+from bundle.evaluation.records import VideoScores
+from bundle.evaluation.statistics import by_video, estimate
+
+
+def presence(scores: Sequence[VideoScores], review_below: float) -> dict[str, Any]:
+    """Answers where there is no object, objects without an answer, and how many of both are flagged.
+
+    What is counted is an object of the given mask in a scored frame. It is *absent* where the truth
+    does not show it; *answered though absent* if the method shows a single pixel of it there. It is
+    *lost* where the truth shows it and the method's mask has nothing in common with it, be it empty or
+    elsewhere. A frame is flagged for review if the network's confidence in any of its objects is under
+    ``review_below``.
+
+    Args:
+        scores: Of one method and perturbation.
+        review_below: Confidence, 0 to 1.
+
+    Returns:
+        ``absent`` and ``shown``: each with ``frames``, counted once for each object; ``answered``,
+        respectively ``lost``, in percent of them with the interval over videos; and ``flagged``, the
+        percentage of those answered or lost ones that are flagged, None where there is none or the
+        method says no confidence.
+    """
+    return {
+        "absent": _count(scores, review_below, absent=True),
+        "shown": _count(scores, review_below, absent=False),
+    }
+
+
+def _count(scores: Sequence[VideoScores], review_below: float, *, absent: bool) -> dict[str, Any]:
+    wrong: list[list[float]] = []
+    flagged: list[float] = []
+    for members in by_video(scores).values():
+        flags = _flags(members, review_below)
+        found = []
+        for one in members:
+            for i, shown in enumerate(one.shown):
+                if shown == absent:
+                    continue
+                bad = one.answered[i] if absent else one.jaccard[i] == 0
+                found.append(float(bad))
+                if bad and flags is not None:
+                    flagged.append(float(flags[i]))
+        wrong.append(found)
+    return {
+        "frames": sum(map(len, wrong)),
+        "answered" if absent else "lost": estimate(wrong),
+        "flagged": 100 * fmean(flagged) if flagged else None,
+    }
+
+
+def _flags(members: Sequence[VideoScores], review_below: float) -> list[bool] | None:
+    """Of each frame of a video; None where no confidence is known."""
+    said = [one.confidence for one in members if one.confidence is not None]
+    if not said:
+        return None
+    worst = [min(values, default=math.inf) for values in zip(*said, strict=True)]
+    return [value < review_below for value in worst]
