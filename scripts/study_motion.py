@@ -24,7 +24,8 @@ from bundle.datasets.protocols import DAVIS_HELD_OUT
 from bundle.datasets.records import Video
 from bundle.datasets.whole_videos import first_shown
 from bundle.inference.frame_stream import to_image
-from bundle.memory.bank import MemoryBank, width_for
+from bundle.memory.bank import MemoryBank
+from bundle.memory.spatial_prior import width_for
 from bundle.networks import TCMN
 
 logger = logging.getLogger(Path(__file__).stem)

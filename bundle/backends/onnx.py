@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bundle.backends.traceable import Decode, Encode
-from bundle.memory.bank import read_memory
+from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 
@@ -45,8 +45,8 @@ class Memorize(nn.Module):
 class ReadAndDecode(nn.Module):
     """Class logits of a frame, and each object's own probability, which ``Memorize`` takes.
 
-    The read is that of ``bundle.memory.bank.read_memory``, written out: it works in chunks there, whose
-    number depends on sizes, which no graph can have.
+    The read is that of ``bundle.memory.attention.read_memory``, written out: it works in chunks there,
+    whose number depends on sizes, which no graph can have.
     """
 
     def __init__(self, network: TCMN) -> None:

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, Refine
-from bundle.memory.bank import read_memory
+from bundle.memory.attention import read_memory
 from bundle.networks.decoder import enlarge
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.fold_batchnorm import fold_batch_norm

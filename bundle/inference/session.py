@@ -14,7 +14,7 @@ from torch import Tensor
 from bundle.inference.confidence import expected_jaccard
 from bundle.memory.bank import MemoryBank
 from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
-from bundle.utils.devices import PRECISIONS, autocast, free_bytes
+from bundle.utils.devices import PRECISIONS, autocast, blend_type, free_bytes
 
 DIRECTIONS = ("both", "forward", "backward")
 NOT_THERE = -16.0
@@ -57,9 +57,10 @@ class InferenceSettings:
         if not 0 <= self.review_below <= 1:
             raise ValueError(f"review_below must be between 0 and 1, got {self.review_below}")
 
-    def make_bank(self, capacity: int | None) -> MemoryBank:
-        """An empty memory of so many frames."""
-        return MemoryBank(capacity, self.policy, self.spatial_prior)
+    def make_bank(self, capacity: int | None, device: torch.device | None = None) -> MemoryBank:
+        """An empty memory of so many frames, read as it pays on the device."""
+        dtype = torch.float32 if device is None else blend_type(self.precision, device)
+        return MemoryBank(capacity, self.policy, self.spatial_prior, dtype)
 
 
 class StepResult(NamedTuple):
@@ -191,7 +192,7 @@ class VideoSession:
             if capacity == "auto":
                 capacity = count_that_fits(key, value)
             assert not isinstance(capacity, str)
-            self._bank = self.settings.make_bank(capacity)
+            self._bank = self.settings.make_bank(capacity, key.device)
         self._bank.add(key, value, prompt=prompt, confidence=confidence)
 
     def _working_shape(self, height: int, width: int) -> tuple[int, int]:

@@ -1,8 +1,7 @@
 """What the network remembers of the frames it has seen.
 
 B clips, N objects, K key channels, V value channels, T remembered frames, h x w feature grid
-(frame size / 16), M = T*h*w remembered positions, P = h*w query positions. A suffix on a local name
-gives its axes: query_BPK.
+(frame size / 16), M = T*h*w remembered positions, P = h*w query positions.
 """
 
 import math
@@ -12,129 +11,20 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from bundle.memory.attention import (
+    attend,
+    attend_split,
+    fits_split,
+    key_rows,
+    padded,
+    query_rows,
+    split_keys,
+)
 from bundle.memory.eviction import POLICIES, Remembered, droppable
-
-CHUNK_SCORES = 2**22
-"""Most affinities (16 MiB in float32) that exist at once, but on CUDA, whose kernel holds none."""
-
-LOOKS = 8
-"""Positions along the frame's shorter side by which ``auto`` judges the camera's motion."""
+from bundle.memory.spatial_prior import check_prior, looks, places, width_for
 
 GROWTH = 8
 """Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
-
-
-def read_memory(
-    keys: Float[Tensor, "B K T h w"],
-    values: Float[Tensor, "B N V T h w"],
-    query: Float[Tensor, "B K h w"],
-    *,
-    chunk_scores: int | None = None,
-) -> Float[Tensor, "B N V h w"]:
-    """Blend remembered values by how close their keys lie to the query.
-
-    The similarity is the negative squared Euclidean distance over sqrt(K), and the weights are its
-    softmax over all remembered positions. Training calls this; ``MemoryBank`` reads by the same
-    attention, from keys and values that lie ready.
-
-    Args:
-        keys: Key map of each remembered frame.
-        values: Value map of each remembered frame, one per object.
-        query: Key map of the frame to segment.
-        chunk_scores: Most affinities held at once; 0 for one call whatever the size. By default 0 on
-            CUDA, else ``CHUNK_SCORES``.
-
-    Returns:
-        One value map per object, in the dtype of ``values``.
-
-    Source:
-        TCMN section 2.2; similarity: STCN, Cheng et al. 2021, arXiv:2106.05210.
-    """
-    with torch.autocast(query.device.type, enabled=False):
-        key_BMK = _padded(_key_rows(keys.flatten(2).mT.float()))
-        value_BMC = values.flatten(1, 2).flatten(2).mT.float()
-        scale = 1 / math.sqrt(query.shape[1])
-        query_BPK = _padded(_query_rows(query.flatten(2).mT.float()))
-        read_BPC = _attend(query_BPK, key_BMK, value_BMC, scale, chunk_scores)
-    read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
-    return read.to(values.dtype)
-
-
-def _key_rows(x_BMC: Tensor) -> Tensor:
-    """What is remembered as attention wants it: (B, M, C + 1).
-
-    Written out, ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``; the last term is constant under the softmax,
-    and the second becomes one more channel. So the whole read is one call of attention.
-    """
-    return torch.cat([2 * x_BMC, -x_BMC.square().sum(-1, keepdim=True)], dim=-1)
-
-
-def _query_rows(x_BPC: Tensor) -> Tensor:
-    """The other side of ``_key_rows``."""
-    return F.pad(x_BPC, (0, 1), value=1.0)
-
-
-def _padded(rows: Tensor) -> Tensor:
-    """With zeros behind, up to a multiple of 8, for which attention has fast kernels."""
-    return F.pad(rows, (0, -rows.shape[-1] % 8))
-
-
-def _places(like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B h w 2"]:
-    """Of each position, from the frame's middle, in shares of its shorter side."""
-    height, width = like.shape[-2:]
-    sides = (
-        (torch.arange(side, device=like.device) - (side - 1) / 2) / min(height, width)
-        for side in (height, width)
-    )
-    grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
-    return grid.expand(len(like), -1, -1, -1)
-
-
-def width_for(motion: Tensor) -> Tensor:
-    """The spatial prior that ``auto`` takes; both are shares of the frame's shorter side.
-
-    Source:
-        docs/decisions/0009-spatial-prior.md, which has the evidence for the numbers.
-    """
-    return (15 * motion.square()).clamp(0.15, 0.5)
-
-
-def _attend(
-    query_BPK: Tensor,
-    key_BMK: Tensor,
-    value_BMC: Tensor,
-    scale: float,
-    chunk_scores: int | None = None,
-) -> Tensor:
-    """(B, P, C), from as many query positions at once as keep the affinities in bounds."""
-    if chunk_scores is None:
-        chunk_scores = 0 if query_BPK.is_cuda else CHUNK_SCORES
-    attend = _attend_on_cpu if query_BPK.device.type == "cpu" else _attend_fused
-    if chunk_scores == 0:
-        return attend(query_BPK, key_BMK, value_BMC, scale)
-    positions = query_BPK.shape[1]
-    rows = chunk_scores // (len(query_BPK) * key_BMK.shape[1])
-    parts = query_BPK.split(max(1, min(rows, positions)), dim=1)
-    reads = [attend(part, key_BMK, value_BMC, scale) for part in parts]
-    return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
-
-
-def _attend_fused(query_BPK: Tensor, key_BMK: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
-    """CUDA's memory-efficient kernel never holds the affinities, if head sizes are multiples of 8."""
-    return F.scaled_dot_product_attention(
-        query_BPK[:, None], key_BMK[:, None], value_BMC[:, None], scale=scale
-    )[:, 0]
-
-
-def _attend_on_cpu(query_BPK: Tensor, key_BMK: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
-    """Softmax in place, and its division after the sum, where the rows are short.
-
-    PyTorch's attention is slower here: its fused CPU kernel wants keys as wide as the values are.
-    """
-    weight_BPM = torch.bmm(query_BPK * scale, key_BMK.mT)
-    weight_BPM -= weight_BPM.detach().amax(-1, keepdim=True)
-    weight_BPM.exp_()
-    return torch.bmm(weight_BPM, value_BMC) / weight_BPM.sum(-1, keepdim=True)
 
 
 class MemoryBank:
@@ -151,6 +41,8 @@ class MemoryBank:
         spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
             distance from the position that asks, of this standard deviation, as a share of the
             frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
+        dtype: Of the values, float32 or bfloat16, in which they are blended too. Affinities are
+            those of float32 in either; see ``bundle.memory.attention``.
 
     Attributes:
         motion: (B,) where the prior is ``auto``: how far away, on average, the positions of the frame
@@ -176,24 +68,21 @@ class MemoryBank:
         capacity: int | None = None,
         policy: str = "latest",
         spatial_prior: float | str | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         if capacity is not None and capacity < 2:
             raise ValueError(f"capacity must hold the first frame and one more, got {capacity}")
         if policy not in POLICIES:
             raise ValueError(f"unknown memory policy {policy!r}: expected one of {list(POLICIES)}")
-        usable = spatial_prior in (None, "auto")
-        if isinstance(spatial_prior, (int, float)):
-            usable = spatial_prior > 0
-        if not usable:
-            raise ValueError(
-                f"spatial_prior must be above 0, auto, or null for none, got {spatial_prior}"
-            )
+        check_prior(spatial_prior)
         self.capacity, self.policy, self.spatial_prior = capacity, policy, spatial_prior
+        self.dtype = dtype
         self.motion: Tensor | None = None
         self.frames: dict[int, Remembered] = {}
         self._shapes: tuple[torch.Size, torch.Size] | None = None
-        self._keys: Tensor
-        self._values: Tensor
+        # Rows of keys and values, and in bfloat16, if that can be, the keys split; see attention.
+        self._rows: list[Tensor] = []
+        self._split = False
         self._added = 0
 
     def __len__(self) -> int:
@@ -222,6 +111,8 @@ class MemoryBank:
             self._shapes = key.shape, value.shape
             self._positions = key.shape[-2] * key.shape[-1]
             self._scale = 1 / math.sqrt(key.shape[1])
+            rows = key.shape[1] + 4  # the key, its square, the place and its square
+            self._split = self.dtype == torch.bfloat16 and fits_split(rows, value.shape)
         elif (key.shape, value.shape) != self._shapes:
             raise ValueError(
                 f"frame of key {tuple(key.shape)}, value {tuple(value.shape)} does not fit memory of "
@@ -229,13 +120,17 @@ class MemoryBank:
                 "use a new MemoryBank for each video"
             )
         with torch.autocast(key.device.type, enabled=False), torch.no_grad():
-            rows = key.flatten(2).mT.float(), _places(key).flatten(1, 2)
-            keys = _padded(torch.cat([_key_rows(each) for each in rows], dim=-1))
-            values = value.flatten(1, 2).flatten(2).mT.float()
+            parts = key.flatten(2).mT.float(), places(key).flatten(1, 2)
+            keys = torch.cat([key_rows(each) for each in parts], dim=-1)
+            values = value.flatten(1, 2).flatten(2).mT.to(self.dtype)
+            new = [padded(keys), values]
+            if self._split:
+                new.append(split_keys(keys, values.shape[-1]))
             coarse = F.adaptive_avg_pool2d(key.float(), 4).flatten()
-        slot = self._free_slot(keys, values)
-        held = slice(slot * self._positions, (slot + 1) * self._positions)
-        self._keys[:, held], self._values[:, held] = keys, values
+        slot = self._free_slot(new)
+        place = slice(slot * self._positions, (slot + 1) * self._positions)
+        for held, rows in zip(self._rows, new, strict=True):
+            held[:, place] = rows
         self.frames[slot] = Remembered(self._added, prompt, confidence, coarse)
         self._added += 1
 
@@ -248,24 +143,27 @@ class MemoryBank:
         if self._shapes is None:
             raise RuntimeError("memory is empty: add the annotated first frame before reading")
         held = len(self) * self._positions
-        keys, values = self._keys[:, :held], self._values[:, :held]
+        keys, values, *split = (rows[:, :held] for rows in self._rows)
         with torch.autocast(query.device.type, enabled=False):
-            places = _places(query)
-            width = self._width(query, places, keys)
-            rows = self._rows(query.movedim(1, -1), places, width)
-            read_BPC = _attend(rows, keys, values, self._scale)
+            here = places(query)
+            width = self._width(query, here, keys)
+            rows = self._ask(query.movedim(1, -1), here, width)
+            if split:
+                read_BPC = attend_split(rows, split[0], values, self._scale)
+            else:
+                read_BPC = attend(padded(rows), keys, values, self._scale)
         return read_BPC.mT.unflatten(1, self._shapes[1][1:3]).unflatten(-1, query.shape[-2:])
 
-    def _rows(self, query: Tensor, places: Tensor, width: Tensor | float | None) -> Tensor:
+    def _ask(self, query: Tensor, here: Tensor, width: Tensor | float | None) -> Tensor:
         """Positions that ask, (B, h, w, K) and (B, h, w, 2), as rows (B, P, ...) beside the keys.
 
         Their ``_scale * factor * |d|^2`` is the Gaussian's ``d^2 / (2 width^2)``; without one it is 0.
         """
         factor = 0.0 if width is None else 1 / (2 * self._scale * width**2)
-        near = factor * _query_rows(places.flatten(1, 2))
-        return _padded(torch.cat([_query_rows(query.flatten(1, 2).float()), near], dim=-1))
+        near = factor * query_rows(here.flatten(1, 2))
+        return torch.cat([query_rows(query.flatten(1, 2).float()), near], dim=-1)
 
-    def _width(self, query: Tensor, places: Tensor, keys: Tensor) -> Tensor | float | None:
+    def _width(self, query: Tensor, here: Tensor, keys: Tensor) -> Tensor | float | None:
         """Standard deviation of the prior for a frame, (B, 1, 1) where it is chosen.
 
         By how far away, on average, positions of the frame find themselves without a prior: little
@@ -274,28 +172,24 @@ class MemoryBank:
         """
         if not isinstance(self.spatial_prior, str):
             return self.spatial_prior
-        step = max(1, min(query.shape[-2:]) // LOOKS)
-        some = (slice(None), slice(step // 2, None, step), slice(step // 2, None, step))
-        here = places[some]
-        rows = self._rows(query.movedim(1, -1)[some], here, None)
+        some = looks(query)
+        rows = padded(self._ask(query.movedim(1, -1)[some], here[some], None))
         # Rows of keys hold twice the place behind the key and its square.
         first = query.shape[1] + 1
-        found = _attend(rows, keys, keys, self._scale)[..., first : first + 2] / 2
-        self.motion = (found - here.flatten(1, 2)).norm(dim=-1).mean(-1)
+        found = attend(rows, keys, keys, self._scale)[..., first : first + 2] / 2
+        self.motion = (found - here[some].flatten(1, 2)).norm(dim=-1).mean(-1)
         return width_for(self.motion)[:, None, None]
 
-    def _free_slot(self, keys: Tensor, values: Tensor) -> int:
+    def _free_slot(self, new: list[Tensor]) -> int:
         """Where a frame with such rows goes; makes room for it."""
         full = self.capacity is not None and len(self) >= self.capacity
         if full and droppable(self.frames):
             return POLICIES[self.policy](self.frames)
         if not self.frames:
-            self._keys, self._values = keys[:, :0], values[:, :0]
-        room = self._keys.shape[1] // self._positions
+            self._rows = [rows[:, :0] for rows in new]
+        room = self._rows[0].shape[1] // self._positions
         if len(self) == room:
             most = math.inf if self.capacity is None else max(room + 1, self.capacity)
-            rows = int(min(2 * room or GROWTH, most)) * self._positions - self._keys.shape[1]
-            self._keys, self._values = (
-                F.pad(held, (0, 0, 0, rows)) for held in (self._keys, self._values)
-            )
+            more = int(min(2 * room or GROWTH, most)) * self._positions - self._rows[0].shape[1]
+            self._rows = [F.pad(held, (0, 0, 0, more)) for held in self._rows]
         return len(self)

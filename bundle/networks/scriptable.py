@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bundle.memory.bank import read_memory
+from bundle.memory.attention import read_memory
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bundle.memory.bank import read_memory
+from bundle.memory.attention import read_memory
 from bundle.networks.decoder import MaskDecoder
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip

@@ -12,7 +12,7 @@ import torch
 
 from bundle.backends import openvino as quantized
 from bundle.backends.openvino import QuantizedTCMN, number_type, optimize, quantize
-from bundle.memory.bank import read_memory
+from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN, VideoNetwork
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bundle.memory import bank as memory_module
-from bundle.memory.bank import MemoryBank, read_memory
+from bundle.memory import attention as memory_module
+from bundle.memory.attention import read_memory
+from bundle.memory.bank import MemoryBank
 from bundle.memory.eviction import POLICIES
 
 # T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
@@ -320,3 +321,39 @@ def test_a_wide_prior_changes_nothing(tensors):
     for bank in banks:
         bank.add(keys[:, :, 0], values[:, :, :, 0])
     torch.testing.assert_close(*(bank.read(query) for bank in banks))
+
+
+@pytest.mark.parametrize("objects", [1, 2])
+@pytest.mark.parametrize("prior", [None, 0.15, "auto"])
+def test_bfloat16_loses_no_more_than_the_values_do(objects, prior):
+    """Of one object by the fused kernel from split keys, of several with affinities in float32."""
+    draw = torch.Generator().manual_seed(3)
+    # As large as the trained network's: squares of keys of about 100, affinities of some 30.
+    keys = [1.5 * torch.randn(2, 16, 8, 12, generator=draw) + 2 for _ in range(4)]
+    values = [torch.randn(2, objects, 64, 8, 12, generator=draw) for _ in keys]
+    exact, low = (
+        MemoryBank(spatial_prior=prior, dtype=dtype) for dtype in (torch.float32, torch.bfloat16)
+    )
+    for key, value in zip(keys, values, strict=True):
+        exact.add(key, value)
+        low.add(key, value)
+    query = keys[0] + 0.3 * torch.randn(keys[0].shape, generator=draw)
+    expected, found = exact.read(query), low.read(query)
+    assert found.dtype == torch.float32
+    assert low._split == (objects == 1)
+    # Weights, values and, in the fused kernel, the result are rounded to 8 bits: 2^-9 each.
+    torch.testing.assert_close(found, expected, rtol=2**-7, atol=2**-7)
+    if prior == "auto":
+        torch.testing.assert_close(low.motion, exact.motion)
+
+
+def test_plain_bfloat16_keys_would_lose_much_more():
+    """What the split is for."""
+    draw = torch.Generator().manual_seed(3)
+    keys, query = (1.5 * torch.randn(1, 90, 16, generator=draw) + 2 for _ in range(2))
+    rows, asked = memory_module.key_rows(keys), memory_module.query_rows(query)
+    values = torch.randn(1, 90, 64, generator=draw).bfloat16()
+    expected = memory_module.attend(asked, rows, values.float(), 0.25)
+    split = memory_module.attend_split(asked, memory_module.split_keys(rows, 64), values, 0.25)
+    plain = memory_module.attend(asked.bfloat16().float(), rows.bfloat16().float(), values, 0.25)
+    assert (split - expected).abs().max() < 0.1 * (plain - expected).abs().max()

@@ -1,0 +1,150 @@
+"""How memory is read: one attention over all remembered positions.
+
+B clips, N objects, K key channels, V value channels, T remembered frames, h x w feature grid
+(frame size / 16), M = T*h*w remembered positions, P = h*w query positions, R channels of a row. A
+suffix on a local name gives its axes: query_BPR.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+CHUNK_SCORES = 2**22
+"""Most affinities (16 MiB in float32) that exist at once, but where a kernel holds none."""
+
+
+def read_memory(
+    keys: Float[Tensor, "B K T h w"],
+    values: Float[Tensor, "B N V T h w"],
+    query: Float[Tensor, "B K h w"],
+    *,
+    chunk_scores: int | None = None,
+) -> Float[Tensor, "B N V h w"]:
+    """Blend remembered values by how close their keys lie to the query.
+
+    The similarity is the negative squared Euclidean distance over sqrt(K), and the weights are its
+    softmax over all remembered positions. Training calls this; ``MemoryBank`` reads by the same
+    attention, from keys and values that lie ready.
+
+    Args:
+        keys: Key map of each remembered frame.
+        values: Value map of each remembered frame, one per object.
+        query: Key map of the frame to segment.
+        chunk_scores: Most affinities held at once; 0 for one call whatever the size. By default 0 on
+            CUDA, else ``CHUNK_SCORES``.
+
+    Returns:
+        One value map per object, in the dtype of ``values``.
+
+    Source:
+        TCMN section 2.2; similarity: STCN, Cheng et al. 2021, arXiv:2106.05210.
+    """
+    with torch.autocast(query.device.type, enabled=False):
+        key_BMR = padded(key_rows(keys.flatten(2).mT.float()))
+        value_BMC = values.flatten(1, 2).flatten(2).mT.float()
+        scale = 1 / math.sqrt(query.shape[1])
+        query_BPR = padded(query_rows(query.flatten(2).mT.float()))
+        read_BPC = attend(query_BPR, key_BMR, value_BMC, scale, chunk_scores)
+    read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
+    return read.to(values.dtype)
+
+
+def key_rows(x_BMC: Tensor) -> Tensor:
+    """What is remembered as attention wants it: (B, M, C + 1).
+
+    Written out, ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``; the last term is constant under the softmax,
+    and the second becomes one more channel. So the whole read is one call of attention.
+    """
+    return torch.cat([2 * x_BMC, -x_BMC.square().sum(-1, keepdim=True)], dim=-1)
+
+
+def query_rows(x_BPC: Tensor) -> Tensor:
+    """The other side of ``key_rows``."""
+    return F.pad(x_BPC, (0, 1), value=1.0)
+
+
+def padded(rows: Tensor) -> Tensor:
+    """With zeros behind, up to a multiple of 8, for which attention has fast kernels."""
+    return F.pad(rows, (0, -rows.shape[-1] % 8))
+
+
+def attend(
+    query_BPR: Tensor,
+    key_BMR: Tensor,
+    value_BMC: Tensor,
+    scale: float,
+    chunk_scores: int | None = None,
+) -> Tensor:
+    """(B, P, C) in float32, from as many query positions at once as keep the affinities in bounds.
+
+    Affinities and weights are computed in float32. Where the values are in bfloat16, their blend is.
+    """
+    if chunk_scores is None:
+        chunk_scores = 0 if query_BPR.is_cuda else CHUNK_SCORES
+    positions = query_BPR.shape[1]
+    rows = positions if chunk_scores == 0 else chunk_scores // (len(query_BPR) * key_BMR.shape[1])
+    parts = query_BPR.split(max(1, min(rows, positions)), dim=1)
+    attend_part = _attend_on_cpu if query_BPR.device.type == "cpu" else _attend_fused
+    reads = [attend_part(part, key_BMR, value_BMC, scale) for part in parts]
+    return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
+
+
+def _attend_fused(query_BPR: Tensor, key_BMR: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
+    """CUDA's memory-efficient kernel never holds the affinities, if head sizes are multiples of 8."""
+    return F.scaled_dot_product_attention(
+        query_BPR[:, None], key_BMR[:, None], value_BMC[:, None], scale=scale
+    )[:, 0]
+
+
+def _attend_on_cpu(query_BPR: Tensor, key_BMR: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
+    """Softmax in place, and its division after the sum, where the rows are short.
+
+    PyTorch's attention is slower here: its fused CPU kernel wants keys as wide as the values are.
+    """
+    weight_BPM = torch.bmm(query_BPR * scale, key_BMR.mT)
+    if value_BMC.dtype == torch.bfloat16:
+        return torch.bmm(weight_BPM.softmax(-1).bfloat16(), value_BMC).float()
+    weight_BPM -= weight_BPM.detach().amax(-1, keepdim=True)
+    weight_BPM.exp_()
+    return torch.bmm(weight_BPM, value_BMC) / weight_BPM.sum(-1, keepdim=True)
+
+
+def fits_split(row_channels: int, value_shape: tuple[int, ...]) -> bool:
+    """Whether ``attend_split`` can read rows of so many channels with values (B, N, V, h, w).
+
+    Of one object only: the kernel wants keys as wide as the values are, and several objects' would
+    have to be as wide together.
+    """
+    return value_shape[1] == 1 and 3 * row_channels <= value_shape[2]
+
+
+def split_keys(key_BMR: Tensor, channels: int) -> Tensor:
+    """Rows for ``attend_split``: (B, M, channels) in bfloat16.
+
+    A number x is kept as high + low, two of bfloat16's, which hold 16 of float32's 24 bits. Products
+    of low with low are left out. The squares of keys are large and their differences small, so that
+    in plain bfloat16 the affinities would be off by several percent of a weight.
+    """
+    high = key_BMR.bfloat16()
+    low = (key_BMR - high.float()).bfloat16()
+    return F.pad(torch.cat([high, low, high], dim=-1), (0, channels - 3 * high.shape[-1]))
+
+
+def attend_split(query_BPR: Tensor, key_BMC: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
+    """(B, P, C) in float32 from ``split_keys`` and values in bfloat16.
+
+    One fused kernel of CPUs, which sums in float32 and never holds the affinities. Its keys have to
+    be as wide as the values, so the channels that the splitting takes cost nothing.
+    """
+    query_BPR = query_BPR * scale
+    high = query_BPR.bfloat16()
+    low = (query_BPR - high.float()).bfloat16()
+    split_BPC = F.pad(
+        torch.cat([high, high, low], dim=-1), (0, key_BMC.shape[-1] - 3 * high.shape[-1])
+    )
+    return F.scaled_dot_product_attention(
+        split_BPC[:, None], key_BMC[:, None], value_BMC[:, None], scale=1.0
+    )[:, 0].float()
