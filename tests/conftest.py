@@ -8,6 +8,14 @@ CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 install_import_hook("bundle", CHECKER)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_converted_networks(tmp_path_factory):
+    """Nothing is left in the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TCMN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def network():
     """A tiny network whose masks are not empty; not trained."""

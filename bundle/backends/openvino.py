@@ -1,15 +1,13 @@
-"""The network in 8-bit integers, run by OpenVINO: about three times as fast on CPUs.
+"""The network run by OpenVINO: on CPUs two to three times as fast, in 8-bit integers most of all.
 
-Optional: running it needs ``openvino``, making it ``nncf`` as well. Shapes as in ``bundle.types``.
+Optional: running it needs ``openvino``, quantising it ``nncf`` as well. Shapes as in ``bundle.types``.
 """
 
 import functools
-import hashlib
 import importlib.util
 import json
 import threading
-import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, Refine
-from bundle.memory.attention import read_memory
+from bundle.backends.conversion import (
+    DESCRIPTION,
+    LAYOUT,
+    MISSING,
+    PARTS,
+    calls,
+    convert,
+    convert_part,
+    core,
+    fingerprint,
+    optional,
+)
 from bundle.networks.decoder import enlarge
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.fold_batchnorm import fold_batch_norm
@@ -27,25 +35,22 @@ from bundle.networks.tcmn import TCMN, aggregate
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
 from bundle.utils.devices import autocast
+from bundle.utils.threads import wait_passively
 
 MOST_COMPILED = 12
 """Parts, each for one size of frames and number of objects, that are kept at once."""
-BACKENDS = ("auto", "torch", "int8")
-PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
-LAYOUT = 2
-"""Of the parts' inputs and outputs; counts up when these change."""
-DESCRIPTION = "network.json"
-MISSING = "backend int8 needs {0}: pip install {0}, or use --backend torch"
+BACKENDS = ("auto", "torch", "openvino", "int8")
 
 
-class QuantizedTCMN(nn.Module):
-    """A quantised network from a folder that ``quantize`` wrote; for inference on a CPU only.
+class OpenVINONetwork(nn.Module):
+    """A network from a folder of OpenVINO's graphs; for inference on a CPU only.
 
     Stands in for ``TCMN`` where a video is segmented. Threads may share it. The maps of a frame but
-    its key are valid until the same thread encodes the next frame.
+    its key are valid until the same thread encodes the next frame. Under PyTorch's autocast it
+    computes in bfloat16, else in float32.
 
     Args:
-        folder: With the three parts.
+        folder: With the three parts, as ``convert`` or ``quantize`` wrote it.
         threads: CPU threads; by default those of PyTorch.
 
     Raises:
@@ -61,11 +66,12 @@ class QuantizedTCMN(nn.Module):
                     f"no {Path(folder) / name}.xml: make it with scripts/quantize.py"
                 )
         self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
-        self._core = _core()
+        self._core = core()
         self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
         self._requests = threading.local()
         # So that those who ask a network for its device get an answer.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
+        wait_passively()
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
         """As ``TCMN.encode``, but the maps at strides 8 and 4 are the decoder's skips already."""
@@ -97,34 +103,35 @@ class QuantizedTCMN(nn.Module):
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]
-        compiled = self._compile(part, *(x.shape for x in arrays))
+        compiled = self._compile(part, self._number_type(), *(x.shape for x in arrays))
         if getattr(self._requests, part, (None,))[0] is not compiled:
             setattr(self._requests, part, (compiled, compiled.create_infer_request()))
         request = getattr(self._requests, part)[1]
         found = request.infer(arrays, share_inputs=True, share_outputs=True)
         return [torch.from_numpy(found[i]).movedim(-1, 1) for i in range(len(found))]
 
-    def _compile_part(self, part: str, *shapes: tuple[int, ...]) -> Any:
+    def _number_type(self) -> str:
+        """What is computed in, as OpenVINO calls it."""
+        mixed = torch.is_autocast_enabled("cpu")
+        return "bf16" if mixed and torch.get_autocast_dtype("cpu") == torch.bfloat16 else "f32"
+
+    def _compile_part(self, part: str, number_type: str, *shapes: tuple[int, ...]) -> Any:
         """For maps of these sizes alone, which is faster than for any."""
         model = self._core.read_model(str(self._folder / f"{part}.xml"))
         model.reshape({model.input(i): list(shape) for i, shape in enumerate(shapes)})
         settings = {
             "INFERENCE_NUM_THREADS": self._threads,
             "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": "f32",  # of what is not quantised
+            "INFERENCE_PRECISION_HINT": number_type,
         }
         return self._core.compile_model(model, "CPU", settings)
 
 
-@functools.cache
-def _core() -> Any:
-    """OpenVINO, one for the whole process, which is never let go.
+class QuantizedTCMN(OpenVINONetwork):
+    """The same in 8-bit integers, from a folder that ``quantize`` wrote."""
 
-    Each ``Core`` gives the thread a stack for signals and puts the one before it back at its end. Of
-    several that end in the order of their making the last puts back one that is gone, and the next
-    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
-    """
-    return _optional("openvino").Core()
+    def _number_type(self) -> str:
+        return "f32"  # of what is not quantised
 
 
 def optimize(
@@ -138,25 +145,32 @@ def optimize(
     Args:
         network: In evaluation mode; it stays as it is.
         device: Where it shall run.
-        backend: ``torch``: in floating point, with BatchNorm folded. ``int8``: the quantised network.
-            ``auto``: the quantised one on a CPU, if OpenVINO is installed and ``folder`` was made from
-            these very weights.
+        backend: ``torch``: in floating point, with BatchNorm folded. ``openvino``: the same by
+            OpenVINO, converted once for these weights. ``int8``: the quantised network. ``auto``: on
+            a CPU, if OpenVINO is installed, the quantised one if ``folder`` was made from these very
+            weights, else the converted one.
         folder: Where ``quantize`` wrote.
 
     Raises:
-        ValueError: There is no such backend, or the quantised network is of other weights or shall
-            run on another device than a CPU.
+        ValueError: There is no such backend, or it cannot run this network: the quantised network is
+            of other weights, or another device than a CPU is asked for.
         FileNotFoundError: There is no quantised network.
         ModuleNotFoundError: OpenVINO is not installed.
     """
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
     device = torch.device(device)
-    if backend != "torch":
-        problem = _why_not(network, device, folder)
+    if backend in ("auto", "int8"):
+        problem = _why_not_int8(network, device, folder)
         if problem is None:
             return QuantizedTCMN(str(folder))
         if backend == "int8":
+            raise problem
+    if backend in ("auto", "openvino"):
+        problem = _why_not(network, device, "openvino")
+        if problem is None:
+            return OpenVINONetwork(convert(network))
+        if backend == "openvino":
             raise problem
     return fold_batch_norm(network).to(device).to(memory_format=torch.channels_last)
 
@@ -171,11 +185,27 @@ def number_type(network: nn.Module, precision: str, device: torch.device) -> str
     return str(dtype).removeprefix("torch.")
 
 
-def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> Exception | None:
+def _why_not(network: TCMN, device: torch.device, backend: str) -> Exception | None:
+    """What keeps OpenVINO from running a network."""
+    if device.type != "cpu":
+        return ValueError(f"backend {backend} runs on CPUs, not on {device}: use --backend torch")
+    if network.decoder.previous is not None or network.mask_encoder.trunk.conv1.in_channels > 2:
+        return ValueError(
+            f"backend {backend} takes no network with previous_mask or partial_masks: use "
+            "--backend torch"
+        )
+    if importlib.util.find_spec("openvino") is None:
+        return ModuleNotFoundError(MISSING.format("openvino", backend))
+    return None
+
+
+def _why_not_int8(
+    network: TCMN, device: torch.device, folder: str | Path | None
+) -> Exception | None:
     """What keeps the quantised network from being used."""
     description = Path(folder or "") / DESCRIPTION
     if device.type != "cpu":
-        return ValueError(f"backend int8 runs on CPUs, not on {device}: use --backend torch")
+        return _why_not(network, device, "int8")
     if folder is None or not description.is_file():
         return FileNotFoundError(f"no {description}: make it with scripts/quantize.py")
     made = json.loads(description.read_text())
@@ -189,19 +219,7 @@ def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> 
             f"{folder} was made from other weights: make it anew with scripts/quantize.py, or use "
             "--backend torch"
         )
-    if importlib.util.find_spec("openvino") is None:
-        return ModuleNotFoundError(MISSING.format("openvino"))
-    return None
-
-
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of the weights in half precision, in which they are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        half = tensor.half() if tensor.is_floating_point() else tensor
-        digest.update(half.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return _why_not(network, device, "int8")
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
@@ -219,8 +237,7 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
         FileExistsError: The folder exists.
         ModuleNotFoundError: OpenVINO or NNCF is not installed.
     """
-    openvino, nncf = _optional("openvino"), _optional("nncf")
-    passes = importlib.import_module("openvino.passes")
+    openvino, nncf = optional("openvino"), optional("nncf")
     folder = Path(folder)
     if folder.exists():
         raise FileExistsError(f"{folder} exists: remove it or name another folder")
@@ -228,21 +245,13 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
     inputs: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in PARTS}
     with torch.no_grad():
         for clip in clips:
-            for part, tensors in _calls(plain, clip):
+            for part, tensors in calls(plain, clip):
                 inputs[part].append(tuple(x.movedim(1, -1).contiguous().numpy() for x in tensors))
-    modules = {name: ChannelsLast(part(plain)) for name, part in PARTS.items()}
     with written_beside(folder) as beside:
         beside.mkdir()
-        for name, module in modules.items():
-            example = tuple(torch.from_numpy(x) for x in inputs[name][0])
-            with torch.no_grad(), warnings.catch_warnings():
-                # That sizes are read while tracing: they stay variable all the same (tests).
-                warnings.simplefilter("ignore", torch.jit.TracerWarning)
-                model = openvino.convert_model(module.eval(), example_input=example)
-            manager = passes.Manager()
-            # Or a part of a weight is no weight to NNCF.
-            manager.register_pass(passes.ConstantFolding())
-            manager.run_passes(model)
+        for name in PARTS:
+            example = [torch.from_numpy(x) for x in inputs[name][0]]
+            model = convert_part(plain, name, example)
             model = nncf.quantize(
                 model,
                 nncf.Dataset(inputs[name]),
@@ -254,30 +263,3 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
             "weights": fingerprint(network), "layout": LAYOUT, "nncf": nncf.__version__
         }  # fmt: skip
         (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
-
-
-def _calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """What goes into each part while a clip is segmented."""
-    keys: list[Tensor] = []
-    values: list[Tensor] = []
-    masks = clip[:, 3:, ..., 0]
-    for image in clip[:, :3].unbind(-1):
-        yield "encode", (image,)
-        features = network.encode(image)
-        if keys:
-            readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
-            skips = network.decoder.skips(features.stride8, features.stride4)
-            yield "decode", (readout[0], features.query, *skips)
-            masks = network.segment(features, readout).softmax(1)[:, 1:]
-        yield "memorize", (masks, features.stride16)
-        keys.append(features.key)
-        values.append(network.memorize(features, masks))
-
-
-def _optional(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name != name:
-            raise
-        raise ModuleNotFoundError(MISSING.format(name), name=name) from error

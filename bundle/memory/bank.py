@@ -111,8 +111,8 @@ class MemoryBank:
             self._shapes = key.shape, value.shape
             self._positions = key.shape[-2] * key.shape[-1]
             self._scale = 1 / math.sqrt(key.shape[1])
-            rows = key.shape[1] + 4  # the key, its square, the place and its square
-            self._split = self.dtype == torch.bfloat16 and fits_split(rows, value.shape)
+            channels = key.shape[1] + 4  # the key, its square, the place and its square
+            self._split = self.dtype == torch.bfloat16 and fits_split(channels, value.shape)
         elif (key.shape, value.shape) != self._shapes:
             raise ValueError(
                 f"frame of key {tuple(key.shape)}, value {tuple(value.shape)} does not fit memory of "

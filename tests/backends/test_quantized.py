@@ -11,7 +11,13 @@ import pytest
 import torch
 
 from bundle.backends import openvino as quantized
-from bundle.backends.openvino import QuantizedTCMN, number_type, optimize, quantize
+from bundle.backends.openvino import (
+    OpenVINONetwork,
+    QuantizedTCMN,
+    number_type,
+    optimize,
+    quantize,
+)
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN, VideoNetwork
@@ -152,9 +158,13 @@ def other_weights(network):
 
 
 def test_auto_does_without(folder, network, tmp_path, monkeypatch):
-    assert isinstance(optimize(other_weights(network), backend="auto", folder=folder), TCMN)
+    for taken in (
+        optimize(other_weights(network), backend="auto", folder=folder),
+        optimize(network, backend="auto", folder=tmp_path),
+    ):
+        assert isinstance(taken, OpenVINONetwork)
+        assert not isinstance(taken, QuantizedTCMN)
     assert isinstance(optimize(network, "meta", "auto", folder), TCMN)
-    assert isinstance(optimize(network, backend="auto", folder=tmp_path), TCMN)
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert isinstance(optimize(network, backend="auto", folder=folder), TCMN)
 

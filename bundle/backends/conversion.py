@@ -1,0 +1,180 @@
+"""A network's parts as OpenVINO's graphs: made by tracing, and kept for the next time."""
+
+import functools
+import hashlib
+import importlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, Refine
+from bundle.memory.attention import read_memory
+from bundle.networks.fold_batchnorm import fold_batch_norm
+from bundle.networks.tcmn import TCMN
+from bundle.types import Clip
+from bundle.utils.atomic_write import written_beside
+
+logger = logging.getLogger(__name__)
+
+PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
+LAYOUT = 2
+"""Of the parts' inputs and outputs; counts up when these change."""
+DESCRIPTION = "network.json"
+MISSING = "backend {1} needs {0}: pip install {0}, or use --backend torch"
+CACHE = "TCMN_CACHE_DIR"
+"""Environment variable: where converted networks are kept."""
+
+
+def optional(name: str, backend: str = "int8") -> Any:
+    """Import a library that not every installation has.
+
+    Raises:
+        ModuleNotFoundError: It is not installed; says how to do without.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise ModuleNotFoundError(MISSING.format(name, backend), name=name) from error
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO, one for the whole process, which is never let go.
+
+    Each ``Core`` gives the thread a stack for signals and puts the one before it back at its end. Of
+    several that end in the order of their making the last puts back one that is gone, and the next
+    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
+    """
+    return optional("openvino").Core()
+
+
+def fingerprint(network: nn.Module) -> str:
+    """SHA-256 of the weights in half precision, in which they are kept."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        digest.update(half.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def convert_part(network: TCMN, part: str, example: Sequence[Tensor]) -> Any:
+    """One part as an OpenVINO model for maps of any size, channels last.
+
+    Args:
+        network: In evaluation mode, BatchNorm folded.
+        part: A name in ``PARTS``.
+        example: What goes into it, channels last.
+    """
+    openvino, passes = optional("openvino"), optional("openvino.passes")
+    module = ChannelsLast(PARTS[part](network)).eval()
+    with torch.no_grad(), warnings.catch_warnings():
+        # That sizes are read while tracing: they stay variable all the same (tests).
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        warnings.simplefilter("ignore", FutureWarning)  # that tracing is old: OpenVINO does it
+        model = openvino.convert_model(module, example_input=tuple(example))
+    manager = passes.Manager()
+    # Or a part of a weight is no weight to NNCF.
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)
+    return model
+
+
+def convert(network: TCMN) -> Path:
+    """The folder of a network's parts in floating point, converted at first.
+
+    It is kept in ``TCMN_CACHE_DIR``, by default a folder of the user's for such files, by the weights'
+    fingerprint; where that cannot be written to, in a temporary folder of this process.
+
+    Args:
+        network: On a CPU, in evaluation mode; it stays as it is.
+    """
+    fits = hashlib.sha256(
+        json.dumps([fingerprint(network), _constants(network), LAYOUT, _version()]).encode()
+    ).hexdigest()[:32]
+    folder = cache_folder() / f"openvino-{fits}"
+    if (folder / DESCRIPTION).is_file():
+        return folder
+    logger.info("converting the network to OpenVINO, once for these weights: %s", folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _write(network, folder)
+    except OSError as error:
+        logger.warning("%s cannot be written (%s): converted for this run only", folder, error)
+        folder = Path(_temporary().name) / folder.name
+        if not folder.is_dir():
+            _write(network, folder)
+    return folder
+
+
+def cache_folder() -> Path:
+    """Where files go that can be made again."""
+    if CACHE in os.environ:
+        return Path(os.environ[CACHE])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library/Caches"
+    else:
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "tcmn"
+
+
+def calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
+    """What goes into each part while a clip is segmented."""
+    keys: list[Tensor] = []
+    values: list[Tensor] = []
+    masks = clip[:, 3:, ..., 0]
+    for image in clip[:, :3].unbind(-1):
+        yield "encode", (image,)
+        features = network.encode(image)
+        if keys:
+            readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
+            skips = network.decoder.skips(features.stride8, features.stride4)
+            yield "decode", (readout[0], features.query, *skips)
+            masks = network.segment(features, readout).softmax(1)[:, 1:]
+        yield "memorize", (masks, features.stride16)
+        keys.append(features.key)
+        values.append(network.memorize(features, masks))
+
+
+def _write(network: TCMN, folder: Path) -> None:
+    openvino, plain = optional("openvino"), fold_batch_norm(network)
+    # Two objects, or the trace would take their number for a constant.
+    clip = torch.rand(1, 5, 64, 96, 2, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        examples = dict(calls(plain, clip))
+    with written_beside(folder) as beside:
+        beside.mkdir()
+        for part, tensors in examples.items():
+            model = convert_part(plain, part, [x.movedim(1, -1).contiguous() for x in tensors])
+            openvino.save_model(model, str(beside / f"{part}.xml"), compress_to_fp16=False)
+        description = {"weights": fingerprint(network), "layout": LAYOUT}
+        (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+
+
+def _constants(network: TCMN) -> list[Any]:
+    """What a network computes with besides its weights."""
+    encoder = network.query_encoder
+    strides = [m.stride for m in encoder.modules() if isinstance(m, nn.Conv2d)]
+    return [encoder.mean.flatten().tolist(), encoder.std.flatten().tolist(), strides]
+
+
+def _version() -> str:
+    return str(optional("openvino").__version__)
+
+
+@functools.cache
+def _temporary() -> "tempfile.TemporaryDirectory[str]":
+    return tempfile.TemporaryDirectory(prefix="tcmn-")
