@@ -5,7 +5,6 @@ were given, ``carried/`` those of them that were carried last where they differ,
 found. Pixel values are object ids.
 """
 
-import io
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -13,25 +12,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
 from bundle.apps.annotate.marks import MarkedObject
 from bundle.apps.annotate.model import Model
 from bundle.apps.annotate.work import Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
+from bundle.io.writing.mask_png import REST, decode_mask, encode_mask
 from bundle.types import LabelMap
 from bundle.utils.atomic_write import written_beside
-from bundle.visualization.overlay import PALETTE
 
 SUFFIX = ".tcmn.zip"
 HEAD = "session.json"
 VERSION = 1
 TOO_LARGE = 64 * 2**20
 """Bytes of ``session.json`` that no session has."""
-PNG_REST = 2**16
-"""Bytes of a PNG beside its pixels that no mask needs."""
 
 
 def is_session(path: Path) -> bool:
@@ -66,12 +60,12 @@ def _write(work: Work, archive: zipfile.ZipFile) -> None:
     carried = {} if work.carried is None else dict(work.carried.prompts)
     confidence: dict[int, Mapping[int, float]] = {}
     for index, labels in prompts.items():
-        archive.writestr(f"prompts/{index:05d}.png", _to_png(labels))
+        archive.writestr(f"prompts/{index:05d}.png", encode_mask(labels))
     other = {i: m for i, m in carried.items() if i not in prompts or (m != prompts[i]).any()}
     for index, labels in other.items():
-        archive.writestr(f"carried/{index:05d}.png", _to_png(labels))
+        archive.writestr(f"carried/{index:05d}.png", encode_mask(labels))
     for result in work.results():
-        archive.writestr(f"results/{result.frame:05d}.png", _to_png(result.labels))
+        archive.writestr(f"results/{result.frame:05d}.png", encode_mask(result.labels))
         confidence[result.frame] = result.confidence
     video = work.video
     head = {
@@ -181,21 +175,10 @@ def _read_results(
         yield FrameResult(int(index), labels, trust, False)
 
 
-def _to_png(labels: LabelMap) -> bytes:
-    picture = Image.fromarray(labels)
-    picture.putpalette(PALETTE.tobytes())
-    data = io.BytesIO()
-    picture.save(data, "PNG", compress_level=1)
-    return data.getvalue()
-
-
 def _read_png(archive: zipfile.ZipFile, name: str, size: tuple[int, int]) -> LabelMap:
-    if archive.getinfo(name).file_size > 2 * size[0] * size[1] + PNG_REST:
+    if archive.getinfo(name).file_size > 2 * size[0] * size[1] + REST:
         raise TypeError(f"{name} is too large")
     try:
-        with Image.open(io.BytesIO(archive.read(name)), formats=["PNG"]) as picture:
-            if (picture.height, picture.width) != size or picture.mode != "P":
-                raise TypeError(f"{name} is {picture.width}x{picture.height} {picture.mode}")
-            return np.array(picture, dtype=np.uint8)
-    except (OSError, SyntaxError) as error:
-        raise TypeError(f"{name} is unreadable") from error
+        return decode_mask(archive.read(name), size)
+    except ValueError as error:
+        raise TypeError(f"{name}: {error}") from error
