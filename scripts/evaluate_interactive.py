@@ -45,7 +45,7 @@ from bundle.evaluation.simulated_user import (
 from bundle.evaluation.tables import to_json, write_csv, write_text
 from bundle.inference.config import read_inference_config
 from bundle.inference.inferers import VideoInferer
-from bundle.utils.options import parse_prior, print_error
+from bundle.utils.options import print_error
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -64,9 +64,9 @@ def load_method(options: argparse.Namespace) -> NetworkMethod:
         values[name] = yaml.safe_load(value)
     network = read_inference_config(values).get_parsed_content("network")
     inferer = VideoInferer(
-        working_size=options.working_size,
+        inference_size=options.inference_size,
         precision=options.precision,
-        spatial_prior=parse_prior(options.spatial_prior),
+        spatial_prior=options.spatial_prior,
     )
     return NetworkMethod(inferer, network.to(memory_format=torch.channels_last))
 
@@ -110,7 +110,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     result: dict[str, Any] = {
         "protocol": options.protocol,
         "weights": str(options.weights) if options.weights else "the config's",
-        "working_size": options.working_size,
+        "inference_size": options.inference_size,
         "spatial_prior": options.spatial_prior,
         "precision": options.precision,
     }
@@ -167,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--corrections_with", nargs="+", choices=CORRECTIONS, default=list(CORRECTIONS)
     )
     parser.add_argument("--max_frames", type=int, help="of each video; all by default")
-    parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
+    parser.add_argument("--inference_size", type=int, default=320, help="shorter side, pixels")
     parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

@@ -16,7 +16,6 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.misc import is_dicom
-from skimage.color import lab2rgb, rgb2lab
 
 from bundle.io.reading.decode import explained
 from bundle.utils.atomic_write import written_beside
@@ -229,6 +228,8 @@ def to_cielab(colour: str) -> list[int]:
         >>> to_cielab("#000000")
         [0, 32896, 32896]
     """
+    from skimage.color import rgb2lab  # here, since few formats need it
+
     rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
     lightness, a, b = rgb2lab(rgb)
     return [round(lightness / 100 * 65535), round((a + 128) * 257), round((b + 128) * 257)]
@@ -243,6 +244,8 @@ def from_cielab(values: Sequence[int]) -> str:
     """
     lightness, a, b = values
     lab = np.array([lightness / 65535 * 100, a / 257 - 128, b / 257 - 128])
+    from skimage.color import lab2rgb
+
     rgb = np.clip(lab2rgb(lab), 0, 1)
     return "#" + "".join(f"{round(255 * value):02x}" for value in rgb)
 

@@ -7,15 +7,12 @@ import warnings
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from bundle.types import Frame, LabelMap
 
@@ -190,6 +187,10 @@ def draw_summary(
         spacing_mm: Distance between rows and between columns; None draws pixels.
         given: Indices of the frames whose mask was given.
     """
+    # Here, since it takes half a second, which other formats need not.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     aspect = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
     height, width = next(iter(panels.values())).shape[:2]
     rows = 1 if len(panels) <= 4 else 2
@@ -222,7 +223,7 @@ def _panel_title(index: int, times: npt.NDArray[np.float64] | None, given: bool)
 
 
 def _draw_curves(
-    axes: Axes,
+    axes: Any,  # of Matplotlib
     areas_px: Mapping[int, npt.NDArray[np.int64]],
     times: npt.NDArray[np.float64] | None,
     spacing_mm: tuple[float, float] | None,
@@ -236,6 +237,8 @@ def _draw_curves(
     axes.set_xlabel("frame" if times is None else "time (s)")
     axes.set_ylabel("area (px)" if spacing_mm is None else "area (mm²)")
     if times is None:
+        from matplotlib.ticker import MaxNLocator
+
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.margins(x=0.01)

@@ -347,7 +347,9 @@ def make_network():
 
 
 def test_the_network_is_a_method_of_both_kinds():
-    method = NetworkMethod(VideoInferer(working_size=32, precision="float32"), make_network())
+    method = NetworkMethod(
+        VideoInferer(inference_size=32, spatial_prior=None, precision="float32"), make_network()
+    )
     assert isinstance(method, VideoMethod)
     assert isinstance(WithoutNetwork(), FrameMethod)
     frames, truth = make_video()
@@ -375,7 +377,7 @@ def test_the_script_writes_tables_and_pictures(tmp_path, capsys):
     out = tmp_path / "out"
     arguments = [
         "--protocol", "davis", "--dataset_dir", str(tmp_path / "data"), "--output_dir", str(out),
-        "--weights", str(tmp_path / "weights.pt"), "--working_size", "32", "--interactions", "3",
+        "--weights", str(tmp_path / "weights.pt"), "--inference_size", "32", "--interactions", "3",
         "--precision", "float32", "--frames_per_video", "1", "--corrections", "1", "--choices",
         "worst", "--set", *settings, "network_def#partial_masks=true",
     ]  # fmt: skip

@@ -5,7 +5,7 @@ import torch
 
 from bundle.networks import TCMN
 from bundle.networks.context import ContextBlock, PreviousMask
-from bundle.networks.tcmn import load_weights
+from bundle.networks.weights import load_weights
 
 SIZES = {"key_channels": 8, "value_channels": 16, "decoder_channels": (16, 8, 8)}
 NEW = {"context_channels": 8, "previous_mask": True, "partial_masks": True}
