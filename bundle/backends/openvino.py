@@ -4,12 +4,11 @@ Optional: running it needs ``openvino``, making it ``nncf`` as well. Shapes as i
 """
 
 import functools
-import hashlib
 import importlib.util
 import json
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,15 @@ from torch import Tensor, nn
 from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, Refine
 from bundle.memory.bank import read_memory
 from bundle.networks.decoder import enlarge
+from bundle.networks.definition import make_network
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN, aggregate
+from bundle.networks.weights import file_digest, fingerprint, load_weights, read_description
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
 from bundle.utils.devices import autocast
+from bundle.utils.options import MissingPackageError
 
 MOST_COMPILED = 12
 """Parts, each for one size of frames and number of objects, that are kept at once."""
@@ -35,7 +37,7 @@ PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
 LAYOUT = 2
 """Of the parts' inputs and outputs; counts up when these change."""
 DESCRIPTION = "network.json"
-MISSING = "backend int8 needs {0}: pip install {0}, or use --backend torch"
+MISSING = "backend int8 needs {0}: pip install 'tcmn[fast]', or use --backend torch"
 
 
 class QuantizedTCMN(nn.Module):
@@ -49,7 +51,7 @@ class QuantizedTCMN(nn.Module):
         threads: CPU threads; by default those of PyTorch.
 
     Raises:
-        ModuleNotFoundError: OpenVINO is not installed.
+        MissingPackageError: OpenVINO is not installed.
         FileNotFoundError: A part is missing.
     """
 
@@ -147,18 +149,52 @@ def optimize(
         ValueError: There is no such backend, or the quantised network is of other weights or shall
             run on another device than a CPU.
         FileNotFoundError: There is no quantised network.
-        ModuleNotFoundError: OpenVINO is not installed.
+        MissingPackageError: OpenVINO is not installed.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
+    _check_backend(backend)
     device = torch.device(device)
     if backend != "torch":
-        problem = _why_not(network, device, folder)
+        problem = _why_not(lambda: fingerprint(network), device, folder)
         if problem is None:
             return QuantizedTCMN(str(folder))
         if backend == "int8":
             raise problem
     return fold_batch_norm(network).to(device).to(memory_format=torch.channels_last)
+
+
+def load_network(
+    weights: str | Path,
+    device: torch.device | str = "cpu",
+    backend: str = "auto",
+    folder: str | Path | None = None,
+) -> nn.Module:
+    """The fastest form of the network that weights are of; see ``optimize`` for the rest.
+
+    Where the file beside the weights says that the quantised network was made from them, they are not
+    even read, and no network in floating point is made.
+
+    Args:
+        weights: A plain state dict; ``bundle.networks.weights`` has which network they are of.
+        device: Where it shall run.
+        backend: ``auto``, ``torch`` or ``int8``.
+        folder: Of the quantised network.
+
+    Raises:
+        FileNotFoundError: There are no such weights.
+        ValueError: They are damaged, or of another network than the file beside them says.
+    """
+    _check_backend(backend)
+    description = read_description(weights)
+    if backend != "torch" and description is not None and Path(weights).is_file():
+        made_from = description.fingerprint
+        if made_from is not None and description.sha256 == file_digest(weights):
+            problem = _why_not(lambda: made_from, torch.device(device), folder)
+            if problem is None:
+                return QuantizedTCMN(str(folder))
+            if backend == "int8":
+                raise problem
+    network = load_weights(make_network(weights=weights), weights).eval()
+    return optimize(network, device, backend, folder)
 
 
 def number_type(network: nn.Module, precision: str, device: torch.device) -> str:
@@ -171,8 +207,15 @@ def number_type(network: nn.Module, precision: str, device: torch.device) -> str
     return str(dtype).removeprefix("torch.")
 
 
-def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> Exception | None:
-    """What keeps the quantised network from being used."""
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
+
+
+def _why_not(
+    made_from: Callable[[], str], device: torch.device, folder: str | Path | None
+) -> Exception | None:
+    """What keeps the quantised network from being used for weights of this fingerprint."""
     description = Path(folder or "") / DESCRIPTION
     if device.type != "cpu":
         return ValueError(f"backend int8 runs on CPUs, not on {device}: use --backend torch")
@@ -184,24 +227,14 @@ def _why_not(network: TCMN, device: torch.device, folder: str | Path | None) -> 
             f"{folder} was made by another version of this program: make it anew with "
             "scripts/quantize.py, or use --backend torch"
         )
-    if made["weights"] != fingerprint(network):
+    if made["weights"] != made_from():
         return ValueError(
             f"{folder} was made from other weights: make it anew with scripts/quantize.py, or use "
             "--backend torch"
         )
     if importlib.util.find_spec("openvino") is None:
-        return ModuleNotFoundError(MISSING.format("openvino"))
+        return MissingPackageError(MISSING.format("openvino"))
     return None
-
-
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of the weights in half precision, in which they are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        half = tensor.half() if tensor.is_floating_point() else tensor
-        digest.update(half.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
@@ -217,7 +250,7 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
 
     Raises:
         FileExistsError: The folder exists.
-        ModuleNotFoundError: OpenVINO or NNCF is not installed.
+        MissingPackageError: OpenVINO or NNCF is not installed.
     """
     openvino, nncf = _optional("openvino"), _optional("nncf")
     passes = importlib.import_module("openvino.passes")
@@ -280,4 +313,4 @@ def _optional(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ModuleNotFoundError(MISSING.format(name), name=name) from error
+        raise MissingPackageError(MISSING.format(name), name=name) from error

@@ -73,7 +73,7 @@ class LabelInferer(VideoInferer):
 
     def __call__(self, inputs: Any, network: VideoNetwork, *args: Any, **kwargs: Any) -> Any:
         """Label volume (B, 1, H, W, T) uint8 of a clip (B, 3 + N, H, W, T)."""
-        labels = [choose_class(logits) for logits in self.carry(inputs, network)]
+        labels = [choose_class(logits) for logits in self.propagate(inputs, network)]
         return torch.stack(labels, dim=-1)[:, None]
 
 

@@ -18,7 +18,7 @@ from bundle.apps.annotate.__main__ import make_address, parse_arguments, setting
 from bundle.apps.annotate.desk import Desk, pick_upload
 from bundle.apps.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.apps.annotate.model import Model, load_model
+from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import open_session, save_session
@@ -29,6 +29,7 @@ from bundle.inference.inferers import VideoInferer
 from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.io.reading.video import open_video
 from bundle.io.writing.formats import FORMATS
+from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
 SQUARE = [(8, 8), (24, 8), (24, 24), (8, 24)]
@@ -47,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(network):
-    return Model(VideoInferer(precision="float32"), network, torch.device("cpu"))
+    return VideoSegmenter(network, InferenceSettings(**OWN_SIZE, precision="float32"))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def all_labels(work):
 
 def expected(work, annotations, **settings):
     """What the Python API finds for the same masks."""
-    inferer = VideoInferer(precision="float32", **settings)
+    inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
     stream = inferer.stream(work.video, annotations, work.model.network)
     return np.stack([found.labels for found in stream])
 
@@ -649,12 +650,12 @@ class TestDesk:
 
 class TestModel:
     def test_options_replace_what_the_config_has(self):
-        arguments = "--device cpu --working_size 96 --capacity auto --spatial_prior 0.15"
+        arguments = "--device cpu --inference_size 96 --max_memory_frames auto --spatial_prior 0.15"
         model = load_model(settings_of(parse_arguments(arguments.split())))
-        assert model.inferer.settings.working_size == 96
-        assert model.inferer.settings.capacity == "auto"
-        assert model.inferer.settings.spatial_prior == 0.15
-        assert model.inferer.settings.review_below == 0.7
+        assert model.settings.inference_size == 96
+        assert model.settings.max_memory_frames == "auto"
+        assert model.settings.spatial_prior == 0.15
+        assert model.settings.review_below == 0.7
         assert model.device == torch.device("cpu")
 
     @pytest.mark.parametrize(
@@ -662,7 +663,7 @@ class TestModel:
         [
             ({"weights": "nowhere.pt"}, FileNotFoundError, "nowhere.pt"),
             ({"device": "abacus"}, ValueError, "unknown device 'abacus'"),
-            ({"working_size": "large"}, ValueError, "--working_size must be a whole number"),
+            ({"inference_size": "large"}, ValueError, "--inference_size must be a whole number"),
         ],
     )
     def test_bad_options_are_told_in_one_line(self, options, error, message):
@@ -682,7 +683,10 @@ class TestCommandLine:
         [
             (["nowhere.mp4"], "error: no such file or folder: nowhere.mp4"),
             (["--mask", "mask.png"], "error: --mask goes with a video"),
-            (["--working_size", "huge"], "error: --working_size must be a whole number or null"),
+            (
+                ["--inference_size", "huge"],
+                "error: --inference_size must be a whole number or null",
+            ),
         ],
     )
     def test_errors_take_one_line(self, arguments, message, capsys):

@@ -72,9 +72,13 @@ def make_frames(count, height=HEIGHT, width=WIDTH):
     return list(frames), (masks[0, 0] * 2 + masks[0, 1] * 5).to(torch.uint8).numpy()
 
 
-def carry_with_torch(network, frames, first, size, capacity=None):
+def carry_with_torch(network, frames, first, size, max_memory_frames=None):
     inferer = VideoInferer(
-        working_size=size, capacity=capacity, precision="float32", direction="forward"
+        inference_size=size,
+        max_memory_frames=max_memory_frames,
+        precision="float32",
+        direction="forward",
+        spatial_prior=None,
     )
     return np.stack([found.labels for found in inferer.stream(frames, {0: first}, network)])
 
@@ -96,7 +100,7 @@ def job(exported, tmp_path):
         "video": write_frames(tmp_path / "frames", frames),
         "mask": tmp_path / "mask.png",
         "output_dir": tmp_path / "out" / "masks",
-        "working_size": 32,
+        "inference_size": 32,
     }
 
 
@@ -171,8 +175,8 @@ def test_missing_weights_are_named(exported, tmp_path, capsys):
 
 
 def test_a_missing_package_is_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "optional_import", lambda name: (None, False))
-    with pytest.raises(export.OptionalImportError, match=r"no package onnxscript: pip install -e"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(export.MissingPackageError, match=r"no package onnxscript: pip install 'tc"):
         export.export_network(network, tmp_path)
 
 
@@ -195,20 +199,22 @@ def test_openvino_reads_the_same_files(network, exported):
 
 
 @pytest.mark.parametrize("size", [32, 50, 60])  # smaller, the frames' own, larger
-@pytest.mark.parametrize("capacity", [None, 2])
-def test_the_loop_agrees_with_the_inferer(network, exported, size, capacity):
+@pytest.mark.parametrize("max_memory_frames", [None, 2])
+def test_the_loop_agrees_with_the_inferer(network, exported, size, max_memory_frames):
     frames, first = make_frames(17)
-    expected = carry_with_torch(network, frames, first, size, capacity)
+    expected = carry_with_torch(network, frames, first, size, max_memory_frames)
     found = np.stack(
-        list(run_onnx.carry(run_onnx.load(exported / "onnx"), frames, first, size, capacity))
+        list(
+            run_onnx.carry(run_onnx.load(exported / "onnx"), frames, first, size, max_memory_frames)
+        )
     )
     assert (found[0] == first).all()
     assert set(np.unique(expected)) == set(np.unique(found)) == {0, 2, 5}
     assert (found == expected).mean() > 0.995
 
 
-@pytest.mark.parametrize(("capacity", "kept"), [(None, [0, 5, 10, 15]), (2, [0, 15])])
-def test_the_first_and_the_latest_frames_are_kept(exported, capacity, kept):
+@pytest.mark.parametrize(("max_memory_frames", "kept"), [(None, [0, 5, 10, 15]), (2, [0, 15])])
+def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, kept):
     encode, memorize, read_and_decode = run_onnx.load(exported / "onnx")
     keys, held = [], []
 
@@ -225,7 +231,7 @@ def test_the_first_and_the_latest_frames_are_kept(exported, capacity, kept):
             return read_and_decode.run(names, inputs)
 
     frames, first = make_frames(17)
-    list(run_onnx.carry([Encode(), memorize, Read()], frames, first, 32, capacity))
+    list(run_onnx.carry([Encode(), memorize, Read()], frames, first, 32, max_memory_frames))
     assert (held[-1] == np.concatenate([keys[index] for index in kept])).all()
 
 
@@ -312,11 +318,13 @@ def test_a_path_that_does_not_do_is_named(job, tmp_path, monkeypatch, option, va
         run({**job, option: value})
 
 
-@pytest.mark.parametrize(("option", "value"), [("working_size", 15), ("capacity", 1)])
+@pytest.mark.parametrize(("option", "value"), [("inference_size", 15), ("max_memory_frames", 1)])
 def test_a_number_out_of_range_is_refused(job, capsys, option, value):
     with pytest.raises(SystemExit):
         run({**job, option: value})
-    assert "--working_size must be 16 at least, and --capacity 2" in capsys.readouterr().err
+    assert (
+        "--inference_size must be 16 at least, and --max_memory_frames 2" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.heavy

@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.networks.tcmn import TCMN, load_weights
+from bundle.networks.tcmn import TCMN
+from bundle.networks.weights import load_weights
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]

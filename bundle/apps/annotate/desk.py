@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from bundle.apps.annotate.model import Model
+from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session
 from bundle.apps.annotate.work import Work
@@ -24,7 +24,7 @@ class Desk:
         number: Rises with each video that is opened.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: VideoSegmenter) -> None:
         self.model = model
         self.work: Work | None = None
         self.pictures: FramePictures | None = None

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.apps.annotate.model import Model
+from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.work import Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
@@ -83,7 +83,7 @@ def _write(work: Work, archive: zipfile.ZipFile) -> None:
     archive.writestr(HEAD, json.dumps(head), zipfile.ZIP_DEFLATED)
 
 
-def open_session(path: Path, model: Model, current: VideoSource | None = None) -> Work:
+def open_session(path: Path, model: VideoSegmenter, current: VideoSource | None = None) -> Work:
     """Go on with a session.
 
     Args:
