@@ -1,4 +1,4 @@
-"""``tcmn``: the command line. Reads options; what the commands do is elsewhere, and imported when used."""
+"""``tcmn``: the command line. Reads options; what commands do is elsewhere, imported when used."""
 
 import gc
 import logging
@@ -47,7 +47,7 @@ def normalize(token: str) -> str:
 
 app = typer.Typer(
     name="tcmn",
-    help="One-shot and interactive segmentation of medical video: mask one frame, get every frame's mask.",
+    help="Segmentation of medical video: mask one frame, get every frame's mask.",
     epilog="tcmn segment echo.dcm --mask first.png",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -92,11 +92,11 @@ Int8Dir = Annotated[
 ]
 Size = Annotated[
     str | None,
-    _setting("inference_size", "Shorter side in pixels that the network sees; null: the video's own."),
+    _setting(
+        "inference_size", "Shorter side in pixels that the network sees; null: the video's own."
+    ),
 ]
-Every = Annotated[
-    str | None, _setting("memory_every", "One of so many frames is remembered.")
-]
+Every = Annotated[str | None, _setting("memory_every", "One of so many frames is remembered.")]
 MemoryFrames = Annotated[
     str | None,
     _setting("max_memory_frames", "Most frames remembered; auto: what fits; null: no limit."),
@@ -119,7 +119,8 @@ Precision = Annotated[
 ]
 DatasetDir = Annotated[Path | None, typer.Option(help="Where the data set is.", show_default=False)]
 OutputDir = Annotated[
-    Path | None, typer.Option("--output-dir", "--output", "-o", help="Where results go.", show_default=False)
+    Path | None,
+    typer.Option("--output-dir", "--output", "-o", help="Where results go.", show_default=False),
 ]
 Configs = Annotated[
     list[str] | None,
@@ -140,7 +141,8 @@ def _show_version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
     ] = False,
 ) -> None:
     pass
@@ -151,16 +153,18 @@ def segment(
     video: Annotated[
         Path,
         typer.Argument(
-            help="A video file, folder of frames, 2D+t NIfTI, MetaImage, NRRD or multi-frame DICOM. For "
-            "many: a folder of videos, each with NAME_mask beside it, or a CSV list of video,mask."
+            help="A video file, folder of frames, 2D+t NIfTI, MetaImage, NRRD or multi-frame DICOM. "
+            "For many: a folder of videos, each with NAME_mask beside it, or a CSV list of video,mask."
         ),
     ],
     mask: Annotated[
         Path | None,
         typer.Option(
-            "--mask", "-m", show_default=False,
-            help="A picture of the first frame's mask, a volume whose frames that are not empty count, or "
-            "a folder of masks called like their frames.",
+            "--mask",
+            "-m",
+            show_default=False,
+            help="A picture of the first frame's mask, a volume whose frames that are not empty count, "
+            "or a folder of masks called like their frames.",
         ),
     ] = None,
     output: Annotated[
@@ -220,7 +224,8 @@ def segment(
 @app.command()
 def annotate(
     video: Annotated[
-        Path | None, typer.Argument(help="A video, folder of frames, or saved session.", show_default=False)
+        Path | None,
+        typer.Argument(help="A video, folder of frames, or saved session.", show_default=False),
     ] = None,
     mask: Annotated[
         Path | None, typer.Option("--mask", "-m", help="Masks to begin with.", show_default=False)
@@ -230,7 +235,9 @@ def annotate(
         str, typer.Option(help="An address that other machines reach; asks for a token.")
     ] = "127.0.0.1",
     token: Annotated[bool, typer.Option("--token", help="Ask for a token here as well.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Only print the address.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
     device: Device = "auto",
     backend: Backend = "auto",
     weights: Weights = None,
@@ -286,7 +293,9 @@ def finetune(
     """Fine-tune the shipped weights on your videos. Any value of the configs train and finetune can be
     given: --layout video_folder --epochs 6.
     """
-    _run_config("training", ["train", "finetune", *(config or ())], context, dataset_dir, output_dir)
+    _run_config(
+        "training", ["train", "finetune", *(config or ())], context, dataset_dir, output_dir
+    )
 
 
 @app.command(context_settings=EXTRA_VALUES)
@@ -299,7 +308,9 @@ def evaluate(
     """Score weights on a data set. Any value of the configs train and evaluate can be given:
     --protocol cvc_clinicdb --weights best.pt.
     """
-    _run_config("evaluating", ["train", "evaluate", *(config or ())], context, dataset_dir, output_dir)
+    _run_config(
+        "evaluating", ["train", "evaluate", *(config or ())], context, dataset_dir, output_dir
+    )
 
 
 @app.command("check-data")
@@ -361,7 +372,9 @@ def export(
 @app.command(context_settings=EXTRA_VALUES)
 def serve(
     context: typer.Context,
-    studies: Annotated[str, typer.Option(help="Folder of videos, or address of a DICOMweb server.")],
+    studies: Annotated[
+        str, typer.Option(help="Folder of videos, or address of a DICOMweb server.")
+    ],
     app_dir: Annotated[
         Path, typer.Option("--app-dir", help="The server's own folder; trained weights go there.")
     ] = Path("tcmn-label"),
@@ -376,7 +389,9 @@ def serve(
 
 @app.command()
 def config(
-    name: Annotated[str | None, typer.Argument(help="Its name; without one all are listed.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="Its name; without one all are listed.")
+    ] = None,
 ) -> None:
     """Print the path of a config, for python -m monai.bundle run --config_file."""
     if name is not None:
@@ -395,30 +410,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _set_up_screen()
     command = typer.main.get_command(app)
     try:
-        status = command.main(
-            args=None if arguments is None else list(arguments),
-            prog_name="tcmn",
-            standalone_mode=False,
-        )
-    except typer._click.exceptions.ClickException as error:  # type: ignore[attr-defined]
-        error.show()
-        return int(error.exit_code)
-    except typer.Abort:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    except SystemExit as end:  # of a config that was run
-        return end.code if isinstance(end.code, int) else 1
+        command(args=None if arguments is None else list(arguments), prog_name="tcmn")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:
         print_error(type(error), error, error.__traceback__)
         return 1
     finally:
-        # The interpreter collects garbage as it ends: a second, with a million objects of PyTorch, which
-        # go with the process anyway.
+        # The interpreter collects garbage as it ends: a second, for a million objects of PyTorch,
+        # which go with the process anyway.
         gc.freeze()
-    return int(status or 0)
+    return 0
 
 
 @contextmanager

@@ -152,9 +152,7 @@ class SegmentationJob:
         self.masks: dict[int, LabelMap] = {}
         self._work: Propagation | None = None
 
-    def add_mask(
-        self, frame: int, mask: npt.NDArray[Any], object_id: int | None = None
-    ) -> None:
+    def add_mask(self, frame: int, mask: npt.NDArray[Any], object_id: int | None = None) -> None:
         """Give the mask of a frame, or correct it; ``propagate`` then carries it on.
 
         Args:
@@ -174,7 +172,8 @@ class SegmentationJob:
                 f"the mask of frame {frame} is {mask.dtype} of shape {mask.shape}: expected whole "
                 "numbers or bool of shape (rows, columns)"
             )
-        check_size(frame, mask, (self.video.height, self.video.width))
+        size = self.video.height, self.video.width
+        check_size(frame, (mask != 0).astype(np.uint8), size)
         if object_id is None:
             if mask.size and not 0 <= int(mask.min()) <= int(mask.max()) <= MAX_ID:
                 raise ValueError(

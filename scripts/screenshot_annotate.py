@@ -21,9 +21,9 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from bundle.apps.annotate.desk import Desk
-from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.annotate.work import Work
+from bundle.segmenter import VideoSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
@@ -108,7 +108,7 @@ def main(output_dir: Path, inference_size: int) -> None:
     video = pydicom.data.get_testdata_file(CINE, download=False)
     if video is None:
         sys.exit(f"error: this pydicom has no {CINE}: install pydicom 3 or newer")
-    desk = Desk(load_model({"inference_size": inference_size}))
+    desk = Desk(VideoSegmenter.from_pretrained(inference_size=inference_size))
     work = desk.open(str(video))
     server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)

@@ -21,7 +21,9 @@ def check(dataset: str, dataset_dir: Path, output_dir: Path) -> bool:
         ValueError: There is no reader of that name.
     """
     if dataset not in READERS:
-        raise ValueError(f"unknown data set {dataset}{suggest(dataset, sorted(READERS), prefix='')}")
+        raise ValueError(
+            f"unknown data set {dataset}{suggest(dataset, sorted(READERS), prefix='')}"
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     survey = check_videos(partial(READERS[dataset], dataset_dir), dataset)
     print(f"{dataset} in {dataset_dir}")

@@ -138,9 +138,7 @@ def file_digest(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_description(
-    network: nn.Module, weights: str | Path, ignore: Sequence[str] = ()
-) -> None:
+def check_description(network: nn.Module, weights: str | Path, ignore: Sequence[str] = ()) -> None:
     """Refuse a network that is not the one that the file beside weights describes, if there is one.
 
     Args:

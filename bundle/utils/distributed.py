@@ -6,7 +6,6 @@ nobody started is rank 0 of 1.
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from statistics import fmean
 from typing import TypeVar
@@ -14,7 +13,7 @@ from typing import TypeVar
 import ignite.distributed as idist
 import torch
 from torch import nn
-from torch.distributed import init_process_group, is_torchelastic_launched
+from torch.distributed import init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 

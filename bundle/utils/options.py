@@ -75,9 +75,7 @@ def check_command_line(
         resolved.update(values)
 
 
-def suggest(
-    name: str, known: Sequence[str], others: Sequence[str] = (), prefix: str = "--"
-) -> str:
+def suggest(name: str, known: Sequence[str], others: Sequence[str] = (), prefix: str = "--") -> str:
     """The end of a message about an unknown option: the nearest name, or all that are known.
 
     Args:

@@ -9,16 +9,14 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-import torch
 from matplotlib.path import Path as Outline
 from PIL import Image
 from scipy import ndimage
 
-from bundle.apps.annotate.__main__ import make_address, parse_arguments, settings_of
 from bundle.apps.annotate.desk import Desk, pick_upload
 from bundle.apps.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
+from bundle.apps.annotate.launch import make_address, open_page
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import open_session, save_session
@@ -26,9 +24,11 @@ from bundle.apps.annotate.work import Work
 from bundle.cli import main as run_command
 from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
+from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.io.reading.video import open_video
 from bundle.io.writing.formats import FORMATS
+from bundle.segmenter import VideoSegmenter
 from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
@@ -188,7 +188,7 @@ class TestCarrying:
         carry(work)
         assert work.worker.total == 2  # frames 9 and 11
         assert not work.changed
-        python = work.model.inferer.open(
+        python = VideoInferer(**OWN_SIZE, precision="float32").open(
             work.video, {i: work.prompts[i] for i in (0, 8)}, work.model.network
         )
         list(python.run())
@@ -649,44 +649,26 @@ class TestDesk:
 
 
 class TestModel:
-    def test_options_replace_what_the_config_has(self):
-        arguments = "--device cpu --inference_size 96 --max_memory_frames auto --spatial_prior 0.15"
-        model = load_model(settings_of(parse_arguments(arguments.split())))
-        assert model.settings.inference_size == 96
-        assert model.settings.max_memory_frames == "auto"
-        assert model.settings.spatial_prior == 0.15
-        assert model.settings.review_below == 0.7
-        assert model.device == torch.device("cpu")
-
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
             ({"weights": "nowhere.pt"}, FileNotFoundError, "nowhere.pt"),
             ({"device": "abacus"}, ValueError, "unknown device 'abacus'"),
-            ({"inference_size": "large"}, ValueError, "--inference_size must be a whole number"),
+            ({"inference_size": "large"}, ValueError, "inference_size must be a whole number"),
         ],
     )
     def test_bad_options_are_told_in_one_line(self, options, error, message):
         with pytest.raises(error, match=message):
-            load_model({"device": "cpu", **options})
+            VideoSegmenter.from_pretrained(**{"device": "cpu", **options})
 
 
 class TestCommandLine:
-    def test_commands_are_listed(self, capsys):
-        assert run_command([]) == 2
-        assert "tcmn annotate --help" in capsys.readouterr().err
-        assert run_command(["--help"]) == 0
-        assert "tcmn annotate --help" in capsys.readouterr().out
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["nowhere.mp4"], "error: no such file or folder: nowhere.mp4"),
             (["--mask", "mask.png"], "error: --mask goes with a video"),
-            (
-                ["--inference_size", "huge"],
-                "error: --inference_size must be a whole number or null",
-            ),
+            (["--inference_size", "huge"], "error: inference_size must be a whole number or null"),
         ],
     )
     def test_errors_take_one_line(self, arguments, message, capsys):
@@ -696,10 +678,10 @@ class TestCommandLine:
         assert found.startswith(message)
         assert "\n" not in found
 
-    def test_what_is_missing_is_told(self, capsys, monkeypatch):
-        monkeypatch.setattr("bundle.apps.annotate.__main__.find_spec", lambda name: None)
-        assert run_command(["annotate"]) == 1
-        assert "pip install -e '.[annotate]'" in capsys.readouterr().err
+    def test_what_is_missing_is_told(self, monkeypatch):
+        monkeypatch.setattr("bundle.apps.annotate.launch.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r"pip install 'tcmn\[annotate\]'"):
+            open_page()
 
     def test_addresses(self):
         assert make_address("::1", 80, None) == "http://[::1]:80/"

@@ -12,17 +12,17 @@ import nibabel as nib
 import numpy as np
 import pydicom.data
 import pytest
-import torch
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
 from bundle.apps.annotate.desk import Desk
-from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.site_guard import COOKIE, Guard
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.propagation import Propagation
+from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 
 HEIGHT, WIDTH, COUNT = 240, 320, 30
 SETTINGS = {"inference_size": 48, "precision": "float32"}

@@ -21,9 +21,12 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from bundle.backends import onnx as export  # noqa: E402
+from bundle.cli import main as run_command  # noqa: E402
+from bundle.commands import export_onnx  # noqa: E402
 from bundle.inference.inferers import VideoInferer  # noqa: E402
 from bundle.io.reading.video import open_video  # noqa: E402
-from bundle.networks.tcmn import TCMN, load_weights  # noqa: E402
+from bundle.networks.definition import make_network  # noqa: E402
+from bundle.networks.weights import file_digest, load_weights  # noqa: E402
 from bundle.visualization.overlay import PALETTE  # noqa: E402
 from tests.scripts import load_script  # noqa: E402
 
@@ -36,7 +39,6 @@ SIZES["network_def"] |= {"_target_": "bundle.networks.TCMN", "decoder_channels":
 
 demo = load_script("make_demo")
 run_onnx = load_script("run_onnx")
-export_onnx = load_script("export_onnx")
 
 
 @contextlib.contextmanager
@@ -56,12 +58,12 @@ def exported(network, tmp_path_factory):
     torch.save(network.state_dict(), folder / "tiny.pt")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SIZES))
     with unchecked():
-        assert export_onnx.main(script_options(folder)) == 0
+        assert run_command(["export", *script_options(folder)]) == 0
     return folder
 
 
 def script_options(folder, weights="tiny.pt", out="onnx"):
-    options = {"weights": weights, "config_file": "tiny.yaml", "output_dir": out}
+    options = {"weights": weights, "config": "tiny.yaml", "output_dir": out}
     return [text for name, file in options.items() for text in (f"--{name}", str(folder / file))]
 
 
@@ -142,7 +144,7 @@ def test_the_description_names_the_weights(exported):
     found = json.loads((exported / "onnx" / "network.json").read_text())
     assert found["weights"] == {
         "file": "tiny.pt",
-        "sha256": export_onnx.digest(exported / "tiny.pt"),
+        "sha256": file_digest(exported / "tiny.pt"),
     }
     assert (found["stride"], found["key_channels"], found["value_channels"]) == (16, 8, 16)
     assert found["graphs"]["memorize"]["inputs"] == ["stride16", "masks"]
@@ -163,13 +165,13 @@ def test_graphs_that_differ_are_not_written(exported, tmp_path, monkeypatch, cap
     monkeypatch.setattr(export_onnx, "export_network", lambda *_: None)
     monkeypatch.setattr(export_onnx, "check_export", lambda *_: differences)
     options = [*script_options(exported), "--output_dir", str(tmp_path)]
-    assert export_onnx.main(options) == 1
+    assert run_command(["export", *options]) == 1
     assert "error: value of the graphs differ from PyTorch's by more" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_weights_are_named(exported, tmp_path, capsys):
-    assert export_onnx.main(script_options(exported, weights="none.pt", out="new")) == 1
+    assert run_command(["export", *script_options(exported, weights="none.pt", out="new")]) == 1
     assert capsys.readouterr().err == f"error: no weights at {exported / 'none.pt'}\n"
     assert not (exported / "new").exists()
 
@@ -330,11 +332,9 @@ def test_a_number_out_of_range_is_refused(job, capsys, option, value):
 @pytest.mark.heavy
 def test_the_shipped_weights_give_the_inferers_masks(tmp_path):
     with unchecked():
-        assert export_onnx.main(["--output_dir", str(tmp_path)]) == 0
+        assert run_command(["export", "--output_dir", str(tmp_path)]) == 0
     graphs = run_onnx.load(tmp_path)
-    network = load_weights(
-        TCMN(stride_in_1x1=True, pixel_mean=(0.48502, 0.45795, 0.40760)), WEIGHTS
-    ).eval()
+    network = load_weights(make_network(weights=WEIGHTS), WEIGHTS).eval()
     scenes = {"discs": make_frames(12, 120, 150)}
     if cine := pydicom.data.get_testdata_file(demo.CINE, download=False):
         outline = json.loads(demo.OUTLINES.read_text())["0"]

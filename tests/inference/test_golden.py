@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from bundle.segmenter import VideoSegmenter
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 from bundle.visualization.overlay import PALETTE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ pytestmark = [
 def load(kind, **options):
     if KINDS[kind]["backend"] == "int8" and importlib.util.find_spec("openvino") is None:
         pytest.skip("pip install openvino")
-    return load_model({**KINDS[kind], "device": "cpu", **options})
+    return VideoSegmenter.from_pretrained(**KINDS[kind], device="cpu", **options)
 
 
 def segment(model, count):
@@ -52,7 +52,7 @@ def segment(model, count):
     mask = Image.new("L", (video.width, video.height))
     ImageDraw.Draw(mask).polygon([(x, y) for x, y in outline], fill=1)
     frames = list(video.frames(range(count)))
-    results = model.inferer.stream(frames, {0: np.asarray(mask)}, model.network, model.device)
+    results = model.segment(frames, {0: np.asarray(mask)})
     return [(result.labels, result.confidence[1]) for result in results]
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from bundle.inference import result_saver as results_module
 from bundle.inference.inputs import OpenPromptedVideod, PromptedVideo, list_inputs
 from bundle.networks import TCMN
-from bundle.utils.distributed import wait_for_others
+from bundle.utils.processes import wait_for_others
 from tests import processes
 from tests.tiny import OPTIONS
 

@@ -32,8 +32,10 @@ def test_endurance_measures_each_frame(tmp_path):
 
 @pytest.mark.heavy
 def test_quantizing_refuses_a_folder_before_it_reads_anything(tmp_path):
-    done = processes.run([ROOT / "scripts/quantize.py", "--output_dir", tmp_path])
-    assert done.returncode == 2
+    done = processes.run(
+        ["-m", "bundle.cli", "quantize", "--dataset_dir", tmp_path, "--output_dir", tmp_path]
+    )
+    assert done.returncode == 1
     assert f"error: {tmp_path} exists: remove it or name another folder" in done.stderr
 
 

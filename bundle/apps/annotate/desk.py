@@ -3,13 +3,13 @@
 import tempfile
 from pathlib import Path
 
-from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session
 from bundle.apps.annotate.work import Work
 from bundle.io.reading.decode import META_SUFFIXES, has_suffix
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 
 
 class Desk:

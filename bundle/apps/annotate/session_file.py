@@ -17,10 +17,10 @@ import numpy as np
 from PIL import Image
 
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.segmenter import VideoSegmenter
 from bundle.apps.annotate.work import Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
+from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 from bundle.utils.atomic_write import written_beside
 from bundle.visualization.overlay import PALETTE

@@ -10,12 +10,12 @@ import numpy as np
 
 from bundle.apps.annotate.carrying import Worker
 from bundle.apps.annotate.marks import Marks, Seen, measure
-from bundle.segmenter import VideoSegmenter
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
 from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource
+from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 
 
