@@ -1,25 +1,490 @@
-"""``tcmn``: the commands that are no configuration of ``python -m monai.bundle run``."""
+"""``tcmn``: the command line. Reads options; what commands do is elsewhere, imported when used."""
 
+import gc
+import logging
+import os
+import runpy
 import sys
-from collections.abc import Sequence
-from importlib import import_module
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
 
-COMMANDS = {"annotate": ("bundle.apps.annotate.__main__", "a page to annotate videos in")}
-"""Name to the module whose ``main`` takes the arguments, and what it is."""
+import typer
+
+from bundle.inference.settings import OLD_NAMES, InferenceSettings
+from bundle.utils.bundle_files import bundle_root, program_version
+from bundle.utils.options import MissingPackageError, print_error, suggest
+
+DEFAULTS = InferenceSettings()
+ADVANCED = "Advanced"
+EXTRA_VALUES = {"allow_extra_args": True, "ignore_unknown_options": True}
+"""For commands that hand on what they do not know to a config."""
+
+_told: set[str] = set()
+
+
+def normalize(token: str) -> str:
+    """Take ``_`` for ``-`` in names, and the old name of an option for its new one, with a warning.
+
+    Example:
+        >>> normalize("output_dir")
+        'output-dir'
+    """
+    name = token.lstrip("-").replace("-", "_")
+    dashes = token[: len(token) - len(token.lstrip("-"))]
+    if name in OLD_NAMES:
+        new = OLD_NAMES[name]
+        if name not in _told:
+            _told.add(name)
+            shown = (each.replace("_", "-") for each in (name, new))
+            print("warning: --{} is called --{} now: use that".format(*shown), file=sys.stderr)
+        name = new
+    return dashes + name.replace("_", "-")
+
+
+app = typer.Typer(
+    name="tcmn",
+    help="Segmentation of medical video: mask one frame, get every frame's mask.",
+    epilog="tcmn segment echo.dcm --mask first.png",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "token_normalize_func": normalize},
+)
+
+Advanced = typer.Option
+
+
+def _setting(name: str, about: str) -> Any:
+    """An advanced option of inference, whose default stands in ``InferenceSettings``."""
+    default = getattr(DEFAULTS, name)
+    return typer.Option(
+        f"--{name.replace('_', '-')}",
+        help=f"{about} [dim]\\[default: {'null' if default is None else default}][/dim]",
+        show_default=False,
+        rich_help_panel=ADVANCED,
+        metavar="VALUE",
+    )
+
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(help="Other weights, a .pt file.", rich_help_panel=ADVANCED, show_default=False),
+]
+Backend = Annotated[
+    str,
+    typer.Option(
+        help="int8 (8-bit integers, fast on CPUs), torch (floating point) or auto.",
+        rich_help_panel=ADVANCED,
+    ),
+]
+Int8Dir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Network in 8-bit integers for other weights.",
+        rich_help_panel=ADVANCED,
+        show_default=False,
+    ),
+]
+Size = Annotated[
+    str | None,
+    _setting(
+        "inference_size", "Shorter side in pixels that the network sees; null: the video's own."
+    ),
+]
+Every = Annotated[str | None, _setting("memory_every", "One of so many frames is remembered.")]
+MemoryFrames = Annotated[
+    str | None,
+    _setting("max_memory_frames", "Most frames remembered; auto: what fits; null: no limit."),
+]
+Eviction = Annotated[
+    str | None, _setting("eviction", "Which frames stay in a full memory: latest or useful.")
+]
+Direction = Annotated[
+    str | None, _setting("direction", "From each mask both ways, forward or backward.")
+]
+Prior = Annotated[
+    str | None,
+    _setting("spatial_prior", "How far objects move, as a share of the shorter side; auto; null."),
+]
+Review = Annotated[
+    str | None, _setting("review_below", "Confidence below which a frame is flagged for review.")
+]
+Precision = Annotated[
+    str | None, _setting("precision", "Of torch: auto, float32, bfloat16 or float16.")
+]
+DatasetDir = Annotated[Path | None, typer.Option(help="Where the data set is.", show_default=False)]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option("--output-dir", "--output", "-o", help="Where results go.", show_default=False),
+]
+Configs = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--config",
+        help="A config over the others: a name (tcmn config) or a file; may be repeated.",
+        show_default=False,
+    ),
+]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"tcmn {program_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def segment(
+    video: Annotated[
+        Path,
+        typer.Argument(
+            help="A video file, folder of frames, 2D+t NIfTI, MetaImage, NRRD or multi-frame DICOM. "
+            "For many: a folder of videos, each with NAME_mask beside it, or a CSV list of video,mask."
+        ),
+    ],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask",
+            "-m",
+            show_default=False,
+            help="A picture of the first frame's mask, a volume whose frames that are not empty count, "
+            "or a folder of masks called like their frames.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "--output-dir", "-o", help="Results go to OUTPUT/NAME.")
+    ] = Path("output"),
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+    ] = False,
+    formats: Annotated[
+        str,
+        typer.Option(
+            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, dicom_seg, rle; "
+            "commas between."
+        ),
+    ] = "auto",
+    device: Device = "auto",
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors are shown.")] = False,
+    backend: Backend = "auto",
+    weights: Weights = None,
+    int8_dir: Int8Dir = None,
+    inference_size: Size = None,
+    memory_every: Every = None,
+    max_memory_frames: MemoryFrames = None,
+    eviction: Eviction = None,
+    direction: Direction = None,
+    spatial_prior: Prior = None,
+    review_below: Review = None,
+    precision: Precision = None,
+) -> None:
+    """Segment a video from the mask of one frame, or of a few."""
+    with _quick_start():
+        from bundle.commands.segment import segment_videos
+    segment_videos(
+        video,
+        mask,
+        output,
+        overwrite=overwrite,
+        formats=formats,
+        progress=not quiet,
+        device=device,
+        backend=backend,
+        weights=weights,
+        int8_dir=int8_dir,
+        **_given(
+            inference_size=inference_size,
+            memory_every=memory_every,
+            max_memory_frames=max_memory_frames,
+            eviction=eviction,
+            direction=direction,
+            spatial_prior=spatial_prior,
+            review_below=review_below,
+            precision=precision,
+        ),
+    )
+
+
+@app.command()
+def annotate(
+    video: Annotated[
+        Path | None,
+        typer.Argument(help="A video, folder of frames, or saved session.", show_default=False),
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option("--mask", "-m", help="Masks to begin with.", show_default=False)
+    ] = None,
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    host: Annotated[
+        str, typer.Option(help="An address that other machines reach; asks for a token.")
+    ] = "127.0.0.1",
+    token: Annotated[bool, typer.Option("--token", help="Ask for a token here as well.")] = False,
+    no_browser: Annotated[
+        bool, typer.Option("--no-browser", help="Only print the address.")
+    ] = False,
+    device: Device = "auto",
+    backend: Backend = "auto",
+    weights: Weights = None,
+    int8_dir: Int8Dir = None,
+    inference_size: Size = None,
+    memory_every: Every = None,
+    max_memory_frames: MemoryFrames = None,
+    spatial_prior: Prior = None,
+    review_below: Review = None,
+) -> None:
+    """Open a page in the browser to annotate a video in, on this machine alone."""
+    from bundle.apps.annotate.launch import open_page
+
+    open_page(
+        video,
+        mask,
+        host=host,
+        port=port,
+        token=token,
+        browser=not no_browser,
+        device=device,
+        backend=backend,
+        weights=weights,
+        int8_dir=int8_dir,
+        **_given(
+            inference_size=inference_size,
+            memory_every=memory_every,
+            max_memory_frames=max_memory_frames,
+            spatial_prior=spatial_prior,
+            review_below=review_below,
+        ),
+    )
+
+
+@app.command(context_settings=EXTRA_VALUES)
+def train(
+    context: typer.Context,
+    dataset_dir: DatasetDir = None,
+    output_dir: OutputDir = None,
+    config: Configs = None,
+) -> None:
+    """Train a network. Any value of the config train can be given: --epochs 20 --batch_size 8."""
+    _run_config("training", ["train", *(config or ())], context, dataset_dir, output_dir)
+
+
+@app.command(context_settings=EXTRA_VALUES)
+def finetune(
+    context: typer.Context,
+    dataset_dir: DatasetDir = None,
+    output_dir: OutputDir = None,
+    config: Configs = None,
+) -> None:
+    """Fine-tune the shipped weights on your videos. Any value of the configs train and finetune can be
+    given: --layout video_folder --epochs 6.
+    """
+    _run_config(
+        "training", ["train", "finetune", *(config or ())], context, dataset_dir, output_dir
+    )
+
+
+@app.command(context_settings=EXTRA_VALUES)
+def evaluate(
+    context: typer.Context,
+    dataset_dir: DatasetDir = None,
+    output_dir: OutputDir = None,
+    config: Configs = None,
+) -> None:
+    """Score weights on a data set. Any value of the configs train and evaluate can be given:
+    --protocol cvc_clinicdb --weights best.pt.
+    """
+    _run_config(
+        "evaluating", ["train", "evaluate", *(config or ())], context, dataset_dir, output_dir
+    )
+
+
+@app.command("check-data")
+def check_data(
+    dataset: Annotated[str, typer.Option(help="Its layout: video_folder, davis, camus ...")],
+    dataset_dir: Annotated[Path, typer.Option(help="Its root folder.")],
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "--output", "-o", help="Where NAME.png goes.")
+    ] = Path("output/check_data"),
+) -> None:
+    """Read every frame and mask of a data set: counts, all problems, and a picture to look at."""
+    from bundle.commands.check_data import check
+
+    if not check(dataset, dataset_dir, output_dir):
+        raise typer.Exit(1)
+
+
+@app.command()
+def quantize(
+    dataset_dir: Annotated[Path, typer.Option(help="The parent of the data sets' folders.")],
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "--output", "-o", help="A folder that is not there yet.")
+    ],
+    weights: Weights = None,
+    clips: Annotated[int, typer.Option(help="Training clips to see.")] = 64,
+    size: Annotated[int, typer.Option(help="Side of the clips, pixels.")] = 320,
+    config: Configs = None,
+) -> None:
+    """Make the network in 8-bit integers of some weights, by what its layers see in training clips."""
+    from bundle.commands.quantize import quantize_weights
+
+    configs = [_config_path(name) for name in ["train", *(config or ())]]
+    quantize_weights(weights or _shipped(), dataset_dir, output_dir, configs, clips, size)
+
+
+@app.command()
+def export(
+    output_dir: Annotated[
+        Path, typer.Option("--output-dir", "--output", "-o", help="Made if it is not there.")
+    ],
+    weights: Weights = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest difference, as a share of an output's largest value.",
+            rich_help_panel=ADVANCED,
+            show_default=False,
+        ),
+    ] = None,
+    config: Configs = None,
+) -> None:
+    """Write the network as ONNX graphs, once they proved to compute the same."""
+    from bundle.commands.export_onnx import export_checked
+
+    configs = [_config_path(name) for name in config or ()]
+    export_checked(weights or _shipped(), output_dir, tolerance, configs)
+
+
+@app.command(context_settings=EXTRA_VALUES)
+def serve(
+    context: typer.Context,
+    studies: Annotated[
+        str, typer.Option(help="Folder of videos, or address of a DICOMweb server.")
+    ],
+    app_dir: Annotated[
+        Path, typer.Option("--app-dir", help="The server's own folder; trained weights go there.")
+    ] = Path("tcmn-label"),
+    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+) -> None:
+    """Serve 3D Slicer and other clients of MONAI Label. Its own options can be given, too."""
+    from bundle.commands.serve import serve_label_app
+
+    serve_label_app(studies, app_dir, host, port, context.args)
+
+
+@app.command()
+def config(
+    name: Annotated[
+        str | None, typer.Argument(help="Its name; without one all are listed.")
+    ] = None,
+) -> None:
+    """Print the path of a config, for python -m monai.bundle run --config_file."""
+    if name is not None:
+        print(_config_path(name, files=False))
+        return
+    for path in _config_files():
+        print(path.relative_to(bundle_root() / "configs").with_suffix("").as_posix())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the first argument names.
 
     Returns:
-        The exit status.
+        The exit status: 0, 1 after an error, 2 if the command line is wrong, 130 if interrupted.
     """
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    if arguments and arguments[0] in COMMANDS:
-        status: int = import_module(COMMANDS[arguments[0]][0]).main(arguments[1:])
-        return status
-    asked = bool(arguments) and arguments[0] in ("-h", "--help")
-    lines = [f"  tcmn {name} --help    {about}" for name, (_, about) in COMMANDS.items()]
-    usage = "\n".join(["usage: tcmn COMMAND ...", *lines])
-    print(usage, file=sys.stdout if asked else sys.stderr)
-    return 0 if asked else 2
+    _set_up_screen()
+    command = typer.main.get_command(app)
+    try:
+        command(args=None if arguments is None else list(arguments), prog_name="tcmn")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        print_error(type(error), error, error.__traceback__)
+        return 1
+    finally:
+        # The interpreter collects garbage as it ends: a second, for a million objects of PyTorch,
+        # which go with the process anyway.
+        gc.freeze()
+    return 0
+
+
+@contextmanager
+def _quick_start() -> Iterator[None]:
+    """Import without collecting garbage, of which imports make none; it takes a tenth of their time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def _set_up_screen() -> None:
+    """Show what this package says, and of the libraries only what goes wrong."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.getLogger("bundle").setLevel(logging.INFO)
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _shipped() -> Path:
+    return bundle_root() / "models" / "model.pt"
+
+
+def _config_files() -> list[Path]:
+    return sorted((bundle_root() / "configs").rglob("*.yaml"))
+
+
+def _config_path(name: str, *, files: bool = True) -> Path:
+    """A config by its name, or (with ``files``) by its path."""
+    if files and name.endswith((".yaml", ".yml", ".json")):
+        return Path(name)
+    root = bundle_root() / "configs"
+    known = {path.relative_to(root).with_suffix("").as_posix(): path for path in _config_files()}
+    stem = name.removesuffix(".yaml")
+    if stem not in known:
+        raise ValueError(f"unknown config {name}{suggest(stem, list(known), prefix='')}")
+    return known[stem]
+
+
+def _run_config(
+    run_id: str,
+    names: Sequence[str],
+    context: typer.Context,
+    dataset_dir: Path | None,
+    output_dir: Path | None,
+) -> None:
+    """``python -m monai.bundle run``, with the configs of these names."""
+    if find_spec("monai") is None:
+        raise MissingPackageError("this command needs MONAI: pip install monai")
+    files = [str(_config_path(name)) for name in names]
+    arguments = ["run", run_id, "--config_file", repr(files), *context.args]
+    arguments += ["--logging_file", str(bundle_root() / "configs" / "logging.conf")]
+    for option, value in (("dataset_dir", dataset_dir), ("output_dir", output_dir)):
+        if value is not None:
+            arguments += [f"--{option}", os.fspath(value.expanduser())]
+    sys.argv = ["monai.bundle", *arguments]
+    runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -68,7 +68,8 @@ def run_config(files: tuple[str, ...], run_id: str, **options: Any) -> None:
 def infer(inputs: Path, out: Path, weights: str, **options: Any) -> None:
     run_config(
         ("inference.yaml",), "run",
-        output_dir=str(out), weights=str(inputs / weights), working_size=32, progress=False, **options,
+        output_dir=str(out), weights=str(inputs / weights), inference_size=32, progress=False,
+        **options,
     )  # fmt: skip
 
 
@@ -108,7 +109,7 @@ def run_training(inputs: Path, out: Path, weights: str) -> None:
 
 def run_evaluation(inputs: Path, out: Path, weights: str) -> None:
     """A protocol with baselines and a perturbation."""
-    options = {"threads": 1, "precision": "float32", "working_size": 32, "perturb": "erode:2"}
+    options = {"threads": 1, "precision": "float32", "inference_size": 32, "perturb": "erode:2"}
     run_config(
         ("train.yaml", "evaluate.yaml"), "evaluating",
         protocol="davis", dataset_dir=str(inputs / "davis"), output_dir=str(out),

@@ -2,20 +2,30 @@
 
     python scripts/export_weights.py models/model.pt output/train/last.pt [output/train/best.pt ...]
 
+Beside it goes models/model.json, which says which network the weights are of.
+
 BatchNorm's running statistics stay in float32, since their variances span more than half precision
 resolves. Of a resumable checkpoint the running average of the weights is taken; of several files, which
 must come from one training, or the one from the other, the mean.
 """
 
 import argparse
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from bundle.networks.definition import read_definition
+from bundle.networks.weights import (
+    WeightsDescription,
+    describe_weights,
+    file_digest,
+    fingerprint_state,
+    read_description,
+)
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.bundle_files import program_version
 
 STATISTICS = ("running_mean", "running_var")
 
@@ -48,8 +58,14 @@ def average(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def export(target: Path, sources: Sequence[Path]) -> None:
-    """Average ``sources``, write ``target`` beside, then rename.
+def export(target: Path, sources: Sequence[Path], network: str = "default") -> None:
+    """Average ``sources``, write ``target`` beside, then rename; then its description.
+
+    Args:
+        target: The file to write.
+        sources: Of one network.
+        network: A name in ``configs/network``: which network, if the file beside the first source
+            does not say.
 
     Raises:
         ValueError: The sources are of different networks, or a weight is not finite in half
@@ -66,7 +82,12 @@ def export(target: Path, sources: Sequence[Path]) -> None:
         raise ValueError(f"{sources[0]}: {bad[0]} is not finite in half precision")
     with written_beside(target) as beside:
         torch.save(state, beside)
-    digest = hashlib.sha256(target.read_bytes()).hexdigest()
+    digest, described = file_digest(target), read_description(sources[0])
+    definition = read_definition(network) if described is None else described.network
+    description = WeightsDescription(
+        definition, program_version(), digest, fingerprint_state(state)
+    )
+    describe_weights(target, description)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
 
 
@@ -74,5 +95,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="the file to write")
     parser.add_argument("sources", type=Path, nargs="+", help="last.pt or best.pt of a training")
+    parser.add_argument(
+        "--network", default="default", help="in configs/network, if no .json beside it says"
+    )
     arguments = parser.parse_args()
-    export(arguments.target, arguments.sources)
+    export(arguments.target, arguments.sources, arguments.network)

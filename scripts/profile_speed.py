@@ -106,7 +106,10 @@ def profile_video(backend: str, options: argparse.Namespace) -> Times:
     network = make_network(backend, device=device)
     scene = DriftingDisks(options.size, options.size, options.frames, 1)
     inferer = inferers.VideoInferer(
-        working_size=options.working_size, precision="float32", direction="forward"
+        inference_size=options.inference_size,
+        precision="float32",
+        direction="forward",
+        spatial_prior=None,
     )
     runs: list[Times] = []
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -184,7 +187,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--backends", nargs="+", default=["torch", "int8"])
     parser.add_argument("--frames", type=int, default=30)
     parser.add_argument("--size", type=int, default=480, help="side of the frames, pixels")
-    parser.add_argument("--working_size", type=int, default=384, help="pixels")
+    parser.add_argument("--inference_size", type=int, default=384, help="pixels")
     parser.add_argument("--training_size", type=int, default=224, help="pixels; 0: no training")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -192,7 +195,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     panels: dict[str, dict[str, Times]] = {
-        f"a frame of {options.working_size}x{options.working_size}, one object": {
+        f"a frame of {options.inference_size}x{options.inference_size}, one object": {
             backend: profile_video(backend, options) for backend in options.backends
         }
     }

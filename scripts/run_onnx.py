@@ -35,12 +35,16 @@ def load(folder: Path) -> list[Any]:
 
 
 def carry(
-    graphs: list[Any], frames: Iterable[ndarray], first: ndarray, size: int, capacity: int | None
+    graphs: list[Any],
+    frames: Iterable[ndarray],
+    first: ndarray,
+    size: int,
+    max_memory_frames: int | None,
 ) -> Iterator[ndarray]:
     """Label maps (H, W) of all frames (H, W, 3) uint8 RGB, in order; ``first`` is the first one's.
 
     ``size`` is the shorter side at which the network sees frames. The first and every fifth are
-    remembered; of more than ``capacity`` the first and the latest.
+    remembered; of more than ``max_memory_frames`` the first and the latest.
     """
     encode, memorize, read_and_decode = graphs
     ids = np.insert(np.unique(first[first > 0]), 0, 0)  # background and the objects
@@ -61,7 +65,7 @@ def carry(
         if index % MEMORY_EVERY == 0:
             value = memorize.run(None, {"stride16": stride16, "masks": masks})[0]
             new = {"keys": key, "values": value}
-            if len(memory.get("keys", ())) == capacity:  # the oldest but the first goes
+            if len(memory.get("keys", ())) == max_memory_frames:  # the oldest but the first goes
                 memory = {name: np.delete(memory[name], 1, axis=0) for name in new}
             memory = {n: np.concatenate([memory.get(n, new[n][:0]), new[n]]) for n in new}
         yield labels
@@ -132,15 +136,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--video", type=Path, required=True, help="file, or folder of pictures")
     parser.add_argument("--mask", type=Path, required=True, help="picture, of the first frame")
     parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the masks")
-    parser.add_argument("--working_size", type=int, default=320, help="shorter side in pixels")
-    parser.add_argument("--capacity", type=int, help="most frames remembered (no limit)")
+    parser.add_argument("--inference_size", type=int, default=320, help="shorter side in pixels")
+    parser.add_argument("--max_memory_frames", type=int, help="most frames remembered (no limit)")
     options = parser.parse_args(arguments)
-    if options.working_size < STRIDE or (options.capacity is not None and options.capacity < 2):
-        parser.error(f"--working_size must be {STRIDE} at least, and --capacity 2")
+    if options.inference_size < STRIDE or (
+        options.max_memory_frames is not None and options.max_memory_frames < 2
+    ):
+        parser.error(f"--inference_size must be {STRIDE} at least, and --max_memory_frames 2")
     try:
         graphs, first = load(options.network), read_mask(options.mask)
-        frames, size = read_frames(options.video), options.working_size
-        write_masks(carry(graphs, frames, first, size, options.capacity), options.output_dir)
+        frames, size = read_frames(options.video), options.inference_size
+        write_masks(
+            carry(graphs, frames, first, size, options.max_memory_frames), options.output_dir
+        )
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")
 

@@ -21,9 +21,9 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from bundle.apps.annotate.desk import Desk
-from bundle.apps.annotate.model import load_model
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.annotate.work import Work
+from bundle.segmenter import VideoSegmenter
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
@@ -101,14 +101,14 @@ def walk(screen: Screen) -> None:
     screen.take("annotate_export")
 
 
-def main(output_dir: Path, working_size: int) -> None:
+def main(output_dir: Path, inference_size: int) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
         sys.exit("error: no Chromium on the PATH: install it, or make a link called chromium")
     video = pydicom.data.get_testdata_file(CINE, download=False)
     if video is None:
         sys.exit(f"error: this pydicom has no {CINE}: install pydicom 3 or newer")
-    desk = Desk(load_model({"working_size": working_size}))
+    desk = Desk(VideoSegmenter.from_pretrained(inference_size=inference_size))
     work = desk.open(str(video))
     server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
@@ -130,6 +130,6 @@ def main(output_dir: Path, working_size: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output" / "annotate")
-    parser.add_argument("--working_size", type=int, default=320)
+    parser.add_argument("--inference_size", type=int, default=320)
     arguments = parser.parse_args()
-    main(arguments.output_dir, arguments.working_size)
+    main(arguments.output_dir, arguments.inference_size)

@@ -74,7 +74,7 @@ def evaluate(folder: Path, protocol: str, weights: Path, options: argparse.Names
             "dataset_dir": options.dataset_dir / PROTOCOLS[protocol],
             "weights": weights,
             "output_dir": folder,
-            "working_size": options.working_size,
+            "inference_size": options.inference_size,
             "baselines": False,
             "save_masks": False,
             "precision": options.precision,
@@ -149,7 +149,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "iterations": options.epochs * options.iterations_per_epoch,
         "size": options.size,
-        "working_size": options.working_size,
+        "inference_size": options.inference_size,
         "betas": betas,
         "median_value_distance": {
             kind: median(one["value_distance"] for one in values[kind]) for kind in KINDS
@@ -169,7 +169,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--iterations_per_epoch", type=int, default=100)
     parser.add_argument("--size", type=int, default=160, help="side of training crops, pixels")
-    parser.add_argument("--working_size", type=int, default=224, help="shorter side, pixels")
+    parser.add_argument("--inference_size", type=int, default=224, help="shorter side, pixels")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))

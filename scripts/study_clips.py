@@ -21,7 +21,6 @@ from bundle.inference.config import read_inference_config
 from bundle.inference.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.types import Frame, LabelMap
-from bundle.utils.options import parse_prior
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,9 +65,9 @@ def jaccard(found: LabelMap, truth: LabelMap) -> float:
 
 def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
     return VideoInferer(
-        working_size=options.working_size,
+        inference_size=options.inference_size,
         precision=options.precision,
-        spatial_prior=parse_prior(options.spatial_prior),
+        spatial_prior=options.spatial_prior,
         **settings,
     )
 
@@ -107,7 +106,7 @@ def make_parser(document: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
     parser.add_argument("--weights", type=Path, help="the config's by default")
-    parser.add_argument("--working_size", type=int, default=320, help="shorter side, pixels")
+    parser.add_argument("--inference_size", type=int, default=320, help="shorter side, pixels")
     parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())

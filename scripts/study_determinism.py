@@ -47,7 +47,7 @@ def segment(kind: str, frames: int) -> tuple[np.ndarray, np.ndarray]:
     clip[0, :3] = pictures.permute(3, 1, 2, 0)
     clip[0, 3, ..., 0] = mask
     once, again = (
-        torch.cat(list(inferer.carry(clip, network))[1:]).float().numpy() for _ in range(2)
+        torch.cat(list(inferer.propagate(clip, network))[1:]).float().numpy() for _ in range(2)
     )
     return once, again
 

@@ -1,6 +1,6 @@
 """Host memory and time a frame over a long video of 640x480; prints and writes JSON, draws both.
 
-python scripts/study_endurance.py --frames 5000 --working_size 64 --output_dir OUT
+python scripts/study_endurance.py --frames 5000 --inference_size 64 --output_dir OUT
 
 The network is that of configs/inference.yaml; weights do not matter.
 """
@@ -53,7 +53,11 @@ def measure(options: argparse.Namespace) -> tuple[list[float], list[float]]:
     """MiB of resident memory after each frame, and the seconds it took."""
     config = read_inference_config({"backend": options.backend, "device": "cpu"})
     network = config.get_parsed_content("network")
-    inferer = VideoInferer(working_size=options.working_size, capacity=options.capacity)
+    inferer = VideoInferer(
+        inference_size=options.inference_size,
+        max_memory_frames=options.max_memory_frames,
+        spatial_prior=None,
+    )
     video, process = MovingDisk(options.frames), psutil.Process()
     resident, elapsed = [], []
     before = time.perf_counter()
@@ -98,8 +102,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output_dir", type=Path, default=ROOT / "output/endurance")
     parser.add_argument("--frames", type=int, default=5000)
-    parser.add_argument("--working_size", type=int, default=64, help="shorter side, pixels")
-    parser.add_argument("--capacity", type=int, default=20, help="frames remembered")
+    parser.add_argument("--inference_size", type=int, default=64, help="shorter side, pixels")
+    parser.add_argument("--max_memory_frames", type=int, default=20, help="frames remembered")
     parser.add_argument("--backend", default="torch", help="torch, int8 or auto")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     options = parser.parse_args()

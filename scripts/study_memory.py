@@ -17,13 +17,13 @@ logger = logging.getLogger(Path(__file__).stem)
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """J of each policy at each capacity, on videos that are played to and fro."""
+    """J of each eviction rule at each size of memory, on videos that are played to and fro."""
     network = load_network(options)
     table: dict[str, dict[str, float]] = {}
     variants: dict[str, dict[str, Any]] = {
-        f"{policy}, {capacity} frames": {"policy": policy, "capacity": capacity}
-        for capacity in options.capacities
-        for policy in ("latest", "useful")
+        f"{eviction}, {limit} frames": {"eviction": eviction, "max_memory_frames": limit}
+        for limit in options.limits
+        for eviction in ("latest", "useful")
     }
     variants["unbounded"] = {}
     for clip in read_clips(options):
@@ -38,13 +38,13 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "jaccard": {name: {"mean": mean_of(row), **row} for name, row in table.items()},
         "useful_minus_latest": {
-            capacity: interval(
+            limit: interval(
                 [
-                    table[f"useful, {capacity} frames"][video] - score
-                    for video, score in table[f"latest, {capacity} frames"].items()
+                    table[f"useful, {limit} frames"][video] - score
+                    for video, score in table[f"latest, {limit} frames"].items()
                 ]
             )
-            for capacity in options.capacities
+            for limit in options.limits
         },
     }
 
@@ -52,5 +52,5 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
 if __name__ == "__main__":
     parser = make_parser(__doc__)
     parser.add_argument("--frames", type=int, default=200, help="length of each video")
-    parser.add_argument("--capacities", type=int, nargs="+", default=[3, 6, 12])
+    parser.add_argument("--limits", type=int, nargs="+", default=[3, 6, 12])
     run("memory", study, parser)

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-import bundle.inference.inferers
 import bundle.inference.propagation
+import bundle.inference.streaming
 import bundle.io.writing.results
 from bundle.inference.config import read_inference_config
 from bundle.inference.frame_stream import ahead
@@ -57,7 +57,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
     for _ in range(options.runs):
         for name, (decode, writer) in VARIANTS.items():
-            bundle.inference.inferers.ahead = bundle.inference.propagation.ahead = decode  # type: ignore[assignment]
+            bundle.inference.streaming.ahead = bundle.inference.propagation.ahead = decode  # type: ignore[assignment]
             bundle.io.writing.results.WriteBehind = writer  # type: ignore[misc]
             begin = time.perf_counter()
             evaluator.run()

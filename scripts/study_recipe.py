@@ -96,7 +96,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     return {
         "iterations": options.iterations,
         "size": options.size,
-        "working_size": options.working_size,
+        "inference_size": options.inference_size,
         "jaccard": scores,
     }
 
@@ -108,7 +108,7 @@ def parse() -> argparse.ArgumentParser:
     parser.add_argument("--iterations", type=int, default=80)
     parser.add_argument("--size", type=int, default=160, help="side of training crops, pixels")
     parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
-    parser.set_defaults(output_dir=ROOT / "output/recipe", working_size=224)
+    parser.set_defaults(output_dir=ROOT / "output/recipe", inference_size=224)
     return parser
 
 

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FRAMES = 6
 KINDS = ("avi", "mp4", "folder", "nii.gz", "mha")
 WORKING_SIZE = 64
-FIXED = {"progress": False, "working_size": WORKING_SIZE, "device": "cpu"}
+FIXED = {"progress": False, "inference_size": WORKING_SIZE, "device": "cpu"}
 WARM_UP = 0.25
 """Share of the samples before the line is fitted: libraries fill their caches for each new size."""
 
@@ -208,7 +208,7 @@ def study_requests(options: argparse.Namespace) -> dict[str, Any]:
 def make_jobs(folder: Path) -> list[tuple[Path, Path]]:
     """A bundle of small working size, eight studies, four videos to upload; masks of their size."""
     for path in (ROOT / "configs").iterdir():
-        text = path.read_text().replace("working_size: 320", f"working_size: {WORKING_SIZE}")
+        text = path.read_text().replace("inference_size: 320", f"inference_size: {WORKING_SIZE}")
         (folder / "bundle/configs" / path.name).write_text(text)
     (folder / "bundle/models").symlink_to(ROOT / "models")
     kinds = ("nii.gz", "mha", "avi", "mp4")

@@ -9,3 +9,6 @@ NETWORK = {
 }
 OPTIONS = {f"network_def#{name}": value for name, value in NETWORK.items()}
 """Likewise, as the command line and ``ConfigWorkflow`` take it."""
+
+OWN_SIZE = {"inference_size": None, "spatial_prior": None}
+"""Settings of the paper: frames at their own size, no spatial prior."""

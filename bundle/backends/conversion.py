@@ -20,8 +20,10 @@ from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, R
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN
+from bundle.networks.weights import fingerprint
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.options import MissingPackageError
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +31,7 @@ PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
 LAYOUT = 2
 """Of the parts' inputs and outputs; counts up when these change."""
 DESCRIPTION = "network.json"
-MISSING = "backend {1} needs {0}: pip install {0}, or use --backend torch"
+MISSING = "backend {1} needs {0}: pip install 'tcmn[fast]', or use --backend torch"
 CACHE = "TCMN_CACHE_DIR"
 """Environment variable: where converted networks are kept."""
 
@@ -38,14 +40,14 @@ def optional(name: str, backend: str = "int8") -> Any:
     """Import a library that not every installation has.
 
     Raises:
-        ModuleNotFoundError: It is not installed; says how to do without.
+        MissingPackageError: It is not installed; says how to do without.
     """
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name != name:
             raise
-        raise ModuleNotFoundError(MISSING.format(name, backend), name=name) from error
+        raise MissingPackageError(MISSING.format(name, backend), name=name) from error
 
 
 @functools.cache
@@ -57,16 +59,6 @@ def core() -> Any:
     signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
     """
     return optional("openvino").Core()
-
-
-def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of the weights in half precision, in which they are kept."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        half = tensor.half() if tensor.is_floating_point() else tensor
-        digest.update(half.cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
 
 
 def convert_part(network: TCMN, part: str, example: Sequence[Tensor]) -> Any:

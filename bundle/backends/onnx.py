@@ -4,6 +4,7 @@ Axes as in ``bundle.types``, of one video: B = 1. Memory has its frames first, s
 the graphs appends to a plain array: keys (T, K, h, w), values (T, N, V, h, w).
 """
 
+import importlib
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from monai.utils import OptionalImportError, optional_import
 from torch import Tensor, nn
 from torch.export import Dim
 
@@ -20,6 +20,7 @@ from bundle.backends.traceable import Decode, Encode
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
+from bundle.utils.options import MissingPackageError
 
 OPSET = 20
 TOLERANCE = 1e-3
@@ -124,7 +125,7 @@ def export_network(network: TCMN, folder: Path) -> None:
         folder: Where there is nothing of these names yet.
 
     Raises:
-        OptionalImportError: A package for the export is not installed.
+        MissingPackageError: A package for the export is not installed.
         ValueError: The network is in training mode.
     """
     _require("onnxscript")
@@ -164,7 +165,7 @@ def check_export(network: TCMN, folder: Path) -> dict[str, Difference]:
         rounding of the probability is a large step of the logit.
 
     Raises:
-        OptionalImportError: ONNX Runtime is not installed.
+        MissingPackageError: ONNX Runtime is not installed.
     """
     runtime = _require("onnxruntime")
     sessions = {
@@ -257,7 +258,9 @@ def _make_cases() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _require(name: str) -> Any:
-    module, found = optional_import(name)
-    if not found:
-        raise OptionalImportError(f"no package {name}: pip install -e '.[onnx]'")
-    return module
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise
+        raise MissingPackageError(f"no package {name}: pip install 'tcmn[onnx]'") from error

@@ -7,7 +7,7 @@ import functools
 import importlib.util
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +25,18 @@ from bundle.backends.conversion import (
     convert,
     convert_part,
     core,
-    fingerprint,
     optional,
 )
 from bundle.networks.decoder import enlarge
+from bundle.networks.definition import make_network
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN, aggregate
+from bundle.networks.weights import file_digest, fingerprint, load_weights, read_description
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
 from bundle.utils.devices import autocast
+from bundle.utils.options import MissingPackageError
 from bundle.utils.threads import wait_passively
 
 MOST_COMPILED = 12
@@ -54,7 +56,7 @@ class OpenVINONetwork(nn.Module):
         threads: CPU threads; by default those of PyTorch.
 
     Raises:
-        ModuleNotFoundError: OpenVINO is not installed.
+        MissingPackageError: OpenVINO is not installed.
         FileNotFoundError: A part is missing.
     """
 
@@ -155,13 +157,12 @@ def optimize(
         ValueError: There is no such backend, or it cannot run this network: the quantised network is
             of other weights, or another device than a CPU is asked for.
         FileNotFoundError: There is no quantised network.
-        ModuleNotFoundError: OpenVINO is not installed.
+        MissingPackageError: OpenVINO is not installed.
     """
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
+    _check_backend(backend)
     device = torch.device(device)
     if backend in ("auto", "int8"):
-        problem = _why_not_int8(network, device, folder)
+        problem = _why_not_int8(lambda: fingerprint(network), device, folder)
         if problem is None:
             return QuantizedTCMN(str(folder))
         if backend == "int8":
@@ -175,6 +176,41 @@ def optimize(
     return fold_batch_norm(network).to(device).to(memory_format=torch.channels_last)
 
 
+def load_network(
+    weights: str | Path,
+    device: torch.device | str = "cpu",
+    backend: str = "auto",
+    folder: str | Path | None = None,
+) -> nn.Module:
+    """The fastest form of the network that weights are of; see ``optimize`` for the rest.
+
+    Where the file beside the weights says that the quantised network was made from them, they are not
+    even read, and no network in floating point is made.
+
+    Args:
+        weights: A plain state dict; ``bundle.networks.weights`` has which network they are of.
+        device: Where it shall run.
+        backend: ``auto``, ``torch``, ``openvino`` or ``int8``.
+        folder: Of the quantised network.
+
+    Raises:
+        FileNotFoundError: There are no such weights.
+        ValueError: They are damaged, or of another network than the file beside them says.
+    """
+    _check_backend(backend)
+    description = read_description(weights)
+    if backend in ("auto", "int8") and description is not None and Path(weights).is_file():
+        made_from = description.fingerprint
+        if made_from is not None and description.sha256 == file_digest(weights):
+            problem = _why_not_int8(lambda: made_from, torch.device(device), folder)
+            if problem is None:
+                return QuantizedTCMN(str(folder))
+            if backend == "int8":
+                raise problem
+    network = load_weights(make_network(weights=weights), weights).eval()
+    return optimize(network, device, backend, folder)
+
+
 def number_type(network: nn.Module, precision: str, device: torch.device) -> str:
     """What a network's convolutions are computed in, for reports."""
     if isinstance(network, QuantizedTCMN):
@@ -185,27 +221,37 @@ def number_type(network: nn.Module, precision: str, device: torch.device) -> str
     return str(dtype).removeprefix("torch.")
 
 
+def _check_backend(backend: str) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
+
+
 def _why_not(network: TCMN, device: torch.device, backend: str) -> Exception | None:
     """What keeps OpenVINO from running a network."""
-    if device.type != "cpu":
-        return ValueError(f"backend {backend} runs on CPUs, not on {device}: use --backend torch")
     if network.decoder.previous is not None or network.mask_encoder.trunk.conv1.in_channels > 2:
         return ValueError(
             f"backend {backend} takes no network with previous_mask or partial_masks: use "
             "--backend torch"
         )
+    return _why_not_here(device, backend)
+
+
+def _why_not_here(device: torch.device, backend: str) -> Exception | None:
+    """What keeps OpenVINO from running any network."""
+    if device.type != "cpu":
+        return ValueError(f"backend {backend} runs on CPUs, not on {device}: use --backend torch")
     if importlib.util.find_spec("openvino") is None:
-        return ModuleNotFoundError(MISSING.format("openvino", backend))
+        return MissingPackageError(MISSING.format("openvino", backend))
     return None
 
 
 def _why_not_int8(
-    network: TCMN, device: torch.device, folder: str | Path | None
+    made_from: Callable[[], str], device: torch.device, folder: str | Path | None
 ) -> Exception | None:
-    """What keeps the quantised network from being used."""
+    """What keeps the quantised network from being used for weights of this fingerprint."""
     description = Path(folder or "") / DESCRIPTION
     if device.type != "cpu":
-        return _why_not(network, device, "int8")
+        return _why_not_here(device, "int8")
     if folder is None or not description.is_file():
         return FileNotFoundError(f"no {description}: make it with scripts/quantize.py")
     made = json.loads(description.read_text())
@@ -214,12 +260,12 @@ def _why_not_int8(
             f"{folder} was made by another version of this program: make it anew with "
             "scripts/quantize.py, or use --backend torch"
         )
-    if made["weights"] != fingerprint(network):
+    if made["weights"] != made_from():
         return ValueError(
             f"{folder} was made from other weights: make it anew with scripts/quantize.py, or use "
             "--backend torch"
         )
-    return _why_not(network, device, "int8")
+    return _why_not_here(device, "int8")
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
@@ -235,7 +281,7 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
 
     Raises:
         FileExistsError: The folder exists.
-        ModuleNotFoundError: OpenVINO or NNCF is not installed.
+        MissingPackageError: OpenVINO or NNCF is not installed.
     """
     openvino, nncf = optional("openvino"), optional("nncf")
     folder = Path(folder)

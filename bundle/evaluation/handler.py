@@ -34,6 +34,7 @@ from bundle.evaluation.saved_masks import (
 )
 from bundle.evaluation.tables import log_lines
 from bundle.utils.distributed import gather_shards
+from bundle.utils.options import parse_bool, parse_text
 
 logger = logging.getLogger(__name__)
 
@@ -73,19 +74,20 @@ class EvaluationReport:
         weights: str | Path | None = None,
         predictions: str | Path | None = None,
         predictions_name: str | None = None,
-        baselines: bool = True,
-        save_masks: bool = True,
+        baselines: bool | str = True,
+        save_masks: bool | str = True,
     ) -> None:
         self.dataset, self.output_dir = dataset, Path(output_dir)
         self.description, self.settings, self.weights = description, dict(settings), weights
-        self.predictions = None if predictions is None else Path(predictions)
-        self.predictions_name = predictions_name or (
+        given, name = parse_text(predictions), parse_text(predictions_name)
+        self.predictions = None if given is None else Path(given)
+        self.predictions_name = name or (
             "predictions" if self.predictions is None else self.predictions.name
         )
-        self.baselines = BASELINES if baselines else {}
-        self.save = save_masks
+        self.baselines = BASELINES if parse_bool(baselines, "baselines") else {}
+        self.save = parse_bool(save_masks, "save_masks")
         # Pictures are drawn from saved masks: without them to keep, they are saved for a while.
-        self.masks = self.output_dir / ("masks" if save_masks else NOT_KEPT)
+        self.masks = self.output_dir / ("masks" if self.save else NOT_KEPT)
         if self.predictions and self.predictions.resolve() == self.masks.resolve():
             raise ValueError(
                 f"--predictions {self.predictions} is where this run writes the network's masks: "

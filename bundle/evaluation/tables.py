@@ -192,7 +192,7 @@ def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
 def _told_settings(settings: Mapping[str, Any]) -> list[str]:
     if "weights_sha256" not in settings:
         return []
-    size = settings["working_size"]
+    size = settings["inference_size"]
     seen = "at their own size" if size is None else f"at a shorter side of {size} pixels"
     prior = settings["spatial_prior"]
     place = "no spatial prior" if prior is None else f"spatial prior {prior}"

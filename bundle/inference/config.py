@@ -1,12 +1,17 @@
-"""``configs/inference.yaml`` for use from Python, without its evaluator."""
+"""The configs: ``inference.yaml`` for use from Python, and what a run of any of them checks first."""
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from monai.bundle import ConfigParser
 
+from bundle.inference.settings import OLD_NAMES
+from bundle.networks.tcmn import TCMN
 from bundle.utils.bundle_files import bundle_root
+from bundle.utils.options import check_command_line
 
 
 def read_inference_config(
@@ -15,7 +20,7 @@ def read_inference_config(
     """Read the config; its parts are made by ``get_parsed_content``.
 
     Args:
-        values: Instead of those in the file, by name: weights, device, working_size ...
+        values: Instead of those in the file, by name: weights, device, inference_size ...
         root: The bundle's folder; by default the one that the package came with.
     """
     root = bundle_root() if root is None else root
@@ -24,3 +29,16 @@ def read_inference_config(
     for name, value in {"bundle_root": str(root), **values}.items():
         config[name] = value
     return config
+
+
+def check_run(resolved: MutableMapping[str, Any]) -> None:
+    """Check the command line of ``monai.bundle run``; see ``check_command_line``.
+
+    Args:
+        resolved: ``__local_refs``, which an expression of a config finds among its names.
+
+    Raises:
+        ValueError: An option is unknown.
+    """
+    network = tuple(inspect.signature(TCMN).parameters)
+    check_command_line(resolved, old_names=OLD_NAMES, open_ended={"network_def": network})

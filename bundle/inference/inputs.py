@@ -1,14 +1,11 @@
 """Videos and the masks that were given for them: one, a folder or a list; opened when used."""
 
 import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-from monai.transforms import Transform
 
 from bundle.datasets.video_folder import find_pairs, pick_pair
 from bundle.io.reading.masks import read_annotations
@@ -16,6 +13,7 @@ from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, source_name
 from bundle.types import LabelMap
 from bundle.utils.options import parse_count, parse_text
+from bundle.utils.processes import process_share
 
 COLUMNS = ("video", "mask")
 
@@ -57,7 +55,7 @@ class PromptedVideo:
         return read_annotations(self.mask, self.source, self.mask_frame)
 
 
-class OpenPromptedVideod(Transform):
+class OpenPromptedVideod:
     """Makes the paths in ``image`` and ``label`` one ``PromptedVideo`` in ``image``.
 
     Raises:
@@ -124,9 +122,17 @@ def list_inputs(
     return items[number::processes]
 
 
-def process_share() -> tuple[int, int]:
-    """This process's number, and how many torchrun started; 0 and 1 if it did not."""
-    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+def list_videos(
+    video: str | Path | None,
+    mask: str | Path | None,
+    input_dir: str | Path | None = None,
+    output_dir: str | Path | None = None,
+) -> list[PromptedVideo]:
+    """``list_inputs``, each ready to be opened."""
+    return [
+        OpenPromptedVideod()(item)["image"]
+        for item in list_inputs(video, mask, input_dir, output_dir)
+    ]
 
 
 def _list_folder(folder: Path) -> list[dict[str, Any]]:

@@ -22,7 +22,8 @@ from bundle.inference.frame_stream import (
     to_image,
 )
 from bundle.inference.results import FrameResult, judge
-from bundle.inference.session import InferenceSettings, VideoSession
+from bundle.inference.session import VideoSession
+from bundle.inference.settings import InferenceSettings
 from bundle.inference.stretches import Stretch, plan_stretches
 from bundle.networks.tcmn import VideoNetwork
 from bundle.types import LabelMap
@@ -71,7 +72,7 @@ class Propagation:
     ) -> None:
         self.settings, self.network, self.video = settings, network, video
         self.device = torch.device(device)
-        self.working_size = settings.working_size
+        self.inference_size = settings.inference_size
         self.prompts: dict[int, LabelMap] = {}
         self._pending: list[Stretch] = []
         self._results: dict[int, tuple[bytes, tuple[int, ...], dict[int, float]]] = {}
@@ -238,7 +239,7 @@ class Propagation:
             return
         prompts = self._prompts_of(stretch.prompt)
         shown = list_ids(self.prompts[i] for i in prompts)
-        session = VideoSession(self.settings, self.network, self.working_size)
+        session = VideoSession(self.settings, self.network, self.inference_size)
         session.known = torch.tensor([i in shown for i in self._ids], device=self.device)
         for key, value in self._remember(prompts):
             session.remember(key, value)
@@ -269,7 +270,7 @@ class Propagation:
         new = [i for i in prompts if i not in self._remembered]
         for i, frame in zip(new, self.video.frames(new), strict=True):
             masks = split_objects(self.prompts[i], self._ids, self.device)
-            session = VideoSession(self.settings, self.network, self.working_size)
+            session = VideoSession(self.settings, self.network, self.inference_size)
             self._remembered[i] = session.encode_prompt(to_image(frame, self.device), masks)
         return (self._remembered[i] for i in prompts)
 
@@ -279,16 +280,16 @@ class Propagation:
     def _shrink(self) -> bool:
         """After the device ran out of memory: go on at three quarters of the size, if that is any."""
         short = min(self.video.height, self.video.width)
-        size = min(self.working_size or short, short) * 3 // 4
+        size = min(self.inference_size or short, short) * 3 // 4
         if size < SMALLEST_PX:
             return False
         logger.warning(
             "out of memory on %s: going on with frames of %d pixels (shorter side); "
-            "--capacity bounds what is remembered",
+            "--max_memory_frames bounds what is remembered",
             self.device,
             size,
         )
-        self.working_size = size
+        self.inference_size = size
         self._remembered.clear()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -3,26 +3,30 @@
 import csv
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ignite.engine import Engine, Events
 from tqdm import tqdm
 
-from bundle.inference.inputs import PromptedVideo, process_share
+from bundle.inference.inputs import PromptedVideo
 from bundle.inference.results import FrameResult
 from bundle.io.writing import ResultWriter
 from bundle.io.writing.formats import FORMATS, parse_formats
 from bundle.types import Frame
 from bundle.utils.atomic_write import DiskFullError, sweep, written_beside
-from bundle.utils.distributed import wait_for_others
-from bundle.utils.options import USER_ERRORS
+from bundle.utils.options import USER_ERRORS, parse_bool
+from bundle.utils.processes import process_share, wait_for_others
+
+if TYPE_CHECKING:
+    from ignite.engine import Engine
 
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["video", "error"]
 """Of the list of failures."""
+Item = tuple[Frame, FrameResult]
 
 
 class ResultSaver:
@@ -48,32 +52,45 @@ class ResultSaver:
     def __init__(
         self,
         output_dir: str | Path,
-        overwrite: bool = False,
-        progress: bool = True,
+        overwrite: bool | str = False,
+        progress: bool | str = True,
         formats: str | Sequence[str] = "auto",
         keep_going: bool = False,
     ) -> None:
-        self.output_dir, self.overwrite, self.progress = Path(output_dir), overwrite, progress
+        self.output_dir = Path(output_dir)
+        self.overwrite = parse_bool(overwrite, "overwrite")
+        self.progress = parse_bool(progress, "progress")
         self.formats = parse_formats(formats)
         self.keep_going = keep_going
         self.failures: list[tuple[Path, str]] = []
         self.written = self.skipped = 0
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: "Engine") -> None:
+        """To an evaluator whose output has the video and the stream of its results."""
+        from ignite.engine import Events  # here: the command line works without it
+
         if self.keep_going:
-            engine.add_event_handler(Events.STARTED, lambda: self._begin())
-            engine.add_event_handler(Events.COMPLETED, lambda: self._end())
+            engine.add_event_handler(Events.STARTED, lambda: self.begin())
+            engine.add_event_handler(Events.COMPLETED, lambda: self.end())
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
     def pass_over(self) -> None:
         """What a process does for which no video is left, since an engine cannot run over nothing."""
-        self._begin()
-        self._end()
+        self.begin()
+        self.end()
 
-    def _save(self, engine: Engine) -> None:
-        video: PromptedVideo = engine.state.output["image"]
+    def _save(self, engine: "Engine") -> None:
+        self.save(engine.state.output["image"], engine.state.output["pred"])
+
+    def save(self, video: PromptedVideo, stream: Generator[Item, None, None]) -> None:
+        """Write the results of one video.
+
+        Args:
+            video: Is opened here.
+            stream: Its frames with their results; closed here.
+        """
         # Closed at once after a failure: threads that decode ahead end, memory is free again.
-        with closing(engine.state.output["pred"]) as results:
+        with closing(stream) as results:
             if not self.keep_going:
                 self._write(video, results)
             elif self._is_done(video) and not self.overwrite:
@@ -87,7 +104,7 @@ class ResultSaver:
                 except Exception as error:
                     self._note(video, error)
 
-    def _write(self, video: PromptedVideo, results: Iterator[tuple[Frame, FrameResult]]) -> None:
+    def _write(self, video: PromptedVideo, results: Iterator[Item]) -> None:
         writer = ResultWriter(
             self.output_dir,
             video.source,
@@ -133,7 +150,7 @@ class ResultSaver:
         number, processes = process_share()
         return self.output_dir / (f"failures_{number}.csv" if processes > 1 else "failures.csv")
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Remove the lists of the run before, which may have had more processes: each by one.
 
         And what killed runs left, also of videos that will be skipped.
@@ -147,7 +164,12 @@ class ResultSaver:
             if mine and _begins_with_columns(path):
                 path.unlink(missing_ok=True)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Say how many videos were written, skipped and failed.
+
+        Raises:
+            ValueError: Some failed.
+        """
         count = self.written + self.skipped + len(self.failures)
         logger.info(
             "%d videos: %d segmented, %d skipped, %d failed",

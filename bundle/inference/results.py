@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from bundle.inference.session import InferenceSettings
+from bundle.inference.settings import InferenceSettings
 from bundle.types import LabelMap
 
 

@@ -3,7 +3,6 @@
 B clips, N objects, frames of H x W.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -12,55 +11,13 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from bundle.inference.confidence import expected_jaccard
+from bundle.inference.settings import InferenceSettings
 from bundle.memory.bank import MemoryBank
 from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
-from bundle.utils.devices import PRECISIONS, autocast, blend_type, free_bytes
+from bundle.utils.devices import autocast, blend_type, free_bytes
 
-DIRECTIONS = ("both", "forward", "backward")
 NOT_THERE = -16.0
 """Class logit of an object that cannot be in a frame; ``aggregate`` gives no less."""
-
-
-@dataclass(frozen=True)
-class InferenceSettings:
-    """What ``VideoInferer`` documents.
-
-    Raises:
-        ValueError: A setting is out of range.
-    """
-
-    memory_every: int = 5
-    capacity: int | str | None = None
-    policy: str = "latest"
-    working_size: int | None = None
-    precision: str = "auto"
-    direction: str = "both"
-    review_below: float = 0.7
-    spatial_prior: float | str | None = None
-
-    def __post_init__(self) -> None:
-        if isinstance(self.capacity, str) and self.capacity != "auto":
-            raise ValueError(f"capacity must be a number, null or auto, got {self.capacity!r}")
-        self.make_bank(None if isinstance(self.capacity, str) else self.capacity)
-        if self.memory_every < 1:
-            raise ValueError(f"memory_every must be at least 1 frame, got {self.memory_every}")
-        if self.working_size is not None and self.working_size < STRIDE:
-            raise ValueError(
-                f"working_size must be at least {STRIDE} pixels, got {self.working_size}"
-            )
-        if self.precision not in (*PRECISIONS, "auto"):
-            raise ValueError(
-                f"precision must be auto or one of {list(PRECISIONS)}, got {self.precision!r}"
-            )
-        if self.direction not in DIRECTIONS:
-            raise ValueError(f"direction must be one of {list(DIRECTIONS)}, got {self.direction!r}")
-        if not 0 <= self.review_below <= 1:
-            raise ValueError(f"review_below must be between 0 and 1, got {self.review_below}")
-
-    def make_bank(self, capacity: int | None, device: torch.device | None = None) -> MemoryBank:
-        """An empty memory of so many frames, read as it pays on the device."""
-        dtype = torch.float32 if device is None else blend_type(self.precision, device)
-        return MemoryBank(capacity, self.policy, self.spatial_prior, dtype)
 
 
 class StepResult(NamedTuple):
@@ -80,9 +37,9 @@ class VideoSession:
     """
 
     def __init__(
-        self, settings: InferenceSettings, network: VideoNetwork, working_size: int | None = None
+        self, settings: InferenceSettings, network: VideoNetwork, inference_size: int | None = None
     ) -> None:
-        self.settings, self.network, self.working_size = settings, network, working_size
+        self.settings, self.network, self.inference_size = settings, network, inference_size
         self.known: Bool[Tensor, " N"] | None = None
         self._bank: MemoryBank | None = None
         self._previous: Float[Tensor, "B N H W"] | None = (
@@ -171,7 +128,7 @@ class VideoSession:
             logits = self.network.segment(features, readout, self._previous)
             if self.known is not None:
                 logits[:, 1:][:, ~self.known] = NOT_THERE
-            height, width = self._working_shape(*image.shape[-2:])
+            height, width = self._inference_shape(*image.shape[-2:])
             confidence = expected_jaccard(logits[..., :height, :width])
             self._previous = logits.softmax(1)[:, 1:]
             if self.frames % self.settings.memory_every == 0:
@@ -188,15 +145,16 @@ class VideoSession:
 
     def _add(self, key: Tensor, value: Tensor, *, prompt: bool, confidence: float) -> None:
         if self._bank is None:
-            capacity = self.settings.capacity
-            if capacity == "auto":
-                capacity = count_that_fits(key, value)
-            assert not isinstance(capacity, str)
-            self._bank = self.settings.make_bank(capacity, key.device)
+            settings, limit = self.settings, self.settings.max_memory_frames
+            if limit == "auto":
+                limit = count_that_fits(key, value)
+            assert not isinstance(limit, str)
+            dtype = blend_type(settings.precision, key.device)
+            self._bank = MemoryBank(limit, settings.eviction, settings.spatial_prior, dtype)
         self._bank.add(key, value, prompt=prompt, confidence=confidence)
 
-    def _working_shape(self, height: int, width: int) -> tuple[int, int]:
-        wanted, short = self.working_size, min(height, width)
+    def _inference_shape(self, height: int, width: int) -> tuple[int, int]:
+        wanted, short = self.inference_size, min(height, width)
         if wanted is None or wanted == short:
             return height, width
         height, width = (max(STRIDE, round(side * wanted / short)) for side in (height, width))
@@ -204,7 +162,7 @@ class VideoSession:
 
     def _enter(self, x: Tensor) -> Tensor:
         """To the working size, and zeros up to a multiple of the stride."""
-        shape = self._working_shape(*x.shape[-2:])
+        shape = self._inference_shape(*x.shape[-2:])
         if shape != x.shape[-2:]:
             x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
         padding = (0, -shape[1] % STRIDE, 0, -shape[0] % STRIDE)
@@ -212,7 +170,7 @@ class VideoSession:
 
     def _leave(self, logits: Tensor, size: torch.Size) -> Tensor:
         """Back to the frame's own size."""
-        height, width = self._working_shape(*size)
+        height, width = self._inference_shape(*size)
         logits = logits[..., :height, :width]
         if logits.shape[-2:] == size:
             return logits

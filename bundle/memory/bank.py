@@ -20,11 +20,11 @@ from bundle.memory.attention import (
     query_rows,
     split_keys,
 )
-from bundle.memory.eviction import POLICIES, Remembered, droppable
+from bundle.memory.eviction import EVICTIONS, Remembered, droppable
 from bundle.memory.spatial_prior import check_prior, looks, places, width_for
 
 GROWTH = 8
-"""Frames that a memory makes room for at first; it doubles when it is full, up to its capacity."""
+"""Frames that a memory makes room for at first; it doubles when it is full, up to its max_frames."""
 
 
 class MemoryBank:
@@ -35,9 +35,9 @@ class MemoryBank:
     makes one per pass over a video. For inference only: what it holds is cut off from gradients.
 
     Args:
-        capacity: Most frames kept, at least 2; past it ``policy`` says which goes. Frames whose mask
-            was given always stay, with one more, even beyond it. None keeps all (the paper).
-        policy: A name in ``bundle.memory.eviction.POLICIES``.
+        max_frames: Most frames kept, at least 2; past it ``eviction`` says which goes. Frames whose
+            mask was given always stay, with one more, even beyond it. None keeps all (the paper).
+        eviction: A name in ``bundle.memory.eviction.EVICTIONS``.
         spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
             distance from the position that asks, of this standard deviation, as a share of the
             frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
@@ -49,14 +49,14 @@ class MemoryBank:
             that was read last find themselves, as a share of the frame's shorter side; else None.
 
     Raises:
-        ValueError: ``capacity`` is below 2, the policy is unknown, or the prior is not positive.
+        ValueError: ``max_frames`` is below 2, the eviction is unknown, or the prior is not positive.
 
     Source:
         Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
         remembered position; ours stands still.
 
     Example:
-        >>> bank = MemoryBank(capacity=2)
+        >>> bank = MemoryBank(max_frames=2)
         >>> for t in range(3):
         ...     bank.add(torch.ones(1, 8, 4, 4), torch.ones(1, 1, 16, 4, 4), prompt=t == 0)
         >>> len(bank), bank.read(torch.ones(1, 8, 4, 4)).shape
@@ -65,17 +65,17 @@ class MemoryBank:
 
     def __init__(
         self,
-        capacity: int | None = None,
-        policy: str = "latest",
+        max_frames: int | None = None,
+        eviction: str = "latest",
         spatial_prior: float | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        if capacity is not None and capacity < 2:
-            raise ValueError(f"capacity must hold the first frame and one more, got {capacity}")
-        if policy not in POLICIES:
-            raise ValueError(f"unknown memory policy {policy!r}: expected one of {list(POLICIES)}")
+        if max_frames is not None and max_frames < 2:
+            raise ValueError(f"max_frames must hold the first frame and one more, got {max_frames}")
+        if eviction not in EVICTIONS:
+            raise ValueError(f"unknown eviction {eviction!r}: expected one of {list(EVICTIONS)}")
         check_prior(spatial_prior)
-        self.capacity, self.policy, self.spatial_prior = capacity, policy, spatial_prior
+        self.max_frames, self.eviction, self.spatial_prior = max_frames, eviction, spatial_prior
         self.dtype = dtype
         self.motion: Tensor | None = None
         self.frames: dict[int, Remembered] = {}
@@ -182,14 +182,14 @@ class MemoryBank:
 
     def _free_slot(self, new: list[Tensor]) -> int:
         """Where a frame with such rows goes; makes room for it."""
-        full = self.capacity is not None and len(self) >= self.capacity
+        full = self.max_frames is not None and len(self) >= self.max_frames
         if full and droppable(self.frames):
-            return POLICIES[self.policy](self.frames)
+            return EVICTIONS[self.eviction](self.frames)
         if not self.frames:
             self._rows = [rows[:, :0] for rows in new]
         room = self._rows[0].shape[1] // self._positions
         if len(self) == room:
-            most = math.inf if self.capacity is None else max(room + 1, self.capacity)
+            most = math.inf if self.max_frames is None else max(room + 1, self.max_frames)
             more = int(min(2 * room or GROWTH, most)) * self._positions - self._rows[0].shape[1]
             self._rows = [F.pad(held, (0, 0, 0, more)) for held in self._rows]
         return len(self)

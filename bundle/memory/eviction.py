@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Remembered:
-    """What a policy knows of a remembered frame.
+    """What an eviction rule knows of a remembered frame.
 
     Attributes:
         time: Rises with each frame that is remembered.
@@ -50,6 +50,6 @@ def droppable(frames: Mapping[int, Remembered]) -> list[int]:
     return [slot for slot, frame in frames.items() if not frame.prompt]
 
 
-Policy = Callable[[Mapping[int, Remembered]], int]
-POLICIES: dict[str, Policy] = {"latest": drop_oldest, "useful": drop_least_useful}
+Eviction = Callable[[Mapping[int, Remembered]], int]
+EVICTIONS: dict[str, Eviction] = {"latest": drop_oldest, "useful": drop_least_useful}
 """What goes when memory is full: name -> (slot -> frame) -> slot to give up."""

@@ -1,5 +1,7 @@
-"""The network: encoders, decoder, and TCMN, which joins them."""
+"""The network: encoders, decoder, TCMN, which joins them, and its weights."""
 
+from bundle.networks.definition import make_network
 from bundle.networks.tcmn import TCMN
+from bundle.networks.weights import load_weights
 
-__all__ = ["TCMN"]
+__all__ = ["TCMN", "load_weights", "make_network"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-import torchvision
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -52,6 +51,9 @@ class Trunk(nn.Module):
         if stride_in_1x1 and name != "resnet50":
             raise ValueError(f"stride_in_1x1 applies to resnet50 only, got backbone {name!r}")
         self.channels = TRUNK_CHANNELS[name]
+        # Here, since it takes a second and more, which the network in 8-bit integers need not.
+        import torchvision
+
         imagenet = "DEFAULT" if weights == "imagenet" else None
         resnet = torchvision.models.get_model(name, weights=imagenet)
         self.conv1, self.bn1, self.relu = resnet.conv1, resnet.bn1, resnet.relu

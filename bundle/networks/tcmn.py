@@ -1,8 +1,8 @@
 """The Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -15,12 +15,6 @@ from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip
 
 STRIDE = 16
-GROWN = ("decoder.context.", "decoder.previous.")
-"""Parts that a network may have or not; they start as an identity."""
-MASK_INPUT = "mask_encoder.trunk.conv1.weight"
-"""Has one more channel in a network that takes partial masks."""
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 @runtime_checkable
@@ -75,6 +69,9 @@ class TCMN(nn.Module):
     The last three are not in the paper. They start as an identity: with whole masks an untrained
     network that has them gives the masks of one that has not.
 
+    Attributes:
+        definition: The arguments that weights depend on; see ``bundle.networks.weights``.
+
     Source:
         TCMN, MICCAI 2024; where it is silent, STCN, arXiv:2106.05210.
     """
@@ -99,6 +96,19 @@ class TCMN(nn.Module):
         super().__init__()
         wide, middle, narrow = decoder_channels
         self.memory_every = memory_every
+        self.definition: dict[str, Any] = {
+            "backbone": backbone,
+            "mask_backbone": mask_backbone,
+            "key_channels": key_channels,
+            "value_channels": value_channels,
+            "decoder_channels": list(decoder_channels),
+            "stride_in_1x1": stride_in_1x1,
+            "pixel_mean": list(pixel_mean),
+            "pixel_std": list(pixel_std),
+            "context_channels": context_channels,
+            "previous_mask": previous_mask,
+            "partial_masks": partial_masks,
+        }
         self.query_encoder = QueryEncoder(
             backbone,
             key_channels,
@@ -302,51 +312,3 @@ def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W
     """
     p = probability.float()
     return torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).logit(eps=1e-7)
-
-
-def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> Network:
-    """Load a plain state dict, in any floating-point precision, into a network.
-
-    Args:
-        network: To be filled.
-        path: The file.
-        grow: Also take the weights of a network without context, previous mask or partial masks; such
-            parts stay as they are, which is an identity.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no state dict, or is of a network of another size; the message names
-            the first tensor that differs.
-    """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}")
-    try:
-        state: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        # PyTorch's own message advises to load without its safeguard: not repeated here.
-        raise ValueError(
-            f"{path} is not a weights file: expected a plain state dict that torch.save wrote"
-        ) from error
-    if not isinstance(state, Mapping):
-        found = type(state).__name__
-        raise ValueError(f"{path} is not a weights file (a plain state dict): it holds a {found}")
-    if "ema" in state and "optimizer" in state:
-        raise ValueError(
-            f"{path} is the checkpoint of a training, not a weights file: make one of it with "
-            "scripts/export_weights.py"
-        )
-    own = network.state_dict()
-    if grow:
-        state = {**{name: own[name] for name in own if name.startswith(GROWN)}, **state}
-        first, wanted = state.get(MASK_INPUT), own.get(MASK_INPUT)
-        if first is not None and wanted is not None and first.shape[1] + 1 == wanted.shape[1]:
-            state[MASK_INPUT] = F.pad(first, (0, 0, 0, 0, 0, 1))
-    for name, tensor in own.items():
-        found = str(tuple(state[name].shape)) if name in state else "nothing"
-        if found != str(tuple(tensor.shape)):
-            raise ValueError(
-                f"{path} is of another network: {name} should be {tuple(tensor.shape)}, "
-                f"found {found}; use the config that the weights were trained with"
-            )
-    network.load_state_dict({name: state[name] for name in own})
-    return network

@@ -1,5 +1,6 @@
 """Where the bundle's own files lie: ``configs``, ``models`` and what the demo needs."""
 
+import json
 from pathlib import Path
 
 INSIDE = "_bundle"
@@ -33,3 +34,14 @@ def bundle_root(package: Path = PACKAGE) -> Path:
             "its configs and weights; install the wheel of tcmn, or take the package from a clone"
         )
     return root
+
+
+def program_version() -> str:
+    """The version, which stands in ``configs/metadata.json`` alone.
+
+    Example:
+        >>> len(program_version().split("."))
+        3
+    """
+    text = (bundle_root() / "configs" / "metadata.json").read_text(encoding="utf-8")
+    return str(json.loads(text)["version"])

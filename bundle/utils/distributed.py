@@ -6,7 +6,6 @@ nobody started is rank 0 of 1.
 
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence, Sized
 from statistics import fmean
 from typing import TypeVar
@@ -14,7 +13,7 @@ from typing import TypeVar
 import ignite.distributed as idist
 import torch
 from torch import nn
-from torch.distributed import init_process_group, is_torchelastic_launched, rendezvous
+from torch.distributed import init_process_group
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
@@ -57,20 +56,6 @@ def stop() -> None:
     idist.barrier()
     idist.finalize()
     logging.disable(logging.NOTSET)
-
-
-def wait_for_others() -> None:
-    """Wait until all processes that torchrun started have come as far; takes no process group.
-
-    For processes that work on their own: torchrun ends all of them as soon as one exits in error.
-    """
-    if not is_torchelastic_launched():
-        return
-    store, _, processes = next(rendezvous("env://"))
-    arrived = store.add("arrived", 1)
-    while arrived < processes:
-        time.sleep(0.5)
-        arrived = store.add("arrived", 0)
 
 
 def distribute(network: nn.Module, optimizer: torch.optim.Optimizer) -> DistributedDataParallel:

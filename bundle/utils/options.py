@@ -1,30 +1,46 @@
-"""What MONAI's command line lacks: unknown names are refused, and errors take one line."""
+"""What MONAI's command line lacks: unknown names are refused, paths stay as they are, and errors take
+one line."""
 
 import difflib
+import logging
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Listener
-from types import TracebackType
+from pathlib import Path
+from types import MappingProxyType, TracebackType
 from typing import Any
 
-from monai.bundle import ConfigParser
-from monai.utils import OptionalImportError
+logger = logging.getLogger(__name__)
 
-USER_ERRORS = (ValueError, OSError, FloatingPointError, OptionalImportError)
+
+class MissingPackageError(ImportError):
+    """A package that only some uses need is not installed; the message says how to get it."""
+
+
+USER_ERRORS = (ValueError, OSError, FloatingPointError, MissingPackageError)
 RUN_ARGUMENTS = {
     "run_id", "init_id", "final_id", "meta_file", "config_file", "logging_file", "tracking", "args_file"
 }  # fmt: skip
 
 
-def check_command_line(arguments: Sequence[str] | None = None) -> None:
+def check_command_line(
+    resolved: MutableMapping[str, Any] | None = None,
+    arguments: Sequence[str] | None = None,
+    old_names: Mapping[str, str] = MappingProxyType({}),
+    open_ended: Mapping[str, Iterable[str]] = MappingProxyType({}),
+) -> None:
     """Refuse an option that names nothing in the configs; from then on errors print as one line.
 
     Args:
+        resolved: The config's values so far (``__local_refs`` in an expression of a config). Values
+            that MONAI would misread are put there as they were typed, see ``_typed_text``.
         arguments: Those of the process by default. Looked at only if they are of
             ``monai.bundle run``; a workflow made in Python is left alone.
+        old_names: Options that have a new name, which is named in a warning.
+        open_ended: Sections of the configs to names that may be added to them.
 
     Raises:
         ValueError: An unknown option; the message has the nearest known name.
@@ -36,14 +52,56 @@ def check_command_line(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments[2:])
     if "config_file" not in options:
         return
+    from monai.bundle import ConfigParser  # here, since it takes seconds, which others need not
+
     parser = ConfigParser(ConfigParser.load_config_files(_literal(options["config_file"])))
     known = [str(name) for name in parser.get() if name != "imports"]
-    for name in options:
+    known += [f"{section}#{name}" for section, names in open_ended.items() for name in names]
+    values: dict[str, Any] = {}
+    for name, value in options.items():
         root = name.replace("::", "#")
-        if name not in RUN_ARGUMENTS and root not in parser:
-            near = difflib.get_close_matches(root, [*known, *RUN_ARGUMENTS], n=1)
-            hint = f": did you mean --{near[0]}?" if near else f": there are {', '.join(known)}"
-            raise ValueError(f"unknown option --{name}{hint}")
+        new = old_names.get(root)
+        if new is not None and new in parser:
+            logger.warning("--%s is called --%s now: use that, the old name will go", root, new)
+            values[new] = value
+        elif name not in RUN_ARGUMENTS and root not in parser and root not in known:
+            raise ValueError(
+                f"unknown option --{name}{suggest(root, known, sorted(RUN_ARGUMENTS))}"
+            )
+        text = _typed_text(value)
+        if text is not None:
+            values[new or root.replace("#", "::")] = text
+    if resolved is not None:
+        resolved.update(values)
+
+
+def suggest(name: str, known: Sequence[str], others: Sequence[str] = (), prefix: str = "--") -> str:
+    """The end of a message about an unknown option: the nearest name, or all that are known.
+
+    Args:
+        name: Without its dashes.
+        known: What is told if none is near.
+        others: What may be near beside them.
+        prefix: Before the nearest name.
+
+    Example:
+        >>> suggest("overwrit", ["overwrite", "mask"])
+        ': did you mean --overwrite?'
+    """
+    near = difflib.get_close_matches(name, [*known, *others], n=1)
+    return f": did you mean {prefix}{near[0]}?" if near else f": there are {', '.join(known)}"
+
+
+def _typed_text(value: str) -> str | None:
+    """A value that MONAI would misread, as it was typed; None for all others.
+
+    MONAI writes each ``#`` as ``::``, evaluates what begins with ``$``, and looks up what begins with
+    ``@``. In a path these are letters like others. (What begins with ``%`` fails before this is called:
+    such a path must be written as ``./%name``.)
+    """
+    if value.startswith(("$", "@")):
+        return value if Path(value).exists() else None
+    return value if "#" in value and not value.startswith("%") else None
 
 
 def parse_bool(value: Any, name: str) -> bool:
@@ -65,21 +123,12 @@ def parse_count(value: Any, name: str) -> int | None:
     Raises:
         ValueError: It is neither.
     """
-    if value is None or str(value).lower() in ("null", "none"):
+    if parse_text(value) is None:
         return None
     number = _read_number(value)
     if isinstance(number, int) and not isinstance(number, bool):
         return number
     raise ValueError(f"--{name} must be a whole number or null, got {value!r}")
-
-
-def parse_capacity(value: Any) -> int | str | None:
-    """Read the option ``capacity``: ``auto``, a whole number or ``null``.
-
-    Raises:
-        ValueError: It is none of them.
-    """
-    return "auto" if value == "auto" else parse_count(value, "capacity")
 
 
 def parse_workers(value: Any) -> int:
@@ -104,34 +153,6 @@ def parse_workers(value: Any) -> int:
                 f"files: {error}. Set TMPDIR to another folder, or --workers 0"
             ) from error
     return count
-
-
-def parse_number(value: Any, name: str) -> float:
-    """Read a number.
-
-    Raises:
-        ValueError: It is none.
-    """
-    number = _read_number(value)
-    if isinstance(number, (int, float)) and not isinstance(number, bool):
-        return float(number)
-    raise ValueError(f"--{name} must be a number, got {value!r}")
-
-
-def parse_prior(value: Any) -> float | str | None:
-    """Read the option ``spatial_prior``: ``auto``, a number or ``null``.
-
-    Raises:
-        ValueError: It is none of them.
-    """
-    if value == "auto" or parse_text(value) is None:
-        return parse_text(value)
-    try:
-        return parse_number(value, "spatial_prior")
-    except ValueError as error:
-        raise ValueError(
-            f"--spatial_prior must be a number, auto or null, got {value!r}"
-        ) from error
 
 
 def _read_number(value: Any) -> Any:
@@ -175,7 +196,9 @@ def print_error(
     root = error
     while root.__cause__ is not None and isinstance(root, RuntimeError):
         root = root.__cause__
-    if isinstance(root, USER_ERRORS) and os.environ.get("TCMN_TRACEBACK") != "1":
+    # By name, since MONAI need not be imported: its own error for a package that is not installed.
+    expected = isinstance(root, USER_ERRORS) or type(root).__name__ == "OptionalImportError"
+    if expected and os.environ.get("TCMN_TRACEBACK") != "1":
         text = str(root).replace("\n", "\\n")  # such as of a file's name: one line
         print(f"error: {text}", file=sys.stderr)
     elif isinstance(root, KeyboardInterrupt):

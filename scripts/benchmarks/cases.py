@@ -43,7 +43,7 @@ VIDEO = {
     "width": 384,
     "frames": 30,
     "objects": 1,
-    "capacity": None,
+    "max_memory_frames": None,
     "precision": "float32",
     "device": "auto",
 }
@@ -57,7 +57,7 @@ CASES: Mapping[str, Case] = {
         "video", ("plain", "torch", "int8"), {**VIDEO, "height": 480, "width": 854}
     ),
     "long": Case("video", ("torch", "int8"), LONG),
-    "long_capacity": Case("video", ("torch", "int8"), {**LONG, "capacity": 10}),
+    "long_limited": Case("video", ("torch", "int8"), {**LONG, "max_memory_frames": 10}),
     "training": Case(
         "training",
         ("plain", "channels_last", "fused", "folded", "config", "bfloat16", "processes"),

@@ -15,7 +15,6 @@ from bundle.inference.config import read_inference_config
 from bundle.inference.inferers import VideoInferer
 from bundle.networks.tcmn import STRIDE
 from bundle.utils.devices import autocast, find_device
-from bundle.utils.options import parse_capacity
 
 HUNDRED = 100
 WARM_UP_FRAMES = 12  # the annotated frame, and two that are remembered
@@ -44,7 +43,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     network = make_network(variant, device)
     inferer = VideoInferer(
         precision=settings["precision"],
-        capacity=parse_capacity(settings["capacity"]),
+        max_memory_frames=settings["max_memory_frames"],
         direction="forward",
         spatial_prior="auto",
     )

@@ -9,16 +9,14 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-import torch
 from matplotlib.path import Path as Outline
 from PIL import Image
 from scipy import ndimage
 
-from bundle.apps.annotate.__main__ import make_address, parse_arguments, settings_of
 from bundle.apps.annotate.desk import Desk, pick_upload
 from bundle.apps.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
+from bundle.apps.annotate.launch import make_address, open_page
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.apps.annotate.model import Model, load_model
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import open_session, save_session
@@ -26,9 +24,12 @@ from bundle.apps.annotate.work import Work
 from bundle.cli import main as run_command
 from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
+from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.io.reading.video import open_video
 from bundle.io.writing.formats import FORMATS
+from bundle.segmenter import VideoSegmenter
+from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
 SQUARE = [(8, 8), (24, 8), (24, 24), (8, 24)]
@@ -47,7 +48,7 @@ def folder(tmp_path):
 
 @pytest.fixture(scope="module")
 def model(network):
-    return Model(VideoInferer(precision="float32"), network, torch.device("cpu"))
+    return VideoSegmenter(network, InferenceSettings(**OWN_SIZE, precision="float32"))
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def all_labels(work):
 
 def expected(work, annotations, **settings):
     """What the Python API finds for the same masks."""
-    inferer = VideoInferer(precision="float32", **settings)
+    inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
     stream = inferer.stream(work.video, annotations, work.model.network)
     return np.stack([found.labels for found in stream])
 
@@ -187,7 +188,7 @@ class TestCarrying:
         carry(work)
         assert work.worker.total == 2  # frames 9 and 11
         assert not work.changed
-        python = work.model.inferer.open(
+        python = VideoInferer(**OWN_SIZE, precision="float32").open(
             work.video, {i: work.prompts[i] for i in (0, 8)}, work.model.network
         )
         list(python.run())
@@ -676,41 +677,26 @@ class TestDesk:
 
 
 class TestModel:
-    def test_options_replace_what_the_config_has(self):
-        arguments = "--device cpu --working_size 96 --capacity auto --spatial_prior 0.15"
-        model = load_model(settings_of(parse_arguments(arguments.split())))
-        assert model.inferer.settings.working_size == 96
-        assert model.inferer.settings.capacity == "auto"
-        assert model.inferer.settings.spatial_prior == 0.15
-        assert model.inferer.settings.review_below == 0.7
-        assert model.device == torch.device("cpu")
-
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
             ({"weights": "nowhere.pt"}, FileNotFoundError, "nowhere.pt"),
             ({"device": "abacus"}, ValueError, "unknown device 'abacus'"),
-            ({"working_size": "large"}, ValueError, "--working_size must be a whole number"),
+            ({"inference_size": "large"}, ValueError, "inference_size must be a whole number"),
         ],
     )
     def test_bad_options_are_told_in_one_line(self, options, error, message):
         with pytest.raises(error, match=message):
-            load_model({"device": "cpu", **options})
+            VideoSegmenter.from_pretrained(**{"device": "cpu", **options})
 
 
 class TestCommandLine:
-    def test_commands_are_listed(self, capsys):
-        assert run_command([]) == 2
-        assert "tcmn annotate --help" in capsys.readouterr().err
-        assert run_command(["--help"]) == 0
-        assert "tcmn annotate --help" in capsys.readouterr().out
-
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["nowhere.mp4"], "error: no such file or folder: nowhere.mp4"),
             (["--mask", "mask.png"], "error: --mask goes with a video"),
-            (["--working_size", "huge"], "error: --working_size must be a whole number or null"),
+            (["--inference_size", "huge"], "error: inference_size must be a whole number or null"),
         ],
     )
     def test_errors_take_one_line(self, arguments, message, capsys):
@@ -720,10 +706,10 @@ class TestCommandLine:
         assert found.startswith(message)
         assert "\n" not in found
 
-    def test_what_is_missing_is_told(self, capsys, monkeypatch):
-        monkeypatch.setattr("bundle.apps.annotate.__main__.find_spec", lambda name: None)
-        assert run_command(["annotate"]) == 1
-        assert "pip install -e '.[annotate]'" in capsys.readouterr().err
+    def test_what_is_missing_is_told(self, monkeypatch):
+        monkeypatch.setattr("bundle.apps.annotate.launch.find_spec", lambda name: None)
+        with pytest.raises(ImportError, match=r"pip install 'tcmn\[annotate\]'"):
+            open_page()
 
     def test_addresses(self):
         assert make_address("::1", 80, None) == "http://[::1]:80/"

@@ -12,20 +12,20 @@ import nibabel as nib
 import numpy as np
 import pydicom.data
 import pytest
-import torch
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
 from bundle.apps.annotate.desk import Desk
-from bundle.apps.annotate.model import Model
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.site_guard import COOKIE, Guard
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.propagation import Propagation
+from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 
 HEIGHT, WIDTH, COUNT = 240, 320, 30
-SETTINGS = {"working_size": 48, "precision": "float32"}
+SETTINGS = {"inference_size": 48, "precision": "float32"}
 
 
 class TestGuard:
@@ -93,7 +93,7 @@ def echo():
 @pytest.fixture(scope="module")
 def served(network):
     """A server in this process, whose state the tests can look at."""
-    desk = Desk(Model(VideoInferer(**SETTINGS), network, torch.device("cpu")))
+    desk = Desk(VideoSegmenter(network, InferenceSettings(**SETTINGS, spatial_prior=None)))
     server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
@@ -250,7 +250,9 @@ class TestPage:
         tab.find("propagate").click()
         tab.says("status", "All frames have a mask")
         video = open_video(echo)
-        python = VideoInferer(**SETTINGS).open(video, {0: mask}, tab.desk.model.network)
+        python = VideoInferer(**SETTINGS, spatial_prior=None).open(
+            video, {0: mask}, tab.desk.model.network
+        )
         list(python.run())
         shown = np.stack([tab.work.labels(i) for i in range(COUNT)])
         np.testing.assert_array_equal(shown, [python.result(i).labels for i in range(COUNT)])

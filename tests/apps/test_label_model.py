@@ -36,7 +36,7 @@ def served(tmp_path):
     path = root / "configs/inference.yaml"
     config = yaml.safe_load(path.read_text())
     config["network_def"] |= NETWORK
-    config |= {"precision": "float32", "working_size": None}
+    config |= {"precision": "float32", "inference_size": None}
     path.write_text(yaml.safe_dump(config, sort_keys=False))
     save_weights(root / "models/model.pt", seed=3)
     return ServedModel(root, tmp_path / "app/model.pt")

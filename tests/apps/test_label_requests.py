@@ -20,6 +20,7 @@ from bundle.apps.monai_label.requests import (
     select_segment,
 )
 from bundle.networks import TCMN
+from tests.tiny import OWN_SIZE
 
 ROOT = Path(__file__).resolve().parents[2]
 X, Y, T = 24, 16, 4
@@ -72,7 +73,7 @@ def test_a_clip_gives_what_the_video_gives(direction, prior, video, tmp_path):
     network.decoder.predict.weight.data *= 40
     mask = paint(tmp_path / "mask.nii.gz", f2=5)
     request = {"image": video, "label": mask, "direction": direction, "spatial_prior": prior}
-    inferer = RequestInferer(precision="float32")
+    inferer = RequestInferer(**OWN_SIZE, precision="float32")
     options = RequestOptions(direction, spatial_prior=prior)
     expected = [r.labels for r in inferer.run(read_request(request), network, options)]
     data = OpenRequestd()(request)
@@ -87,7 +88,7 @@ def test_a_clip_gives_what_the_video_gives(direction, prior, video, tmp_path):
 def test_other_inputs_pass_to_the_video_inferer():
     network = TCMN("resnet18", "resnet18", 8, 8, (8, 8, 8)).eval()
     clip = torch.rand(1, 4, 16, 32, 2).round()
-    assert RequestInferer()(clip, network).shape == (1, 2, 16, 32, 2)
+    assert RequestInferer(**OWN_SIZE)(clip, network).shape == (1, 2, 16, 32, 2)
 
 
 def test_options_of_a_client_that_hands_back_the_menu():

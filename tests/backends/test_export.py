@@ -21,9 +21,12 @@ pytest.importorskip("onnxscript")
 pytest.importorskip("onnxruntime")
 
 from bundle.backends import onnx as export  # noqa: E402
+from bundle.cli import main as run_command  # noqa: E402
+from bundle.commands import export_onnx  # noqa: E402
 from bundle.inference.inferers import VideoInferer  # noqa: E402
 from bundle.io.reading.video import open_video  # noqa: E402
-from bundle.networks.tcmn import TCMN, load_weights  # noqa: E402
+from bundle.networks.definition import make_network  # noqa: E402
+from bundle.networks.weights import file_digest, load_weights  # noqa: E402
 from bundle.visualization.overlay import PALETTE  # noqa: E402
 from tests.scripts import load_script  # noqa: E402
 
@@ -36,7 +39,6 @@ SIZES["network_def"] |= {"_target_": "bundle.networks.TCMN", "decoder_channels":
 
 demo = load_script("make_demo")
 run_onnx = load_script("run_onnx")
-export_onnx = load_script("export_onnx")
 
 
 @contextlib.contextmanager
@@ -56,12 +58,12 @@ def exported(network, tmp_path_factory):
     torch.save(network.state_dict(), folder / "tiny.pt")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(SIZES))
     with unchecked():
-        assert export_onnx.main(script_options(folder)) == 0
+        assert run_command(["export", *script_options(folder)]) == 0
     return folder
 
 
 def script_options(folder, weights="tiny.pt", out="onnx"):
-    options = {"weights": weights, "config_file": "tiny.yaml", "output_dir": out}
+    options = {"weights": weights, "config": "tiny.yaml", "output_dir": out}
     return [text for name, file in options.items() for text in (f"--{name}", str(folder / file))]
 
 
@@ -72,9 +74,13 @@ def make_frames(count, height=HEIGHT, width=WIDTH):
     return list(frames), (masks[0, 0] * 2 + masks[0, 1] * 5).to(torch.uint8).numpy()
 
 
-def carry_with_torch(network, frames, first, size, capacity=None):
+def carry_with_torch(network, frames, first, size, max_memory_frames=None):
     inferer = VideoInferer(
-        working_size=size, capacity=capacity, precision="float32", direction="forward"
+        inference_size=size,
+        max_memory_frames=max_memory_frames,
+        precision="float32",
+        direction="forward",
+        spatial_prior=None,
     )
     return np.stack([found.labels for found in inferer.stream(frames, {0: first}, network)])
 
@@ -96,7 +102,7 @@ def job(exported, tmp_path):
         "video": write_frames(tmp_path / "frames", frames),
         "mask": tmp_path / "mask.png",
         "output_dir": tmp_path / "out" / "masks",
-        "working_size": 32,
+        "inference_size": 32,
     }
 
 
@@ -138,7 +144,7 @@ def test_the_description_names_the_weights(exported):
     found = json.loads((exported / "onnx" / "network.json").read_text())
     assert found["weights"] == {
         "file": "tiny.pt",
-        "sha256": export_onnx.digest(exported / "tiny.pt"),
+        "sha256": file_digest(exported / "tiny.pt"),
     }
     assert (found["stride"], found["key_channels"], found["value_channels"]) == (16, 8, 16)
     assert found["graphs"]["memorize"]["inputs"] == ["stride16", "masks"]
@@ -159,20 +165,20 @@ def test_graphs_that_differ_are_not_written(exported, tmp_path, monkeypatch, cap
     monkeypatch.setattr(export_onnx, "export_network", lambda *_: None)
     monkeypatch.setattr(export_onnx, "check_export", lambda *_: differences)
     options = [*script_options(exported), "--output_dir", str(tmp_path)]
-    assert export_onnx.main(options) == 1
+    assert run_command(["export", *options]) == 1
     assert "error: value of the graphs differ from PyTorch's by more" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_missing_weights_are_named(exported, tmp_path, capsys):
-    assert export_onnx.main(script_options(exported, weights="none.pt", out="new")) == 1
+    assert run_command(["export", *script_options(exported, weights="none.pt", out="new")]) == 1
     assert capsys.readouterr().err == f"error: no weights at {exported / 'none.pt'}\n"
     assert not (exported / "new").exists()
 
 
 def test_a_missing_package_is_named(network, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "optional_import", lambda name: (None, False))
-    with pytest.raises(export.OptionalImportError, match=r"no package onnxscript: pip install -e"):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(export.MissingPackageError, match=r"no package onnxscript: pip install 'tc"):
         export.export_network(network, tmp_path)
 
 
@@ -195,20 +201,22 @@ def test_openvino_reads_the_same_files(network, exported):
 
 
 @pytest.mark.parametrize("size", [32, 50, 60])  # smaller, the frames' own, larger
-@pytest.mark.parametrize("capacity", [None, 2])
-def test_the_loop_agrees_with_the_inferer(network, exported, size, capacity):
+@pytest.mark.parametrize("max_memory_frames", [None, 2])
+def test_the_loop_agrees_with_the_inferer(network, exported, size, max_memory_frames):
     frames, first = make_frames(17)
-    expected = carry_with_torch(network, frames, first, size, capacity)
+    expected = carry_with_torch(network, frames, first, size, max_memory_frames)
     found = np.stack(
-        list(run_onnx.carry(run_onnx.load(exported / "onnx"), frames, first, size, capacity))
+        list(
+            run_onnx.carry(run_onnx.load(exported / "onnx"), frames, first, size, max_memory_frames)
+        )
     )
     assert (found[0] == first).all()
     assert set(np.unique(expected)) == set(np.unique(found)) == {0, 2, 5}
     assert (found == expected).mean() > 0.995
 
 
-@pytest.mark.parametrize(("capacity", "kept"), [(None, [0, 5, 10, 15]), (2, [0, 15])])
-def test_the_first_and_the_latest_frames_are_kept(exported, capacity, kept):
+@pytest.mark.parametrize(("max_memory_frames", "kept"), [(None, [0, 5, 10, 15]), (2, [0, 15])])
+def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, kept):
     encode, memorize, read_and_decode = run_onnx.load(exported / "onnx")
     keys, held = [], []
 
@@ -225,7 +233,7 @@ def test_the_first_and_the_latest_frames_are_kept(exported, capacity, kept):
             return read_and_decode.run(names, inputs)
 
     frames, first = make_frames(17)
-    list(run_onnx.carry([Encode(), memorize, Read()], frames, first, 32, capacity))
+    list(run_onnx.carry([Encode(), memorize, Read()], frames, first, 32, max_memory_frames))
     assert (held[-1] == np.concatenate([keys[index] for index in kept])).all()
 
 
@@ -312,21 +320,21 @@ def test_a_path_that_does_not_do_is_named(job, tmp_path, monkeypatch, option, va
         run({**job, option: value})
 
 
-@pytest.mark.parametrize(("option", "value"), [("working_size", 15), ("capacity", 1)])
+@pytest.mark.parametrize(("option", "value"), [("inference_size", 15), ("max_memory_frames", 1)])
 def test_a_number_out_of_range_is_refused(job, capsys, option, value):
     with pytest.raises(SystemExit):
         run({**job, option: value})
-    assert "--working_size must be 16 at least, and --capacity 2" in capsys.readouterr().err
+    assert (
+        "--inference_size must be 16 at least, and --max_memory_frames 2" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.heavy
 def test_the_shipped_weights_give_the_inferers_masks(tmp_path):
     with unchecked():
-        assert export_onnx.main(["--output_dir", str(tmp_path)]) == 0
+        assert run_command(["export", "--output_dir", str(tmp_path)]) == 0
     graphs = run_onnx.load(tmp_path)
-    network = load_weights(
-        TCMN(stride_in_1x1=True, pixel_mean=(0.48502, 0.45795, 0.40760)), WEIGHTS
-    ).eval()
+    network = load_weights(make_network(weights=WEIGHTS), WEIGHTS).eval()
     scenes = {"discs": make_frames(12, 120, 150)}
     if cine := pydicom.data.get_testdata_file(demo.CINE, download=False):
         outline = json.loads(demo.OUTLINES.read_text())["0"]

@@ -7,20 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from bundle.cli import main as run_command
 from bundle.datasets.check import check_videos, describe
 from bundle.datasets.contact_sheet import draw_cell, write_contact_sheet
 from bundle.datasets.records import Video
 from bundle.datasets.registry import READERS
 from bundle.io.reading.frame_refs import FrameOf
 from bundle.visualization.overlay import PALETTE
-from tests.scripts import load_script
 
 LABELS = {1: "polyp", 3: "tool"}
-
-
-@pytest.fixture(scope="module")
-def script():
-    return load_script("check_data")
 
 
 def save(path, pixels):
@@ -51,7 +46,7 @@ def make_video(root, name, labels=LABELS):
     return Video(name, frames, masks, labels, name)
 
 
-def run(script, monkeypatch, capsys, videos, reported=()):
+def run(monkeypatch, capsys, videos, reported=()):
     """Exit code and lines of a run on these records, with ``reported`` told by the reader."""
 
     def read(root, report):
@@ -60,7 +55,8 @@ def run(script, monkeypatch, capsys, videos, reported=()):
         return videos
 
     monkeypatch.setitem(READERS, "made_up", read)
-    code = script.main(["--dataset", "made_up", "--dataset_dir", "d", "--output_dir", "out"])
+    options = "--dataset made_up --dataset_dir d --output_dir out"
+    code = run_command(["check-data", *options.split()])
     printed, errors = capsys.readouterr()
     assert errors == ""
     return code, printed.splitlines()
@@ -84,14 +80,14 @@ def folder(tmp_path, monkeypatch):
 # A sound set
 
 
-def test_a_sound_set_in_the_davis_layout(script, folder, capsys):
+def test_a_sound_set_in_the_davis_layout(folder, capsys):
     for i in range(3):
         save(folder / f"set/JPEGImages/bear/{i:05d}.png", make_frame())
     save(folder / "set/JPEGImages/ant/00000.png", make_frame(16, 16))
     save(folder / "set/Annotations/bear/00000.png", make_mask(2, 10))
     save(folder / "set/Annotations/bear/00002.png", make_mask())
     save(folder / "set/Annotations/ant/00000.png", make_mask(2, height=16, width=16))
-    assert script.main(["--dataset", "davis", "--dataset_dir", "set"]) == 0
+    assert run_command(["check-data", "--dataset", "davis", "--dataset_dir", "set"]) == 0
     printed, errors = capsys.readouterr()
     assert errors == ""
     assert printed.splitlines() == [
@@ -112,7 +108,7 @@ def test_a_sound_set_in_the_davis_layout(script, folder, capsys):
     assert {tuple(PALETTE[2]), tuple(PALETTE[10])} <= colours
 
 
-def test_camus_is_read_whole(script, folder, capsys):
+def test_camus_is_read_whole(folder, capsys):
     """ED and ES are files beside the half sequence: all of them are gone over."""
     stem = folder / "database_nifti/patient0001/patient0001_2CH"
     stem.parent.mkdir(parents=True)
@@ -122,7 +118,7 @@ def test_camus_is_read_whole(script, folder, capsys):
         labels = np.broadcast_to(mask if len(shape) == 2 else mask[..., None], shape)
         nib.save(nib.Nifti1Image(np.full(shape, 9, np.uint8), np.eye(4)), f"{stem}_{name}.nii.gz")
         nib.save(nib.Nifti1Image(labels.copy(), np.eye(4)), f"{stem}_{name}_gt.nii.gz")
-    assert script.main(["--dataset", "camus", "--dataset_dir", str(folder)]) == 0
+    assert run_command(["check-data", "--dataset", "camus", "--dataset_dir", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1:5] == [
         "  videos            2",
@@ -150,13 +146,13 @@ def test_rates_spacings_and_many_sizes_are_summed_up(folder):
     assert "0.154 to 0.2 mm between rows, 0.308 mm between columns (2 videos)" in text
 
 
-def test_soft_edges_are_a_warning_only(script, folder, monkeypatch, capsys):
+def test_soft_edges_are_a_warning_only(folder, monkeypatch, capsys):
     video = make_video(folder, "a", {1: "object"})
     save(video.masks[0], make_mask(255))
     soft = make_mask(255)
     soft[8, :3] = 30, 90, 150
     save(video.masks[2], soft)
-    code, lines = run(script, monkeypatch, capsys, [video])
+    code, lines = run(monkeypatch, capsys, [video])
     assert code == 0
     begin = lines.index("warnings: 1")
     assert "mask0.png has soft edges: 3 in-between values" in lines[begin + 1]
@@ -205,22 +201,22 @@ FAULTS = {
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_one_fault_is_one_line(script, folder, monkeypatch, capsys, fault):
+def test_one_fault_is_one_line(folder, monkeypatch, capsys, fault):
     break_it, message = FAULTS[fault]
     video = make_video(folder, fault)
     break_it(video)
-    code, lines = run(script, monkeypatch, capsys, [make_video(folder, "sound"), video])
+    code, lines = run(monkeypatch, capsys, [make_video(folder, "sound"), video])
     (line,) = problems(lines)
     assert code == 1
     assert line.startswith(message.format(root=folder))
 
 
-def test_one_run_lists_all_faults(script, folder, monkeypatch, capsys):
+def test_one_run_lists_all_faults(folder, monkeypatch, capsys):
     videos = [make_video(folder, name) for name in FAULTS]
     for video in videos:
         FAULTS[video.id][0](video)
     reported = [FileNotFoundError("no mask x.png"), FileNotFoundError("no mask x.png")]
-    code, lines = run(script, monkeypatch, capsys, videos, reported)
+    code, lines = run(monkeypatch, capsys, videos, reported)
     expected = ["no mask x.png", *(message for _, message in FAULTS.values())]
     assert code == 1
     for line, message in zip(problems(lines), expected, strict=True):
@@ -231,14 +227,14 @@ def test_one_run_lists_all_faults(script, folder, monkeypatch, capsys):
         assert sheet.width > sheet.height  # 6 of the 7 videos have a sound mask: one row
 
 
-def test_names_must_differ(script, folder, monkeypatch, capsys):
-    code, lines = run(script, monkeypatch, capsys, [make_video(folder, "a")] * 2)
+def test_names_must_differ(folder, monkeypatch, capsys):
+    code, lines = run(monkeypatch, capsys, [make_video(folder, "a")] * 2)
     assert code == 1
     assert problems(lines) == ["2 videos are called a: expected different names"]
 
 
-def test_nothing_to_read_is_a_problem(script, monkeypatch, capsys):
-    code, lines = run(script, monkeypatch, capsys, [], [ValueError("no video x")])
+def test_nothing_to_read_is_a_problem(monkeypatch, capsys):
+    code, lines = run(monkeypatch, capsys, [], [ValueError("no video x")])
     assert code == 1
     assert problems(lines) == [
         "no video x", "no video could be made of this data set: nothing was read"
@@ -316,9 +312,9 @@ def test_a_sheet_of_nothing_is_refused(folder):
 # The command line
 
 
-def test_a_wrong_name_gets_the_known_ones(script, capsys):
+def test_a_wrong_name_gets_the_known_ones(capsys):
     with pytest.raises(SystemExit) as stopped:
-        script.main(["--dataset", "cvc", "--dataset_dir", "d"])
+        run_command(["check-data", "--dataset", "cvc", "--dataset_dir", "d"])
     assert stopped.value.code == 2
     message = capsys.readouterr().err.splitlines()[-1]
     assert "invalid choice: 'cvc'" in message
@@ -327,11 +323,11 @@ def test_a_wrong_name_gets_the_known_ones(script, capsys):
 
 @pytest.mark.parametrize("name", READERS)
 @pytest.mark.parametrize("there", [True, False], ids=["wrong root", "no folder"])
-def test_a_wrong_root_is_one_line(script, folder, capsys, name, there):
+def test_a_wrong_root_is_one_line(folder, capsys, name, there):
     root = folder / "root"
     if there:
         root.mkdir()
-    assert script.main(["--dataset", name, "--dataset_dir", str(root)]) == 1
+    assert run_command(["check-data", "--dataset", name, "--dataset_dir", str(root)]) == 1
     printed, errors = capsys.readouterr()
     assert printed == ""
     (line,) = errors.splitlines()
@@ -339,10 +335,10 @@ def test_a_wrong_root_is_one_line(script, folder, capsys, name, there):
     assert str(root) in line
 
 
-def test_an_output_dir_that_is_a_file_is_one_line(script, folder, capsys):
+def test_an_output_dir_that_is_a_file_is_one_line(folder, capsys):
     (folder / "out").touch()
     arguments = ["--dataset", "davis", "--dataset_dir", "set", "--output_dir", "out"]
-    assert script.main(arguments) == 1
+    assert run_command(["check-data", *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
     assert "out" in line

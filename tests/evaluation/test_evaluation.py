@@ -46,14 +46,14 @@ from bundle.io.reading.frame_refs import FrameOf
 from bundle.networks import TCMN
 from bundle.training.engines import LabelInferer
 from bundle.utils.options import parse_list, parse_text
-from tests.tiny import OPTIONS
+from tests.tiny import OPTIONS, OWN_SIZE
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = {
     **OPTIONS,
     "threads": 1,
     "precision": "float32",
-    "working_size": 32,
+    "inference_size": 32,
 }
 SCORES = ("jaccard", "boundary", "dice")
 HEIGHT, WIDTH = 40, 48
@@ -232,7 +232,7 @@ def test_the_summary_agrees_with_the_table(evaluated, weights):
         assert run["mean"]["videos_with_dice_under_50_percent"] == pytest.approx(poor)
     assert summary["frames_per_second"]["median"] > 0
     settings = summary["settings"]
-    assert settings["working_size"] == 32
+    assert settings["inference_size"] == 32
     assert (settings["precision"], settings["computed_in"]) == ("float32", "float32")
     assert len(settings["weights_sha256"]) == 64
     assert settings["perturbations"] == ["none", "erode:2", "drop:0.5"]
@@ -293,8 +293,8 @@ def test_labels_of_clips_are_the_best_of_their_logits(weights):
     clip[:, 3:] = 0
     clip[:, 3, 4:20, 4:20, 0] = clip[:, 4, 8:28, 24:40, 0] = 1
     options = {"memory_every": 2, "precision": "float32"}
-    found = LabelInferer(**options)(clip, network)
-    logits = VideoInferer(**options)(clip, network)
+    found = LabelInferer(**OWN_SIZE, **options)(clip, network)
+    logits = VideoInferer(**OWN_SIZE, **options)(clip, network)
     assert found["labels"].dtype == torch.uint8
     assert torch.equal(found["labels"], logits.argmax(1, keepdim=True).byte())
     assert found["confidence"].shape == (1, 2, 7)

@@ -16,8 +16,8 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from bundle.apps.annotate.model import load_model
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 from bundle.visualization.overlay import PALETTE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +42,7 @@ pytestmark = [
 def load(kind, **options):
     if KINDS[kind]["backend"] == "int8" and importlib.util.find_spec("openvino") is None:
         pytest.skip("pip install openvino")
-    return load_model({**KINDS[kind], "device": "cpu", **options})
+    return VideoSegmenter.from_pretrained(**KINDS[kind], device="cpu", **options)
 
 
 def segment(model, count):
@@ -52,7 +52,7 @@ def segment(model, count):
     mask = Image.new("L", (video.width, video.height))
     ImageDraw.Draw(mask).polygon([(x, y) for x, y in outline], fill=1)
     frames = list(video.frames(range(count)))
-    results = model.inferer.stream(frames, {0: np.asarray(mask)}, model.network, model.device)
+    results = model.segment(frames, {0: np.asarray(mask)})
     return [(result.labels, result.confidence[1]) for result in results]
 
 
@@ -83,7 +83,7 @@ def test_masks_are_those_that_were_kept(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_input_gives_equal_output_to_the_bit(kind):
-    model = load(kind, working_size=96)
+    model = load(kind, inference_size=96)
     first, again = segment(model, 7), segment(model, 7)
     for (labels, confidence), (expected, trust) in zip(again, first, strict=True):
         np.testing.assert_array_equal(labels, expected)
@@ -98,7 +98,7 @@ def test_the_number_of_threads_moves_no_more_than_a_few_pixels(kind):
         for count in (1, 2):
             torch.set_num_threads(count)
             # A network anew, since OpenVINO takes the number when it makes one.
-            results.append(segment(load(kind, working_size=96), 4))
+            results.append(segment(load(kind, inference_size=96), 4))
     finally:
         torch.set_num_threads(threads)
     for (one, _), (two, _) in zip(*results, strict=True):

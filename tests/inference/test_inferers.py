@@ -8,6 +8,7 @@ import torch
 
 from bundle.inference.inferers import ClipInferer, VideoInferer
 from bundle.utils.devices import autocast, find_device
+from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH = 32, 48
 ONE_OBJECT, TWO_OBJECTS = 1, 2
@@ -43,13 +44,17 @@ def carry(inferer, frames, annotations, network):
 @torch.no_grad()
 def test_clip_equals_the_networks_own_pass(network, objects):
     clip = make_clip(objects)
-    logits = VideoInferer(memory_every=network.memory_every, precision="float32")(clip, network)
+    logits = VideoInferer(**OWN_SIZE, memory_every=network.memory_every, precision="float32")(
+        clip, network
+    )
     torch.testing.assert_close(logits, network(clip), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("memory_every", [1, 2, 3])
 def test_the_first_frame_and_every_so_many_are_remembered(network, memory_every):
-    session = VideoInferer(memory_every, precision="float32").start(network)
+    session = VideoInferer(**OWN_SIZE, memory_every=memory_every, precision="float32").start(
+        network
+    )
     clip = make_clip()
     with torch.inference_mode():
         session.prompt(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
@@ -61,7 +66,9 @@ def test_the_first_frame_and_every_so_many_are_remembered(network, memory_every)
 
 
 def test_capacity_bounds_the_memory(network):
-    session = VideoInferer(memory_every=1, capacity=2, precision="float32").start(network)
+    session = VideoInferer(
+        **OWN_SIZE, memory_every=1, max_memory_frames=2, precision="float32"
+    ).start(network)
     clip = make_clip()
     with torch.inference_mode():
         session.prompt(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
@@ -75,7 +82,7 @@ def test_stream_equals_the_clip(network):
     rgb = torch.from_numpy(np.stack(frames, axis=-1)).movedim(2, 0)[None] / 255
     masks = torch.stack([torch.from_numpy(labels == number) for number in (1, 2)])
     clip = torch.cat([rgb, masks[None, ..., None].expand(1, 2, HEIGHT, WIDTH, 7)], dim=1)
-    inferer = VideoInferer(precision="float32")
+    inferer = VideoInferer(**OWN_SIZE, precision="float32")
     expected = inferer(clip, network).argmax(1)[0].movedim(-1, 0).numpy()
     found = np.stack(carry(inferer, frames, {0: labels}, network))
     assert found.dtype == np.uint8
@@ -85,7 +92,7 @@ def test_stream_equals_the_clip(network):
 
 def test_ids_are_kept(network):
     labels = make_labels((3, 7))
-    carried = np.stack(carry(VideoInferer(), make_frames(), {0: labels}, network)[1:])
+    carried = np.stack(carry(VideoInferer(**OWN_SIZE), make_frames(), {0: labels}, network)[1:])
     assert set(np.unique(carried)) <= {0, 3, 7}
     assert carried.any()
 
@@ -98,7 +105,7 @@ def test_an_iterator_is_taken_one_frame_at_a_time(network):
             taken.append(number)
             yield make_frames(1)[0]
 
-    stream = VideoInferer().stream(camera(), {0: make_labels()}, network)
+    stream = VideoInferer(**OWN_SIZE).stream(camera(), {0: make_labels()}, network)
     assert taken == []
     for number in range(3):
         next(stream)
@@ -106,23 +113,23 @@ def test_an_iterator_is_taken_one_frame_at_a_time(network):
 
 
 def test_videos_do_not_share_memory(network):
-    inferer, frames = VideoInferer(precision="float32"), make_frames(4)
+    inferer, frames = VideoInferer(**OWN_SIZE, precision="float32"), make_frames(4)
     expected = [carry(inferer, frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
     streams = [inferer.stream(frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
     side_by_side = [(a.labels, b.labels) for a, b in zip(*streams, strict=True)]
     np.testing.assert_array_equal(side_by_side, list(zip(*expected, strict=True)))
 
 
-@pytest.mark.parametrize("working_size", [None, 16, 21, 64])
+@pytest.mark.parametrize("inference_size", [None, 16, 21, 64])
 @pytest.mark.parametrize(("height", "width"), [(33, 47), (47, 33), (16, 90), (7, 9)])
-def test_any_size_comes_back_at_its_own_size(network, height, width, working_size):
+def test_any_size_comes_back_at_its_own_size(network, height, width, inference_size):
     labels = make_labels(height=height, width=width)
-    inferer = VideoInferer(working_size=working_size)
+    inferer = VideoInferer(inference_size=inference_size, spatial_prior=None)
     found = carry(inferer, make_frames(2, height, width), {0: labels}, network)
     assert [x.shape for x in found] == [(height, width)] * 2
 
 
-def test_working_size_is_the_shorter_side_that_the_network_sees(network, monkeypatch):
+def test_inference_size_is_the_shorter_side_that_the_network_sees(network, monkeypatch):
     seen, encode = [], network.encode
 
     def record(image):
@@ -131,8 +138,13 @@ def test_working_size_is_the_shorter_side_that_the_network_sees(network, monkeyp
 
     monkeypatch.setattr(network, "encode", record)
     frames, labels = make_frames(2, 64, 96), make_labels(height=64, width=96)
-    for working_size in (32, 40, 64, None):
-        carry(VideoInferer(working_size=working_size), frames, {0: labels}, network)
+    for inference_size in (32, 40, 64, None):
+        carry(
+            VideoInferer(inference_size=inference_size, spatial_prior=None),
+            frames,
+            {0: labels},
+            network,
+        )
     assert seen[::2] == seen[1::2]
     assert seen[::2] == [(32, 48), (48, 64), (64, 96), (64, 96)]  # 40x60 is padded to 48x64
 
@@ -146,15 +158,17 @@ def test_frames_may_be_any_numpy_view(network, view):
         frame.flags.writeable = view != "read-only"
     labels = make_labels()
     labels.flags.writeable = False
-    found = carry(VideoInferer(), frames, {0: labels}, network)
-    expected = carry(VideoInferer(), [x.copy() for x in frames], {0: labels.copy()}, network)
+    found = carry(VideoInferer(**OWN_SIZE), frames, {0: labels}, network)
+    expected = carry(
+        VideoInferer(**OWN_SIZE), [x.copy() for x in frames], {0: labels.copy()}, network
+    )
     np.testing.assert_array_equal(found, expected)
 
 
 def test_bfloat16_logits_are_float32_and_close(network):
     clip = make_clip(frames=2)
-    exact = VideoInferer(precision="float32")(clip, network)
-    low = VideoInferer(precision="bfloat16")(clip, network)
+    exact = VideoInferer(**OWN_SIZE, precision="float32")(clip, network)
+    low = VideoInferer(**OWN_SIZE, precision="bfloat16")(clip, network)
     assert low.dtype == torch.float32
     # bfloat16 has 8 bits: probabilities of an untrained network agree to a few hundredths.
     difference = (low.softmax(1) - exact.softmax(1)).abs()
@@ -186,15 +200,21 @@ def test_precision_auto_is_half_on_cuda_and_float32_on_a_plain_cpu(monkeypatch):
     ("settings", "message"),
     [
         ({"memory_every": 0}, "memory_every must be at least 1 frame, got 0"),
-        ({"working_size": 8}, "working_size must be at least 16 pixels, got 8"),
-        ({"capacity": 1}, "capacity must hold the first frame and one more, got 1"),
-        ({"capacity": "all"}, "capacity must be a number, null or auto, got 'all'"),
-        ({"policy": "newest"}, "unknown memory policy 'newest': expected one of .*'latest'"),
-        ({"direction": "left"}, r"direction must be one of \['both'.*got 'left'"),
+        ({"inference_size": 8}, "inference_size must be at least 16 pixels, got 8"),
+        (
+            {"max_memory_frames": 1},
+            "max_memory_frames must be at least 2, .* or auto or null, got 1",
+        ),
+        (
+            {"max_memory_frames": "all"},
+            "max_memory_frames must be a whole number or auto or null, got 'all'",
+        ),
+        ({"eviction": "newest"}, "eviction must be one of latest, useful, got 'newest'"),
+        ({"direction": "left"}, "direction must be one of both, .*got 'left'"),
         ({"review_below": 2.0}, "review_below must be between 0 and 1, got 2.0"),
         ({"spatial_prior": 0}, "spatial_prior must be above 0, auto, or null for none, got 0"),
-        ({"spatial_prior": "wide"}, "spatial_prior must be .* got wide"),
-        ({"precision": "half"}, r"precision must be auto or one of \['float32'.*got 'half'"),
+        ({"spatial_prior": "wide"}, "spatial_prior must be a number or auto or null, got 'wide'"),
+        ({"precision": "half"}, "precision must be one of auto, .*got 'half'"),
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings, message):
@@ -218,4 +238,4 @@ def test_a_mask_of_another_size_is_refused(network):
     with pytest.raises(
         ValueError, match=r"mask of frame 0 is \(16, 48\) but the frame is \(32, 48\)"
     ):
-        next(VideoInferer().stream(frames, {0: mask}, network))
+        next(VideoInferer(**OWN_SIZE).stream(frames, {0: mask}, network))

@@ -14,8 +14,7 @@ from PIL import Image
 from bundle.inference import result_saver as results_module
 from bundle.inference.inputs import OpenPromptedVideod, PromptedVideo, list_inputs
 from bundle.networks import TCMN
-from bundle.utils.distributed import wait_for_others
-from bundle.utils.options import parse_capacity, parse_number
+from bundle.utils.processes import wait_for_others
 from tests import processes
 from tests.tiny import OPTIONS
 
@@ -263,7 +262,10 @@ def test_results_in_other_formats_are_not_taken_for_done(videos):
 
 def test_confidence_and_flags_reach_the_table(videos):
     assert (
-        run(videos, review_below=1, direction="forward", policy="useful", capacity="auto") is None
+        run(
+            videos, review_below=1, direction="forward", eviction="useful", max_memory_frames="auto"
+        )
+        is None
     )
     rows = table(videos.parent / "out" / "b" / "frames.csv")
     assert rows[3]["confidence"] == "1.0000"  # given
@@ -366,18 +368,3 @@ def test_torchrun_does_not_end_the_others_when_one_has_failures(videos):
     done = processes.run([*torchrun, *command(videos)], videos.parent)
     assert done.returncode == 1, done.stdout + done.stderr
     assert written(videos.parent / "out") == ["a", "c", "failures_1.csv"]
-
-
-# Options
-
-
-def test_capacity_may_be_auto():
-    assert [parse_capacity(value) for value in ("auto", "null", None, 7)] == ["auto", None, None, 7]
-    with pytest.raises(ValueError, match="--capacity must be a whole number or null, got 'much'"):
-        parse_capacity("much")
-
-
-def test_a_number_is_a_number():
-    assert parse_number(1, "review_below") == 1.0
-    with pytest.raises(ValueError, match="--review_below must be a number, got 'low'"):
-        parse_number("low", "review_below")

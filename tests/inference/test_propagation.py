@@ -14,6 +14,7 @@ from bundle.inference.stretches import Stretch, plan_stretches
 from bundle.io.reading.video import open_video
 from bundle.networks import TCMN
 from bundle.networks.tcmn import aggregate
+from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
 
@@ -32,7 +33,7 @@ def make_labels(ids=(1,), seed=0):
 
 
 def carry(frames, annotations, network, **settings):
-    inferer = VideoInferer(precision="float32", **settings)
+    inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
     return [found.labels for found in inferer.stream(frames, annotations, network)]
 
 
@@ -78,10 +79,10 @@ def test_a_prompt_in_the_middle_reaches_both_ends(network, frames):
     np.testing.assert_array_equal(found[5::-1], carry(frames[5::-1], {0: labels}, network))
 
 
-@pytest.mark.parametrize("working_size", [None, 16])
-def test_masks_that_were_given_come_back_to_the_pixel(network, frames, working_size):
+@pytest.mark.parametrize("inference_size", [None, 16])
+def test_masks_that_were_given_come_back_to_the_pixel(network, frames, inference_size):
     annotations = {2: make_labels((3, 7)), 9: make_labels((3, 7), seed=1)}
-    found = carry(frames, annotations, network, working_size=working_size)
+    found = carry(frames, annotations, network, inference_size=inference_size)
     for index, labels in annotations.items():
         np.testing.assert_array_equal(found[index], labels)
 
@@ -138,7 +139,7 @@ def test_a_video_source_gives_what_its_frames_give(network, frames, tmp_path):
 
 class TestCorrection:
     def run(self, frames, annotations, network, corrections=(), **settings):
-        inferer = VideoInferer(precision="float32", **settings)
+        inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
         work = inferer.open(frames, annotations, network)
         ran = [list(work.run())]
         for index, labels in corrections:
@@ -185,7 +186,7 @@ class TestCorrection:
         np.testing.assert_array_equal(found, expected[:8])
 
     def test_the_last_mask_cannot_be_taken_back(self, network, frames):
-        work = VideoInferer().open(frames, {5: make_labels()}, network)
+        work = VideoInferer(**OWN_SIZE).open(frames, {5: make_labels()}, network)
         with pytest.raises(ValueError, match="no mask shows an object"):
             work.retract(5)
         with pytest.raises(KeyError, match="frame 3 has no mask to take back"):
@@ -198,7 +199,7 @@ class TestCorrection:
         assert set(work.result(10).confidence) == {1, 2}
 
     def test_a_run_that_was_broken_off_goes_on(self, network, frames):
-        inferer = VideoInferer(precision="float32")
+        inferer = VideoInferer(**OWN_SIZE, precision="float32")
         work = inferer.open(frames, {5: make_labels()}, network)
         list(itertools.islice(work.run(), 7))
         list(work.run())
@@ -206,14 +207,14 @@ class TestCorrection:
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
     def test_a_run_that_is_broken_off_leaves_gradients_on(self, network, frames):
-        work = VideoInferer().open(frames, {5: make_labels()}, network)
+        work = VideoInferer(**OWN_SIZE).open(frames, {5: make_labels()}, network)
         run = work.run()
         next(run)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
     def test_a_correction_while_the_run_is_broken_off(self, network, frames):
-        inferer = VideoInferer(precision="float32")
+        inferer = VideoInferer(**OWN_SIZE, precision="float32")
         work = inferer.open(frames, {0: make_labels()}, network)
         list(itertools.islice(work.run(), 7))
         work.annotate(3, make_labels(seed=1))
@@ -235,14 +236,14 @@ class TestCorrection:
         assert work.remaining == 0  # equal masks change nothing
 
     def test_no_mask_can_be_adopted(self, network, frames):
-        work = VideoInferer().open(frames, {5: make_labels()}, network)
+        work = VideoInferer(**OWN_SIZE).open(frames, {5: make_labels()}, network)
         with pytest.raises(ValueError, match="no mask shows an object"):
             work.adopt({})
 
     def test_results_of_an_earlier_run_are_restored(self, network, frames):
         annotations = {0: make_labels((1, 2)), 8: make_labels((1, 2), seed=1)}
         before, _ = self.run(frames, annotations, network)
-        work = VideoInferer(precision="float32").open(frames, annotations, network)
+        work = VideoInferer(**OWN_SIZE, precision="float32").open(frames, annotations, network)
         assert work.remaining == COUNT - 2
         restored = work.restore(before.result(i) for i in (*range(1, 8), 9))
         assert restored == [*range(1, 8), 9]
@@ -277,7 +278,7 @@ class TestConfidence:
         torch.testing.assert_close(found, torch.tensor([[[0.8, 0.0]]]))
 
     def test_results_carry_it(self, network, frames):
-        inferer = VideoInferer(precision="float32", review_below=0.99)
+        inferer = VideoInferer(**OWN_SIZE, precision="float32", review_below=0.99)
         found = list(inferer.stream(frames, {0: make_labels((3, 7))}, network))
         assert found[0].confidence == {3: 1.0, 7: 1.0}
         assert not found[0].review
@@ -296,7 +297,7 @@ class TestConfidence:
         assert suggest_frame(drifted, range(10)) is None
 
     def test_it_suggests_only_frames_without_a_mask(self, network, frames):
-        work = VideoInferer().open(frames, {0: make_labels()}, network)
+        work = VideoInferer(**OWN_SIZE).open(frames, {0: make_labels()}, network)
         assert work.suggest() is None
         list(work.run())
         suggested = []
@@ -358,7 +359,7 @@ class TestDevices:
     def test_automatic_capacity_changes_nothing_where_memory_is_ample(self, network, frames):
         labels = make_labels()
         expected = carry(frames, {0: labels}, network, memory_every=1)
-        found = carry(frames, {0: labels}, network, memory_every=1, capacity="auto")
+        found = carry(frames, {0: labels}, network, memory_every=1, max_memory_frames="auto")
         np.testing.assert_array_equal(found, expected)
 
 
@@ -419,6 +420,6 @@ class TestErrors:
             carry(frames, {3: np.ones((16, 48), np.uint8)}, network)
 
     def test_a_step_before_any_mask(self, network):
-        session = VideoInferer().start(network)
+        session = VideoInferer(**OWN_SIZE).start(network)
         with pytest.raises(RuntimeError, match="give the mask of a frame before the next"):
             session.step(torch.zeros(1, 3, 32, 32))

@@ -115,8 +115,10 @@ def test_two_files_are_compared_without_measuring(tmp_path, capsys):
 def test_settings_are_named_and_in_json():
     cases = module("benchmarks.cases")
     case = cases.CASES["video"]
-    changed = cases.change_settings(case, ["frames=4", "capacity=auto", "height=null"]).settings
-    assert (changed["frames"], changed["capacity"], changed["height"]) == (4, "auto", None)
+    changed = cases.change_settings(
+        case, ["frames=4", "max_memory_frames=auto", "height=null"]
+    ).settings
+    assert (changed["frames"], changed["max_memory_frames"], changed["height"]) == (4, "auto", None)
     assert case.settings["frames"] == 30
     for bad in ("colour=1", "frames"):
         with pytest.raises(ValueError, match=f"--set {bad}: expected NAME=VALUE with a name of"):
@@ -176,7 +178,7 @@ def test_the_long_case_bounds_what_is_remembered(monkeypatch):
         held.append(len(bank))
 
     monkeypatch.setattr(memory.MemoryBank, "add", watched)
-    prepare("long_capacity", "torch", height=16, width=16, frames=31, capacity=3).run()
+    prepare("long_limited", "torch", height=16, width=16, frames=31, max_memory_frames=3).run()
     assert max(held) == 3
     held.clear()
     prepare("long", "torch", height=16, width=16, frames=31).run()
@@ -274,7 +276,7 @@ def test_a_new_process_tells_when_its_first_mask_was_there():
 
 def test_the_profile_accounts_for_all_of_a_frame(tmp_path, capsys):
     picture = tmp_path / "profile.png"
-    options = ["--frames", "4", "--size", "48", "--working_size", "32", "--training_size", "0"]
+    options = ["--frames", "4", "--size", "48", "--inference_size", "32", "--training_size", "0"]
     options += ["--backends", "torch", "--runs", "1", "--output", str(picture)]
     module("profile_speed").main(options)
     ((times),) = json.loads(capsys.readouterr().out).values()

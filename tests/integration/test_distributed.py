@@ -305,7 +305,7 @@ def test_a_gradient_scaler_goes_on_where_it_was(tmp_path):
 @pytest.mark.heavy
 def test_the_table_of_two_processes_is_that_of_one(data, weights, tmp_path):
     options = {"dataset_dir": str(data), "weights": weights, "protocol": "davis"}
-    options |= {"working_size": 32, "perturb": "shift:3"}
+    options |= {"inference_size": 32, "perturb": "shift:3"}
     folders = []
     for run, more in ((run_alone, []), (run_two, ["multi_gpu_evaluate.yaml"])):
         folder = tmp_path / run.__name__

@@ -13,7 +13,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser, ckpt_export
 
-from bundle.networks.tcmn import load_weights
+from bundle.networks.weights import load_weights
 from bundle.utils.bundle_files import bundle_root
 
 ROOT = bundle_root()

@@ -22,7 +22,7 @@ def run(script, *arguments):
 
 @pytest.mark.heavy
 def test_endurance_measures_each_frame(tmp_path):
-    arguments = ["--frames", "12", "--working_size", "32", "--output_dir", tmp_path]
+    arguments = ["--frames", "12", "--inference_size", "32", "--output_dir", tmp_path]
     result = json.loads(run("study_endurance.py", *arguments))
     assert result["frames"] == 12
     assert result["rss_mb_end"] > 100
@@ -32,15 +32,17 @@ def test_endurance_measures_each_frame(tmp_path):
 
 @pytest.mark.heavy
 def test_quantizing_refuses_a_folder_before_it_reads_anything(tmp_path):
-    done = processes.run([ROOT / "scripts/quantize.py", "--output_dir", tmp_path])
-    assert done.returncode == 2
+    done = processes.run(
+        ["-m", "bundle.cli", "quantize", "--dataset_dir", tmp_path, "--output_dir", tmp_path]
+    )
+    assert done.returncode == 1
     assert f"error: {tmp_path} exists: remove it or name another folder" in done.stderr
 
 
 @pytest.mark.heavy
 @pytest.mark.skipif(not DATA.is_dir(), reason="needs the shared data sets")
 def test_confidence_is_compared_with_the_truth(tmp_path):
-    arguments = ["--videos", "1", "--working_size", "96", "--every", "10"]
+    arguments = ["--videos", "1", "--inference_size", "96", "--every", "10"]
     arguments += ["--dataset_dir", str(DATA), "--output_dir", str(tmp_path)]
     result = json.loads(run("study_confidence.py", *arguments))
     assert sum(row["frames"] for row in result["by_tenths"]) == result["frames"]

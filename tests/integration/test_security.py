@@ -106,7 +106,7 @@ def test_weights_that_hold_code_are_refused(tmp_path):
     import torch
 
     from bundle.networks import TCMN
-    from bundle.networks.tcmn import load_weights
+    from bundle.networks.weights import load_weights
 
     class Code:
         def __reduce__(self):

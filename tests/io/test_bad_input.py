@@ -103,10 +103,10 @@ def root_cause(error):
         ({"weights": "text.pt"}, "not a weights file"),
         ({"network_def#value_channels": 16}, "another network"),
         ({"output_dir": "mask.png"}, "mask.png"),
-        ({"capacity": 1}, "capacity"),
+        ({"max_memory_frames": 1}, "max_memory_frames"),
         ({"memory_every": 0}, "memory_every"),
-        ({"working_size": 3}, "working_size"),
-        ({"working_size": "large"}, "--working_size must be a whole number or null"),
+        ({"inference_size": 3}, "inference_size"),
+        ({"inference_size": "large"}, "--inference_size must be a whole number or null"),
         ({"precision": "half"}, "precision"),
         ({"overwrite": "yes"}, "--overwrite must be true or false"),
         ({"device": "cuda:99"}, "cuda:99"),
@@ -143,8 +143,8 @@ def test_soft_edges_make_one_object_and_are_reported(inputs, caplog):
     assert "soft edges" in caplog.text
 
 
-def test_the_working_size_can_be_switched_off(inputs):
-    segment(inputs, working_size="null")
+def test_the_inference_size_can_be_switched_off(inputs):
+    segment(inputs, inference_size="null")
     assert (inputs / "out" / "echo" / "summary.png").exists()
 
 

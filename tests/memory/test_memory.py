@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from bundle.memory import attention as memory_module
 from bundle.memory.attention import read_memory
 from bundle.memory.bank import MemoryBank
-from bundle.memory.eviction import POLICIES
+from bundle.memory.eviction import EVICTIONS
 
 # T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
 FRAMES, HEIGHT, WIDTH = 3, 2, 3
@@ -147,11 +147,11 @@ def test_bank_reads_what_was_added(tensors):
 
 
 @pytest.mark.parametrize(
-    ("capacity", "kept"),
+    ("max_frames", "kept"),
     [(None, [0, 1, 2, 3, 4]), (2, [0, 4]), (3, [0, 3, 4]), (5, [0, 1, 2, 3, 4])],
 )
-def test_bank_keeps_the_first_frame_and_the_newest(capacity, kept):
-    bank = MemoryBank(capacity)
+def test_bank_keeps_the_first_frame_and_the_newest(max_frames, kept):
+    bank = MemoryBank(max_frames)
     for number in range(5):
         one_hot = F.one_hot(torch.tensor(number), 5).float()
         bank.add(torch.zeros(1, 8, 1, 1), one_hot.view(1, 1, 5, 1, 1), prompt=number == 0)
@@ -172,10 +172,10 @@ def add_one_hot(bank, number, count, key=0.0, **kwargs):
     bank.add(torch.full((1, 8, 4, 4), key), value.expand(1, 1, count, 4, 4), **kwargs)
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-@pytest.mark.parametrize("capacity", [2, 3, 4])
-def test_prompts_are_never_dropped(policy, capacity):
-    bank = MemoryBank(capacity, policy)
+@pytest.mark.parametrize("eviction", EVICTIONS)
+@pytest.mark.parametrize("max_frames", [2, 3, 4])
+def test_prompts_are_never_dropped(eviction, max_frames):
+    bank = MemoryBank(max_frames, eviction)
     for number in range(9):
         add_one_hot(bank, number, 9, prompt=number in (0, 2, 5))
     held = held_frames(bank, 9)
@@ -208,14 +208,14 @@ def test_an_unbounded_bank_grows_without_change():
 
 
 def test_an_unknown_policy_is_refused():
-    with pytest.raises(ValueError, match="unknown memory policy 'best': expected one of"):
+    with pytest.raises(ValueError, match="unknown eviction 'best': expected one of"):
         MemoryBank(4, "best")
 
 
-@pytest.mark.parametrize("capacity", [1, 0, -3])
-def test_capacity_below_two_is_refused(capacity):
-    with pytest.raises(ValueError, match=f"the first frame and one more, got {capacity}$"):
-        MemoryBank(capacity)
+@pytest.mark.parametrize("max_frames", [1, 0, -3])
+def test_max_frames_below_two_is_refused(max_frames):
+    with pytest.raises(ValueError, match=f"the first frame and one more, got {max_frames}$"):
+        MemoryBank(max_frames)
 
 
 def test_reading_an_empty_bank_says_what_to_do():

@@ -12,7 +12,8 @@ from bundle.memory.bank import MemoryBank
 from bundle.networks import TCMN
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, Trunk
 from bundle.networks.shared_conv import JoinedConv2d
-from bundle.networks.tcmn import aggregate, load_weights
+from bundle.networks.tcmn import aggregate
+from bundle.networks.weights import load_weights
 
 TINY = {"key_channels": 8, "value_channels": 16, "decoder_channels": (16, 8, 8)}
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from bundle.networks.tcmn import TCMN, load_weights
+from bundle.networks.definition import make_network
+from bundle.networks.weights import load_weights
 from tests.scripts import load_script
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,13 +41,13 @@ def test_configs_build_the_network_of_the_file(name):
 
 def test_export_keeps_the_logits(tmp_path):
     """A full-precision checkpoint and the file exported from it give the same masks."""
-    full = load_weights(TCMN(stride_in_1x1=True), WEIGHTS).eval()
+    full = load_weights(make_network(weights=WEIGHTS), WEIGHTS).eval()
     with torch.no_grad():  # the file's weights are exact halves: make them need rounding again
         for parameter in full.parameters():
             parameter.mul_(1 + 1e-4 * torch.rand_like(parameter))
     torch.save({"ema": full.state_dict(), "trainer": {}}, tmp_path / "last.pt")
     load_script("export_weights").export(tmp_path / "model.pt", [tmp_path / "last.pt"])
-    half = load_weights(TCMN(stride_in_1x1=True), tmp_path / "model.pt").eval()
+    half = load_weights(make_network(), tmp_path / "model.pt").eval()
     clip = torch.rand(1, 4, 64, 64, 3)
     clip[:, 3] = 0
     clip[:, 3, 20:40, 20:40] = 1

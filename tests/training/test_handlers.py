@@ -34,6 +34,7 @@ from bundle.training.handlers import (
 )
 from bundle.training.losses import TCMNLoss
 from bundle.transforms.deformation import RandColourClipd, RandDeformClipd
+from tests.tiny import OWN_SIZE
 
 ITERATIONS = 3  # per epoch
 
@@ -116,7 +117,7 @@ def make_trainer(
         device=torch.device("cpu"),
         val_data_loader=DataLoader(VideoDataset(videos, every=2), batch_size=1),
         network=ema.ema_model,
-        inferer=VideoInferer(precision="float32"),
+        inferer=VideoInferer(**OWN_SIZE, precision="float32"),
         prepare_batch=PrepareClips(training=False),
         postprocessing=to_label_volume,
         key_val_metric={"jaccard": VideoScoreHandler("jaccard")},

@@ -9,8 +9,6 @@ import yaml
 from bundle.utils.options import (
     check_command_line,
     parse_bool,
-    parse_count,
-    parse_prior,
     parse_workers,
     print_error,
 )
@@ -38,7 +36,7 @@ def config(tmp_path):
 
 
 def check(*arguments):
-    check_command_line([PROGRAM, "run", *map(str, arguments)])
+    check_command_line(arguments=[PROGRAM, "run", *map(str, arguments)])
 
 
 @pytest.mark.parametrize(
@@ -104,7 +102,47 @@ def test_several_configs_count_together(config, tmp_path, form):
     ],
 )
 def test_other_command_lines_are_none_of_its_business(arguments):
-    check_command_line(arguments)
+    check_command_line(arguments=arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("dataset_dir", "/patient #12/v.mp4"),
+        ("dataset_dir", "#1"),
+        ("train#trainer#max_epochs", "a#b"),
+    ],
+)
+def test_a_number_sign_stays_one(config, option, value):
+    resolved = {}
+    check_command_line(
+        resolved, [PROGRAM, "run", "--config_file", str(config), f"--{option}", value]
+    )
+    assert resolved == {option.replace("#", "::"): value}
+
+
+def test_what_begins_with_a_dollar_is_a_path_if_it_is_there(config, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$x.mp4").touch()
+    arguments = [PROGRAM, "run", "--config_file", str(config), "--dataset_dir", "$x.mp4"]
+    resolved = {}
+    check_command_line(resolved, [*arguments, "--epochs", "$1 + 1", "--train", "@epochs"])
+    assert resolved == {"dataset_dir": "$x.mp4"}
+
+
+def test_an_old_name_goes_on_working_and_names_the_new_one(config, caplog):
+    resolved = {}
+    arguments = [PROGRAM, "run", "--config_file", str(config), "--rounds", "5"]
+    check_command_line(resolved, arguments, old_names={"rounds": "epochs"})
+    assert resolved == {"epochs": "5"}
+    assert "--rounds is called --epochs now" in caplog.text
+
+
+def test_some_sections_are_open_ended(config):
+    arguments = [PROGRAM, "run", "--config_file", str(config), "--train#size", "5"]
+    check_command_line({}, arguments, open_ended={"train": ["size"]})
+    with pytest.raises(ValueError, match=r"unknown option --train#sise: did you mean --train#size"):
+        check_command_line({}, [*arguments, "--train#sise", "5"], open_ended={"train": ["size"]})
 
 
 def test_it_reads_the_process_arguments(config, monkeypatch):
@@ -127,32 +165,10 @@ def test_a_switch_is_true_or_false(value):
         parse_bool(value, "resume")
 
 
-@pytest.mark.parametrize(
-    ("text", "value"), [("null", None), ("None", None), (None, None), (20, 20), ("20", 20)]
-)
-def test_counts_may_be_null(text, value):
-    assert parse_count(text, "capacity") == value
-
-
-@pytest.mark.parametrize("text", ["many", "2.5", 2.5, True])
-def test_other_counts_are_refused(text):
-    with pytest.raises(ValueError, match="--capacity must be a whole number or null, got"):
-        parse_count(text, "capacity")
-
-
 def test_an_error_is_one_line_even_of_a_name_with_a_line_break(capsys):
     error = FileNotFoundError("no such file: a\nb.avi")
     print_error(FileNotFoundError, error, None)
     assert capsys.readouterr().err == "error: no such file: a\\nb.avi\n"
-
-
-def test_the_spatial_prior_is_a_number_auto_or_null():
-    read = [parse_prior(value) for value in (0.5, "0.15", "auto", "null", None)]
-    assert read == [0.5, 0.15, "auto", None, None]
-    with pytest.raises(
-        ValueError, match="--spatial_prior must be a number, auto or null, got 'wide'"
-    ):
-        parse_prior("wide")
 
 
 @pytest.mark.parametrize("value", ["-1", "1.5", "null", "two"])

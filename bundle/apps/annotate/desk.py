@@ -3,7 +3,6 @@
 import tempfile
 from pathlib import Path
 
-from bundle.apps.annotate.model import Model
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session
 from bundle.apps.annotate.work import Work
@@ -11,6 +10,7 @@ from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix
 from bundle.io.reading.frame_folder import MASK_WORD, split_folder
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
+from bundle.segmenter import VideoSegmenter
 
 RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin")
 MASK_SUFFIXES = (".seg.nrrd", ".json", ".xml")
@@ -28,7 +28,7 @@ class Desk:
         number: Rises with each video that is opened.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: VideoSegmenter) -> None:
         self.model = model
         self.work: Work | None = None
         self.pictures: FramePictures | None = None

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.apps.annotate.model import Model
 from bundle.apps.annotate.work import Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.writing.mask_png import REST, decode_mask, encode_mask
+from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 from bundle.utils.atomic_write import written_beside
 
@@ -87,7 +87,7 @@ def _write(work: Work, archive: zipfile.ZipFile) -> None:
     archive.writestr(HEAD, json.dumps(head), zipfile.ZIP_DEFLATED)
 
 
-def open_session(path: Path, model: Model, current: VideoSource | None = None) -> Work:
+def open_session(path: Path, model: VideoSegmenter, current: VideoSource | None = None) -> Work:
     """Go on with a session.
 
     Args:

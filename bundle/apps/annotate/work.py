@@ -10,12 +10,12 @@ import numpy as np
 
 from bundle.apps.annotate.carrying import Worker
 from bundle.apps.annotate.marks import Marks, Seen, measure
-from bundle.apps.annotate.model import Model
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
 from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource
+from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 
 
@@ -35,7 +35,7 @@ class Work(Marks):
         saved: Revision that was saved last.
     """
 
-    def __init__(self, video: VideoSource, model: Model) -> None:
+    def __init__(self, video: VideoSource, model: VideoSegmenter) -> None:
         super().__init__(video)
         self.video, self.model = video, model
         self.place, self.direction, self.saved = 0, "both", 0
@@ -144,7 +144,7 @@ class Work(Marks):
         self.worker.wait()
 
     def _begin(self, direction: str, prompts: Mapping[int, LabelMap]) -> Propagation:
-        settings = replace(self.model.inferer.settings, direction=direction)
+        settings = replace(self.model.settings, direction=direction)
         return Propagation(settings, self.model.network, self.video, prompts, self.model.device)
 
     def _found(self, index: int) -> None:

@@ -30,7 +30,7 @@ from bundle.apps.monai_label.uploads import (
     use_scratch_folder,
 )
 from bundle.inference.confidence import suggest_frame
-from bundle.inference.session import DIRECTIONS
+from bundle.inference.settings import DIRECTIONS
 from bundle.io.reading.decode import natural_key
 from bundle.io.writing.volume import NiftiWriter
 from bundle.io.writing.writer import Segmented

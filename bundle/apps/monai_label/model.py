@@ -16,7 +16,8 @@ from bundle.apps.monai_label.requests import RequestInferer
 from bundle.backends.openvino import optimize
 from bundle.inference.config import read_inference_config
 from bundle.io.reading.volumes import source_name
-from bundle.networks.tcmn import VideoNetwork, load_weights
+from bundle.networks.tcmn import VideoNetwork
+from bundle.networks.weights import describe_weights, load_weights, read_description
 from bundle.utils.atomic_write import written_beside
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,7 @@ class ServedModel:
             state = self.weights, self.weights.stat().st_mtime_ns
             if device not in self._loaded or self._loaded[device][0] != state:
                 logger.info("loading %s for %s", state[0], device)
+                self._config["weights"] = str(state[0])
                 self._config.parse()  # else it would be the same object again
                 network = self._config.get_parsed_content("network_def")
                 network = load_weights(network, state[0]).eval()
@@ -148,5 +150,8 @@ class FineTuneTask(TrainTask):
 
     def _publish(self, trained: Path) -> None:
         state = torch.load(trained, map_location="cpu", weights_only=True)
+        description = read_description(trained)
         with written_beside(self.model.own_weights) as beside:
             torch.save(state, beside)
+        if description is not None:
+            describe_weights(self.model.own_weights, description)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from bundle.inference.session import DIRECTIONS, InferenceSettings
+from bundle.inference.settings import DIRECTIONS, InferenceSettings
 
 
 def refuse(message: str, status: int = 400) -> NoReturn:

@@ -8,10 +8,11 @@ with the video's length is small, see the modules beside this one. Videos are re
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 
@@ -230,6 +231,55 @@ class ResultWriter:
         with suppress(Exception):
             self._open_files.close()
         self._scratch.__exit__(None, None, None)
+
+
+class FrameLabels(Protocol):
+    """What ``write_results`` takes of a frame, such as ``bundle.inference.results.FrameResult``."""
+
+    @property
+    def labels(self) -> LabelMap: ...
+
+    @property
+    def confidence(self) -> Mapping[int, float]: ...
+
+    @property
+    def review(self) -> bool: ...
+
+
+def write_results(
+    output_dir: str | Path,
+    video: VideoSource,
+    results: Iterable[FrameLabels],
+    *,
+    formats: str | Sequence[str] = "auto",
+    overwrite: bool = False,
+    annotated: Collection[int] = (0,),
+) -> Path:
+    """Write one video's results, all or nothing; see ``ResultWriter``.
+
+    Args:
+        output_dir: They go to ``output_dir/NAME``, NAME being the video's.
+        video: From ``open_video``.
+        results: One for each frame, in order of time, such as ``VideoSegmenter.segment`` yields.
+        formats: ``auto``, or names of formats.
+        overwrite: Replace results that are there already.
+        annotated: Indices of the frames whose mask was given, for the titles of the picture.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileExistsError: There are results already and ``overwrite`` is off.
+        ValueError: The results are not as many as the frames, or of another size.
+        DiskFullError: There is no room.
+    """
+    writer = ResultWriter(
+        output_dir, video, overwrite=overwrite, annotated=annotated, formats=formats
+    )
+    with writer:
+        for frame, result in zip(video, results, strict=True):
+            writer.write(frame, result.labels, result.confidence, result.review)
+    return writer.folder
 
 
 def _check_writable(output_dir: Path) -> None:

@@ -14,7 +14,9 @@ from ignite.engine import Engine, Events
 from ignite.handlers import Checkpoint, DiskSaver
 from monai.handlers import CheckpointSaver
 
+from bundle.networks.weights import WeightsDescription, describe_weights
 from bundle.utils.atomic_write import Scratch
+from bundle.utils.bundle_files import program_version
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class ResumableCheckpoint:
             filename_pattern="last.pt",
             n_saved=1,
         )
+        engine.add_event_handler(Events.STARTED, _describe, self.objects, path)
         engine.add_event_handler(Events.EPOCH_COMPLETED, saver)
         engine.add_event_handler(Events.STARTED, self._listen)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._stop_if_told, saver)
@@ -215,6 +218,21 @@ class BestWeights(CheckpointSaver):
         super().__init__(str(folder), dict(objects), save_key_metric=True, key_metric_filename=file)
         self.checkpoint: Checkpoint = self._key_metric_checkpoint
         self.checkpoint.save_handler = _ReplacingSaver(folder, file)
+        self._objects, self._path = objects, Path(folder) / file
+
+    def attach(self, engine: Engine) -> None:
+        """To an evaluator."""
+        super().attach(engine)
+        engine.add_event_handler(Events.STARTED, _describe, self._objects, self._path)
+
+
+def _describe(objects: Mapping[str, Any], path: Path) -> None:
+    """Say beside the weights which network they will be of; what they are changes still."""
+    network = objects.get("network")
+    definition = getattr(getattr(network, "module", network), "definition", None)
+    if idist.get_rank() == 0 and definition is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        describe_weights(path, WeightsDescription(definition, program_version()))
 
 
 class _ReplacingSaver(DiskSaver):

@@ -1,0 +1,1 @@
+"""What the commands of ``tcmn`` do; ``bundle.cli`` reads their options."""

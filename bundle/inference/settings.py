@@ -1,0 +1,151 @@
+"""The settings of inference: their defaults, their limits, and how they are read from text.
+
+Every way in takes them from here: the Python interface, the command line, the configs, the annotation
+page, MONAI Label, evaluation, and validation in training. Imports nothing heavy, so that a command
+line can show the defaults at once.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from typing import Any, get_args
+
+DIRECTIONS = ("both", "forward", "backward")
+EVICTIONS = ("latest", "useful")
+"""The names in ``bundle.memory.eviction.EVICTIONS``."""
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+SMALLEST_SIZE = 16
+"""Pixels; the network's coarsest map has one position for so many."""
+DEFAULT = "default"
+"""Text that stands for a setting's default, in configs."""
+OLD_NAMES = {
+    "working_size": "inference_size",
+    "capacity": "max_memory_frames",
+    "policy": "eviction",
+}
+"""What settings were called up to version 0.10."""
+
+
+@dataclass(frozen=True)
+class InferenceSettings:
+    """How masks are propagated through a video.
+
+    Args:
+        memory_every: The annotated frame and every so many after it are remembered.
+        max_memory_frames: Most frames remembered, at least 2; None for no limit (the paper's);
+            ``auto`` for what half of the device's free memory holds.
+        eviction: Which frame goes when memory is full; a name in
+            ``bundle.memory.eviction.EVICTIONS``.
+        inference_size: Shorter side, in pixels, at which frames pass through the network; None for
+            their own size (the paper's). Masks come back at the frames' size.
+        precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see
+            ``bundle.utils.devices.autocast``.
+        direction: ``both`` ways from each mask, ``forward`` or ``backward``.
+        spatial_prior: Standard deviation of a Gaussian that favours what was remembered at the same
+            place, as a share of the shorter side; ``auto`` for what suits each frame's motion; None
+            for none (the paper's). See ``bundle.memory.bank``.
+        review_below: Frames with an object of less confidence are flagged, see
+            ``bundle.inference.confidence``; 0 for none.
+
+    Raises:
+        ValueError: A setting is out of range.
+
+    Example:
+        >>> InferenceSettings(inference_size=256).inference_size
+        256
+    """
+
+    memory_every: int = 5
+    max_memory_frames: int | str | None = None
+    eviction: str = "latest"
+    inference_size: int | None = 320
+    precision: str = "auto"
+    direction: str = "both"
+    spatial_prior: float | str | None = "auto"
+    review_below: float = 0.7
+
+    def __post_init__(self) -> None:
+        limit, size, prior = self.max_memory_frames, self.inference_size, self.spatial_prior
+        _check(self.memory_every >= 1, "memory_every must be at least 1 frame", self.memory_every)
+        _check(
+            limit in (None, "auto") or (isinstance(limit, int) and limit >= 2),
+            "max_memory_frames must be at least 2, the first frame and one more, or auto or null",
+            limit,
+        )
+        _check(
+            size is None or size >= SMALLEST_SIZE,
+            f"inference_size must be at least {SMALLEST_SIZE} pixels",
+            size,
+        )
+        _check(
+            prior in (None, "auto") or (isinstance(prior, (int, float)) and prior > 0),
+            "spatial_prior must be above 0, auto, or null for none",
+            prior,
+        )
+        _check(
+            0 <= self.review_below <= 1, "review_below must be between 0 and 1", self.review_below
+        )
+        for name, choices in (
+            ("eviction", EVICTIONS), ("precision", PRECISIONS), ("direction", DIRECTIONS)
+        ):  # fmt: skip
+            value = getattr(self, name)
+            _check(value in choices, f"{name} must be one of {', '.join(choices)}", repr(value))
+
+
+def parse_settings(**values: Any) -> InferenceSettings:
+    """Read settings that may be text, as command lines and configs hand them over.
+
+    Args:
+        values: By name. A number may be text; ``null`` and ``none`` stand for None, ``default`` for
+            the default, as does a name that is left out.
+
+    Raises:
+        ValueError: A value is of the wrong kind or out of range.
+        TypeError: There is no such setting.
+
+    Example:
+        >>> parse_settings(inference_size="null", review_below="0.5", eviction="default")
+        InferenceSettings(memory_every=5, max_memory_frames=None, eviction='latest',
+        inference_size=None, precision='auto', direction='both', spatial_prior='auto',
+        review_below=0.5)
+    """
+    types = {
+        field.name: [each.__name__ for each in get_args(field.type) or (field.type,)]
+        for field in fields(InferenceSettings)
+    }
+    read = {
+        name: _read(name, value, types[name]) if name in types else value
+        for name, value in values.items()
+        if value != DEFAULT
+    }
+    return InferenceSettings(**read)
+
+
+def _read(name: str, value: Any, kinds: Sequence[str]) -> Any:
+    """A value as one of the types that its field may have."""
+    if value is None or (isinstance(value, str) and value.lower() in ("null", "none")):
+        value = None
+    elif isinstance(value, str) and "int" in kinds:
+        with suppress(ValueError):
+            value = int(value)
+    elif isinstance(value, str) and "float" in kinds:
+        with suppress(ValueError):
+            value = float(value)
+    fits = {
+        "NoneType": value is None,
+        "int": isinstance(value, int) and not isinstance(value, bool),
+        "float": isinstance(value, (int, float)) and not isinstance(value, bool),
+        # Beside a number the only text is ``auto``.
+        "str": isinstance(value, str) and (len(kinds) == 1 or value == "auto"),
+    }
+    if not any(fits[each] for each in kinds):
+        words = {"int": "a whole number", "float": "a number", "NoneType": "null"}
+        words["str"] = "text" if len(kinds) == 1 else "auto"
+        expected = " or ".join(words[each] for each in kinds)
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return value
+
+
+def _check(sound: bool, expected: str, value: object) -> None:
+    if not sound:
+        raise ValueError(f"{expected}, got {value}")

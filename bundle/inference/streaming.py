@@ -1,0 +1,108 @@
+"""A video's results one by one, as they are found: the loop that every way in runs."""
+
+import itertools
+from collections.abc import Generator, Iterable, Iterator, Mapping
+
+import numpy as np
+import torch
+
+from bundle.inference.confidence import choose_class
+from bundle.inference.frame_stream import (
+    FrameList,
+    Frames,
+    ahead,
+    check_size,
+    list_ids,
+    require_object,
+    split_objects,
+    to_image,
+)
+from bundle.inference.inputs import PromptedVideo
+from bundle.inference.propagation import Propagation
+from bundle.inference.results import FrameResult, judge
+from bundle.inference.session import VideoSession
+from bundle.inference.settings import InferenceSettings
+from bundle.networks.tcmn import VideoNetwork
+from bundle.types import Frame, LabelMap
+
+
+def stream_results(
+    settings: InferenceSettings,
+    network: VideoNetwork,
+    video: Frames | Iterable[Frame],
+    annotations: Mapping[int, LabelMap],
+    device: torch.device | str = "cpu",
+) -> Iterator[FrameResult]:
+    """Segment a video.
+
+    Args:
+        settings: How.
+        network: On ``device``, in evaluation mode.
+        video: A ``bundle.io.reading.video.VideoSource``, a list of RGB frames (H, W, 3) uint8, or an
+            iterator over them, such as a camera. An iterator is read once, so masks are propagated
+            forwards only, and each frame's result is there before the next frame is taken.
+        annotations: Frame index to label map (H, W) uint8. A mask is taken as complete: an object
+            that it does not show is not in that frame.
+        device: Where the network and its memory are.
+
+    Yields:
+        One result per frame, in order of time.
+
+    Raises:
+        ValueError: No mask shows an object, one is of no frame of the video, or has another size
+            than its frame.
+    """
+    if isinstance(video, Iterator):
+        yield from _stream_live(settings, network, video, annotations, torch.device(device))
+        return
+    frames = video if isinstance(video, Frames) else FrameList(list(video))
+    work = Propagation(settings, network, frames, annotations, device)
+    shown = 0
+    for _ in itertools.chain(work.run(), [None]):
+        while shown < frames.frame_count and work.done(shown):
+            yield work.result(shown)
+            work.forget(shown)
+            shown += 1
+
+
+def stream_with_frames(
+    settings: InferenceSettings,
+    network: VideoNetwork,
+    video: PromptedVideo,
+    device: torch.device | str = "cpu",
+) -> Generator[tuple[Frame, FrameResult], None, None]:
+    """Segment a video that is still to be opened; yields each frame with its result.
+
+    Whoever takes the first frame learns that the video cannot be opened.
+    """
+    results = stream_results(settings, network, video.source, video.annotations, device)
+    yield from zip(ahead(iter(video.source)), results, strict=True)
+
+
+def _stream_live(
+    settings: InferenceSettings,
+    network: VideoNetwork,
+    frames: Iterator[Frame],
+    annotations: Mapping[int, LabelMap],
+    device: torch.device,
+) -> Iterator[FrameResult]:
+    require_object(annotations.values())
+    ids = list_ids(annotations.values())
+    lookup = np.array([0, *ids], dtype=np.uint8)
+    session, shown = VideoSession(settings, network, settings.inference_size), set[int]()
+    for index, frame in enumerate(frames):
+        image = to_image(frame, device)
+        if index in annotations:
+            labels = annotations[index]
+            check_size(index, labels, frame.shape[:2])
+            shown |= set(list_ids([labels]))
+            session.known = torch.tensor([i in shown for i in ids], device=device)
+            session.prompt(image, split_objects(labels, ids, device))
+            yield judge(settings, index, labels, dict.fromkeys(list_ids([labels]), 1.0))
+        elif not shown:
+            yield judge(settings, index, np.zeros(frame.shape[:2], np.uint8), {})
+        else:
+            found = session.step(image)
+            trust = zip(ids, found.confidence[0].tolist(), strict=True)
+            labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
+            yield judge(settings, index, labels, {i: value for i, value in trust if i in shown})

@@ -1,0 +1,186 @@
+"""Weights, and the file beside them that says which network they are of.
+
+Beside weights ``NAME.pt`` lies ``NAME.json``. Some of what it says (the layout of the backbone, the
+pixel normalisation) cannot be seen from the weights, which load silently into the wrong network.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from bundle.utils.atomic_write import written_beside
+
+Network = TypeVar("Network", bound=nn.Module)
+
+GROWN = ("decoder.context.", "decoder.previous.")
+"""Parts that a network may have or not; they start as an identity."""
+MASK_INPUT = "mask_encoder.trunk.conv1.weight"
+"""Has one more channel in a network that takes partial masks."""
+GROWN_BY = ("context_channels", "previous_mask", "partial_masks")
+"""What asks for such parts."""
+
+
+@dataclass(frozen=True)
+class WeightsDescription:
+    """What the file beside weights says.
+
+    Attributes:
+        network: Arguments of ``TCMN``.
+        version: Of the program that wrote it.
+        sha256: Of the weights' file; None where it still changes, as in a training.
+        fingerprint: Of the weights themselves, see ``fingerprint_state``. A network in 8-bit integers
+            carries that of the weights that it was made from.
+    """
+
+    network: Mapping[str, Any]
+    version: str
+    sha256: str | None = None
+    fingerprint: str | None = None
+
+
+def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> Network:
+    """Load a plain state dict, in any floating-point precision, into a network.
+
+    Args:
+        network: To be filled.
+        path: The file.
+        grow: Also take the weights of a network without context, previous mask or partial masks; such
+            parts stay as they are, which is an identity.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The file is no state dict, or is of a network of another size (the message names
+            the first tensor that differs), or the file beside it describes another network.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no weights at {path}")
+    try:
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # PyTorch's own message advises to load without its safeguard: not repeated here.
+        raise ValueError(
+            f"{path} is not a weights file: expected a plain state dict that torch.save wrote"
+        ) from error
+    if not isinstance(state, Mapping):
+        found = type(state).__name__
+        raise ValueError(f"{path} is not a weights file (a plain state dict): it holds a {found}")
+    if "ema" in state and "optimizer" in state:
+        raise ValueError(
+            f"{path} is the checkpoint of a training, not a weights file: make one of it with "
+            "scripts/export_weights.py"
+        )
+    own = network.state_dict()
+    if grow:
+        state = {**{name: own[name] for name in own if name.startswith(GROWN)}, **state}
+        first, wanted = state.get(MASK_INPUT), own.get(MASK_INPUT)
+        if first is not None and wanted is not None and first.shape[1] + 1 == wanted.shape[1]:
+            state[MASK_INPUT] = functional.pad(first, (0, 0, 0, 0, 0, 1))
+    for name, tensor in own.items():
+        found = str(tuple(state[name].shape)) if name in state else "nothing"
+        if found != str(tuple(tensor.shape)):
+            raise ValueError(
+                f"{path} is of another network: {name} should be {tuple(tensor.shape)}, "
+                f"found {found}; use the config that the weights were trained with"
+            )
+    check_description(network, path, ignore=GROWN_BY if grow else ())
+    network.load_state_dict({name: state[name] for name in own})
+    return network
+
+
+def description_path(weights: str | Path) -> Path:
+    """Where the description of weights lies.
+
+    Example:
+        >>> description_path("models/model.pt").as_posix()
+        'models/model.json'
+    """
+    return Path(weights).with_suffix(".json")
+
+
+def read_description(weights: str | Path) -> WeightsDescription | None:
+    """Read what the file beside weights says; None if there is none.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    path = description_path(weights)
+    if not path.is_file():
+        return None
+    try:
+        description = WeightsDescription(**json.loads(path.read_text(encoding="utf-8")))
+        if not isinstance(description.network, Mapping):
+            raise TypeError("network is no object")
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} does not describe weights ({error}): take the file that came with "
+            f"{Path(weights).name}, or remove it"
+        ) from error
+    return description
+
+
+def describe_weights(weights: str | Path, description: WeightsDescription) -> None:
+    """Write the file beside weights."""
+    with written_beside(description_path(weights)) as beside:
+        text = json.dumps({k: v for k, v in asdict(description).items() if v is not None}, indent=2)
+        beside.write_text(text + "\n", encoding="utf-8")
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_description(network: nn.Module, weights: str | Path, ignore: Sequence[str] = ()) -> None:
+    """Refuse a network that is not the one that the file beside weights describes, if there is one.
+
+    Args:
+        network: What the weights shall go into.
+        weights: Their file.
+        ignore: Arguments of ``TCMN`` that may differ.
+
+    Raises:
+        ValueError: They differ, or the description is of another file than these weights.
+    """
+    described = read_description(weights)
+    if described is None:
+        return
+    if described.sha256 is not None and described.sha256 != file_digest(weights):
+        raise ValueError(
+            f"{weights} is not the file that {description_path(weights).name} beside it describes: "
+            "they are of two versions, take both from one"
+        )
+    built = getattr(network, "definition", {})
+    for name, value in described.network.items():
+        if name in built and name not in ignore and _plain(built[name]) != _plain(value):
+            raise ValueError(
+                f"{weights} is of a network with {name} {_plain(value)}, but the one here has "
+                f"{_plain(built[name])}: leave {name} as {description_path(weights).name} says, or "
+                "use other weights"
+            )
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
+def fingerprint(network: nn.Module) -> str:
+    """``fingerprint_state`` of a network's weights."""
+    return fingerprint_state(network.state_dict())
+
+
+def fingerprint_state(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 of weights in half precision, in which they are kept."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        digest.update(name.encode())
+        half = tensor.half() if tensor.is_floating_point() else tensor
+        digest.update(half.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

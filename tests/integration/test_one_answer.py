@@ -1,0 +1,104 @@
+"""One video and one mask give the same masks, to the byte, by whichever way they come in."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pydicom.data
+import pytest
+import torch
+from PIL import Image, ImageDraw
+
+from bundle import VideoSegmenter, open_video, read_masks
+from bundle.apps.annotate.desk import Desk
+from bundle.apps.monai_label.model import ServedModel
+from bundle.apps.monai_label.options import RequestOptions
+from bundle.apps.monai_label.requests import read_request
+from bundle.cli import main
+from bundle.utils.bundle_files import bundle_root
+from tests import processes
+
+CINE = pydicom.data.get_testdata_file("examples_ybr_color.dcm", download=False)
+OUTLINES = Path(__file__).resolve().parents[2] / "scripts" / "demo" / "left_ventricle.json"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CINE is None, reason="this pydicom has no examples_ybr_color.dcm"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    """The commands have one, too; sums in another order may move a pixel."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def mask(tmp_path_factory):
+    """The left ventricle of the first frame, drawn by hand, in a path that is no plain word."""
+    folder = tmp_path_factory.mktemp("in") / "patient #12, 50 % $x 'left'"
+    folder.mkdir()
+    picture = Image.new("L", (320, 240))
+    outline = json.loads(OUTLINES.read_text())["0"]
+    ImageDraw.Draw(picture).polygon([(x, y) for x, y in outline], fill=255)
+    picture.save(folder / "mask.png")
+    return folder / "mask.png"
+
+
+@pytest.fixture(scope="module")
+def expected(mask):
+    """By the Python interface."""
+    video = open_video(CINE)
+    results = list(VideoSegmenter.from_pretrained().segment(video, read_masks(mask, video)))
+    assert [result.frame for result in results] == list(range(30))
+    labels = np.stack([result.labels for result in results])
+    assert all(0.01 < (frame == 1).mean() < 0.2 for frame in labels)
+    return labels
+
+
+def written(folder):
+    files = sorted((folder / "examples_ybr_color" / "masks").iterdir())
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+def test_a_job(mask, expected):
+    job = VideoSegmenter.from_pretrained().start(open_video(CINE))
+    job.add_mask(0, np.asarray(Image.open(mask)) > 0, object_id=1)
+    np.testing.assert_array_equal([result.labels for result in job.results()], expected)
+
+
+def test_the_command_line(mask, expected, tmp_path):
+    assert main(["segment", CINE, "--mask", str(mask), "--output", str(tmp_path), "-q"]) == 0
+    np.testing.assert_array_equal(written(tmp_path), expected)
+
+
+def test_the_config(mask, expected, tmp_path):
+    out = mask.parent / "out"
+    config = bundle_root() / "configs" / "inference.yaml"
+    command = ["-m", "monai.bundle", "run", "--config_file", config, "--video", CINE]
+    done = processes.run([*command, "--mask", mask, "--output_dir", out], tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    np.testing.assert_array_equal(written(out), expected)
+
+
+def test_the_page(mask, expected):
+    desk = Desk(VideoSegmenter.from_pretrained())
+    try:
+        work = desk.open(CINE, mask)
+        work.propagate()
+        assert work.worker.wait(250)
+        assert work.worker.problem is None
+        np.testing.assert_array_equal([work.labels(i) for i in range(30)], expected)
+    finally:
+        desk.close()
+
+
+def test_a_request_of_monai_label(mask, expected, tmp_path):
+    served = ServedModel(bundle_root(), tmp_path / "model.pt")
+    prompts = read_request({"image": CINE, "label": str(mask)})
+    results = served.inferer.run(prompts, served.network("cpu"), RequestOptions())
+    np.testing.assert_array_equal([result.labels for result in results], expected)

@@ -1,0 +1,135 @@
+"""The command line: one test per message, names that go on working, paths of any letters."""
+
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from bundle import cli
+from bundle.cli import main
+from bundle.utils.bundle_files import bundle_root, program_version
+
+
+def said(capsys, *arguments):
+    """Exit status and what was printed, without the frame and colours that a terminal gets."""
+    status = main(list(arguments))
+    printed = capsys.readouterr()
+    words = (printed.out + printed.err).replace("│", " ").split()
+    return status, " ".join(words)
+
+
+def test_the_version(capsys):
+    assert said(capsys, "--version") == (0, f"tcmn {program_version()}")
+
+
+def test_commands_are_listed(capsys):
+    status, text = said(capsys, "--help")
+    assert status == 0
+    for name in ("segment", "annotate", "evaluate", "train", "finetune", "check-data", "quantize"):
+        assert f" {name} " in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["segmnt"], "Did you mean 'segment'?"),
+        (["segment", "v.mp4", "--masks", "m.png"], "--mask"),
+        (["segment", "v.mp4"], "no such folder or list"),
+        (["segment", "nowhere.mp4", "--mask", "m.png"], "no such file or folder: nowhere.mp4"),
+        (["segment", "v.mp4", "--mask", "m.png", "--inference-size", "8"], "at least 16 pixels"),
+        (["config", "trian"], "unknown config trian: did you mean train?"),
+        (["check-data", "--dataset", "camsu", "--dataset-dir", "d"], "did you mean camus?"),
+    ],
+)
+def test_mistakes_are_named(capsys, arguments, message):
+    status, text = said(capsys, *arguments)
+    assert status > 0
+    assert message in text
+
+
+def test_a_video_without_a_mask_is_told_what_is_missing(capsys, tmp_path):
+    (tmp_path / "v.mp4").touch()
+    status, text = said(capsys, "segment", str(tmp_path / "v.mp4"))
+    assert status == 1
+    assert "no mask given" in text
+    assert "add --mask PATH" in text
+
+
+@pytest.mark.parametrize("missing", ["monailabel", "nicegui"])
+def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, missing):
+    monkeypatch.setattr("bundle.commands.serve.find_spec", lambda name: None)
+    monkeypatch.setattr("bundle.apps.annotate.launch.find_spec", lambda name: None)
+    command = {"monailabel": ["serve", "--studies", "."], "nicegui": ["annotate"]}[missing]
+    extra = {"monailabel": "label", "nicegui": "annotate"}[missing]
+    status, text = said(capsys, *command)
+    assert status == 1
+    assert f"pip install 'tcmn[{extra}]'" in text
+
+
+def test_configs_are_found_from_anywhere(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in ("inference", "network/default"):
+        status, text = said(capsys, "config", name)
+        assert (status, text) == (0, str(bundle_root() / "configs" / f"{name}.yaml"))
+    assert "network/paper" in said(capsys, "config")[1].split()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What ``segment`` would be called with."""
+    found = []
+    segment = sys.modules.get("bundle.commands.segment") or __import__(
+        "bundle.commands.segment", fromlist=["segment_videos"]
+    )
+    monkeypatch.setattr(
+        segment, "segment_videos", lambda *paths, **options: found.append((paths, options))
+    )
+    monkeypatch.setattr(cli, "_told", set())
+    return found
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("working_size", "inference_size"),
+        ("capacity", "max_memory_frames"),
+        ("policy", "eviction"),
+    ],
+)
+def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
+    status, text = said(capsys, "segment", "v", "--mask", "m", f"--{old}", "64")
+    assert status == 0
+    assert calls[0][1][new] == "64"
+    shown = f"--{old} is called --{new} now".replace("_", "-")
+    assert shown in text
+
+
+def test_dashes_and_underscores_are_the_same(calls):
+    assert main(["segment", "v", "--mask", "m", "--output_dir", "a_b", "--review_below", "0"]) == 0
+    paths, options = calls[0]
+    assert str(paths[2]) == "a_b"
+    assert options["review_below"] == "0"
+
+
+NAMES = ["a #12", "50 %", "$x", "it's", 'say "x"', "a b", "%x", "@y", "[1, 2]", "ä ü", "~z"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_paths_may_have_any_letter(name, tmp_path, monkeypatch):
+    """Relative, so that the name begins with the letter."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    random = np.random.default_rng(0)
+    mask = np.zeros((32, 48), np.uint8)
+    mask[5:20, 10:30] = 1
+    (tmp_path / name / "v").mkdir()
+    for i in range(2):
+        pixels = random.integers(0, 256, (32, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(tmp_path / name / "v" / f"{i}.png")
+    Image.fromarray(mask).save(tmp_path / name / "m.png")
+    options = ["--mask", f"{name}/m.png", "-o", f"{name}/out", "--formats", "nifti,png", "-q"]
+    assert main(["segment", f"{name}/v", *options, "--inference-size", "64"]) == 0
+    found = np.asarray(Image.open(tmp_path / name / "out" / "v" / "masks" / "00000.png"))
+    np.testing.assert_array_equal(found, mask)
