@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
@@ -233,6 +233,7 @@ class ResultWriter:
         self._scratch.__exit__(None, None, None)
 
 
+@runtime_checkable
 class FrameLabels(Protocol):
     """What ``write_results`` takes of a frame, such as ``bundle.inference.results.FrameResult``."""
 
