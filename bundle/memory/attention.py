@@ -84,10 +84,12 @@ def attend(
     """
     if chunk_scores is None:
         chunk_scores = 0 if query_BPR.is_cuda else CHUNK_SCORES
-    positions = query_BPR.shape[1]
-    rows = positions if chunk_scores == 0 else chunk_scores // (len(query_BPR) * key_BMR.shape[1])
-    parts = query_BPR.split(max(1, min(rows, positions)), dim=1)
     attend_part = _attend_on_cpu if query_BPR.device.type == "cpu" else _attend_fused
+    if chunk_scores == 0:  # without a split, whose sizes a trace for TorchScript would fix
+        return attend_part(query_BPR, key_BMR, value_BMC, scale)
+    positions = query_BPR.shape[1]
+    rows = chunk_scores // (len(query_BPR) * key_BMR.shape[1])
+    parts = query_BPR.split(max(1, min(rows, positions)), dim=1)
     reads = [attend_part(part, key_BMR, value_BMC, scale) for part in parts]
     return reads[0] if len(reads) == 1 else torch.cat(reads, dim=1)
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from bundle.inference.inferers import ClipInferer
 from bundle.networks.prompts import (
     PartialMask,
+    click_error,
     from_box,
     from_points,
     from_rough_mask,
@@ -135,33 +136,6 @@ def draw_prompt(
     if random.rand() < 0.5:
         return from_rough_mask(rough, 0.15)
     return PartialMask(rough.astype(np.float32), np.ones(mask.shape, np.float32))
-
-
-def click_error(
-    truth: Bool[np.ndarray, "H W"], found: Bool[np.ndarray, "H W"]
-) -> tuple[tuple[float, float], bool] | None:
-    """Where a user would click next: the middle of the largest error, and whether it is object.
-
-    The middle is the pixel farthest from the error's edge. None if there is no error.
-
-    Source:
-        Xu et al. 2016, arXiv:1603.04042, and what interactive evaluations do since.
-
-    Example:
-        >>> truth = np.zeros((9, 9), bool)
-        >>> truth[2:7, 2:7] = True
-        >>> click_error(truth, np.zeros((9, 9), bool))
-        ((4.0, 4.0), True)
-    """
-    error = (truth != found).astype(np.uint8)
-    count, parts, stats, _ = cv2.connectedComponentsWithStats(error, connectivity=4)
-    if count < 2:
-        return None
-    largest = 1 + int(np.argmax(stats[1:, cv2.CC_STAT_AREA]))
-    inside = np.pad((parts == largest).astype(np.uint8), 1)
-    depth = cv2.distanceTransform(inside, cv2.DIST_L2, 3)[1:-1, 1:-1]
-    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
-    return (float(column), float(row)), bool(truth[row, column])
 
 
 class PromptedClipInferer(ClipInferer):

@@ -6,16 +6,11 @@ import torch
 from scipy import ndimage
 
 from bundle.networks import TCMN
+from bundle.networks.prompts import click_error
 from bundle.training.clips import ClipDataset
 from bundle.training.engines import PrepareClips
 from bundle.training.losses import TCMNLoss
-from bundle.training.prompts import (
-    KINDS,
-    PromptedClipInferer,
-    RandPromptd,
-    click_error,
-    draw_prompt,
-)
+from bundle.training.prompts import KINDS, PromptedClipInferer, RandPromptd, draw_prompt
 from tests.training.test_clips import box_mask, write_video
 
 
