@@ -314,8 +314,8 @@ def _draw(
     axes.set_ylabel("area (px)" if unit is None else "area (mm²)")
     if fps is None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.margins(x=0.02, y=0.12)  # room for the names of moments
     axes.set_ylim(bottom=0)
-    axes.margins(x=0.02)
     axes.grid(alpha=0.3)
     axes.set_title(video, parse_math=False)
     for text in axes.legend(loc="upper left", bbox_to_anchor=(0, -0.14), frameon=False).get_texts():

@@ -1,0 +1,29 @@
+"""The page about projects works as written."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "projects.md"
+
+
+def test_the_page_about_projects_works_as_written(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("cines/first").mkdir(parents=True)
+    for i in range(4):
+        Image.fromarray(np.full((24, 32, 3), 40 * i, np.uint8)).save(f"cines/first/{i}.png")
+    Path("structures.json").write_text(json.dumps({"1": "left ventricle"}))
+    mask = np.zeros((24, 32), np.uint8)
+    mask[5:15, 6:20] = 1
+    names = {"mask": mask, "propagated": {1: mask, 2: mask * 0, 3: mask}}
+    blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(compile(block, str(PAGE), "exec"), names)
+    assert capsys.readouterr().out == "new first None None\n2 ['vanished']\n"
+    assert names["project"].state("first").stage() == "done"
+    assert len(list(Path("data_set/Annotations/first").iterdir())) == 2
+    assert len(list(Path("measurements").iterdir())) == 3
