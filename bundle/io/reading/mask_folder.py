@@ -47,7 +47,19 @@ def match_masks(
         FileNotFoundError: The folder holds no pictures.
         ValueError: A mask belongs to no frame, or two to one, or numbers are ambiguous.
     """
-    files = list_masks(folder)
+    return match_files(list_masks(folder), folder, video, frames, first_frame=first_frame, ask=ask)
+
+
+def match_files(
+    files: Sequence[Path],
+    folder: Path,
+    video: Path,
+    frames: Sequence[FrameRef],
+    *,
+    first_frame: int | None = None,
+    ask: bool = False,
+) -> dict[int, Path]:
+    """Like ``match_masks``, of names in natural order; ``folder`` is what holds them, for messages."""
     indices: list[int | None]
     stems = {frame.stem: i for i, frame in enumerate(frames) if isinstance(frame, Path)}
     if first_frame is not None:

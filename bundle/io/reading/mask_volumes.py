@@ -141,6 +141,9 @@ def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | No
     turned = _turns_onto(grid, shape, expected)
     if turned is not None:
         return None if np.array_equal(turned, np.eye(4)) else turned
+    cropped = (shape < expected).any() and (shape <= expected).all()
+    if cropped and np.abs(grid - np.rint(grid)).max() <= NEAR:
+        return np.rint(grid)
     if not (_has_place(source) and _has_place(target)):
         return None
     steps = np.linalg.norm(grid[:3, :3], axis=0)

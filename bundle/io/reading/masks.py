@@ -9,13 +9,18 @@ from bundle.io.reading.decode import (
     STILL_SUFFIXES,
     check_file,
     has_suffix,
+    is_picture,
 )
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.labels import settle_labels
+from bundle.io.reading.mask_dicom import is_segmentation, read_segmentation
 from bundle.io.reading.mask_folder import frame_of_mask, match_masks
+from bundle.io.reading.mask_json import read_json, read_labelme
+from bundle.io.reading.mask_nrrd import open_segmentation
 from bundle.io.reading.mask_pictures import read_mask_picture
 from bundle.io.reading.mask_volumes import Masks, read_single, read_volume
+from bundle.io.reading.mask_xml import read_cvat
 from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, is_single_image
 from bundle.types import LabelMap
@@ -28,9 +33,11 @@ def read_annotations(
 
     Args:
         path: One mask (a picture, or a 2D NIfTI or MetaImage), for the first frame unless its name
-            or ``mask_frame`` says otherwise; or a volume of the video's size, (x, y, t) or
-            (x, y, 1, t); or a folder of pictures, which ``bundle.io.reading.mask_folder`` matches
-            with frames. Empty masks count as not annotated.
+            or ``mask_frame`` says otherwise; a volume of the video's size, (x, y, t) or (x, y, 1, t),
+            also in NRRD (.seg.nrrd); a folder of pictures, which ``bundle.io.reading.mask_folder``
+            matches with frames; a DICOM segmentation; ``masks.json`` as written here; COCO (.json);
+            CVAT for video 1.1 (.xml, or the archive with it); labelme (.json, or a folder of them).
+            Empty masks count as not annotated.
         video: What the masks belong to.
         mask_frame: The frame that a single mask belongs to, from 0; of a folder of numbered masks,
             that of the lowest number.
@@ -50,6 +57,11 @@ def read_annotations(
         check_file(path)
     found = {}
     for index, mask in _read_masks(path, video, mask_frame):
+        if not 0 <= index < video.frame_count:
+            raise ValueError(
+                f"{mask.source}: {video.path} has {video.frame_count} frames, 0 to "
+                f"{video.frame_count - 1}"
+            )
         height, width = mask.values.shape[:2]
         if (height, width) != (video.height, video.width):
             raise ValueError(
@@ -76,6 +88,10 @@ def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
 def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks:
     if path.is_dir():
         frames = list_frame_refs(video)
+        outlines = [] if any(map(is_picture, path.iterdir())) else sorted(path.glob("*.json"))
+        if outlines:
+            yield from read_labelme(outlines, video, frames, mask_frame)
+            return
         matched = match_masks(path, video.path, frames, first_frame=mask_frame, ask=True)
         for index, file in matched.items():
             yield index, read_mask_picture(file)
@@ -85,6 +101,14 @@ def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks
         yield index, read_mask_picture(path) if still else read_single(path, video)
     elif has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
         yield from read_volume(open_video(path), video, mask_frame)
+    elif has_suffix(path, (".json",)):
+        yield from read_json(path, video, list_frame_refs(video), mask_frame)
+    elif has_suffix(path, (".xml", ".zip")):
+        yield from read_cvat(path, video, list_frame_refs(video), mask_frame)
+    elif has_suffix(path, (".nrrd", ".nhdr")):
+        yield from read_volume(open_segmentation(path), video, mask_frame)
+    elif is_segmentation(path):
+        yield from read_segmentation(path, video)
     else:
         index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
         yield index, read_mask_picture(path)

@@ -231,6 +231,9 @@ def _segment(number: int, structure: Structure) -> Dataset:
         SegmentLabel=structure.name.replace("\\", "/")[:LONGEST_LABEL].strip(),
         SegmentedPropertyCategoryCodeSequence=[_code(structure.category or SPATIAL_CONCEPT)],
         SegmentedPropertyTypeCodeSequence=[kind],
+        # The id of the masks, by which they are read back: numbers of segments have no gaps.
+        TrackingID=f"object {structure.id}",
+        TrackingUID=generate_uid(),
         SegmentAlgorithmType="SEMIAUTOMATIC",
         SegmentAlgorithmName="TCMN",
         SegmentationAlgorithmIdentificationSequence=[algorithm],

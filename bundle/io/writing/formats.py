@@ -7,14 +7,19 @@ from pathlib import Path
 from bundle.io.reading.decode import META_SUFFIXES, has_suffix
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Structures
+from bundle.io.writing.coco import CocoWriter
+from bundle.io.writing.cvat import CvatWriter
 from bundle.io.writing.dicom_seg import DicomSegWriter, can_be_referred_to, check_dicom
 from bundle.io.writing.meta_image import MetaImageWriter
+from bundle.io.writing.mots import MotsWriter
 from bundle.io.writing.nifti_header import label_header
 from bundle.io.writing.pictures import OverlayWriter, PngWriter, SummaryWriter
 from bundle.io.writing.rle import RleWriter
+from bundle.io.writing.seg_nrrd import SegNrrdWriter
 from bundle.io.writing.table import TableWriter
 from bundle.io.writing.volume import NiftiWriter
 from bundle.io.writing.writer import FormatWriter
+from bundle.io.writing.yolo import YoloWriter
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Format:
         return self.writer(folder, video, given)
 
 
+def _on_demand(video: VideoSource) -> bool:
+    """Of formats that ``auto`` takes for no video."""
+    return False
+
+
 FORMATS = {
     "nifti": Format("masks.nii.gz", NiftiWriter, check=label_header),
     "png": Format("masks", PngWriter),
@@ -57,7 +67,12 @@ FORMATS = {
     "dicom_seg": Format(
         "masks.dcm", DicomSegWriter, names=True, suits=can_be_referred_to, check=check_dicom
     ),
-    "rle": Format("masks.json", RleWriter, suits=lambda video: False),
+    "rle": Format("masks.json", RleWriter, suits=_on_demand),
+    "seg_nrrd": Format("masks.seg.nrrd", SegNrrdWriter, names=True, suits=_on_demand),
+    "coco": Format("coco.json", CocoWriter, names=True, suits=_on_demand),
+    "cvat": Format("annotations.xml", CvatWriter, names=True, suits=_on_demand),
+    "yolo": Format("yolo", YoloWriter, names=True, suits=_on_demand),
+    "mots": Format("mots", MotsWriter, suits=_on_demand),
 }
 
 

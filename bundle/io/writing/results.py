@@ -43,6 +43,11 @@ class ResultWriter:
     - ``mha``: ``masks.mha``, compressed MetaImage in the source's geometry,
     - ``dicom_seg``: ``masks.dcm``, DICOM segmentation that refers to the frames of a DICOM source,
     - ``rle``: ``masks.json``, COCO's uncompressed run lengths,
+    - ``seg_nrrd``: ``masks.seg.nrrd``, segmentation of 3D Slicer in the source's geometry,
+    - ``coco``: ``coco.json``, COCO with tracks,
+    - ``cvat``: ``annotations.xml``, CVAT for video 1.1,
+    - ``yolo``: ``yolo/labels/00000.txt`` ..., outlines for YOLO's segmentation networks,
+    - ``mots``: ``mots``, 16-bit pictures of instances and the text of the MOTS benchmarks,
 
     and ``manifest.json``, which lists what was written.
 

@@ -1,0 +1,162 @@
+"""Masks in DICOM segmentations, binary, fractional or label maps."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.misc import is_dicom
+
+from bundle.io.reading.decode import explained
+from bundle.io.reading.labels import StoredMask
+from bundle.io.reading.limits import check_inflated, check_size, check_stored
+from bundle.io.reading.mask_volumes import Masks
+from bundle.io.reading.volumes import VideoSource
+
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
+
+
+def is_segmentation(path: Path) -> bool:
+    """Whether a file is a DICOM segmentation."""
+    if not is_dicom(path):
+        return False
+    with explained(f"cannot open {path} as DICOM"):
+        return _head(path).get("SOPClassUID") in SEGMENTATIONS
+
+
+def read_segmentation(path: Path, video: VideoSource) -> Masks:
+    """Read a segmentation's frames onto those of the video that they were derived from.
+
+    Which frame that is, the reference to the source says; without one the position in time; without
+    that their order, if they are as many as the video has frames. Ids are the numbers of segments;
+    of files that were written here, the ids of the masks.
+
+    Raises:
+        ValueError: It is damaged, or its frames cannot be told.
+    """
+    with explained(f"cannot open {path} as DICOM"):
+        dataset = pydicom.dcmread(path)
+        height, width = int(dataset.Rows), int(dataset.Columns)
+        count = int(dataset.get("NumberOfFrames") or 1)
+        bits = int(dataset.BitsAllocated)
+    check_size(path, height, width, count)
+    declared = -(-count * height * width * bits // 8)
+    check_stored(path, declared, path.stat().st_size)
+    with explained(f"cannot read the frames of {path}"):
+        places = _places(dataset, video, count)
+        ids = _ids(dataset)
+        kind = str(dataset.get("SegmentationType", "BINARY"))
+        found: dict[int, np.ndarray] = {}
+        for number, (frame, segment) in enumerate(places):
+            values = found.setdefault(frame, np.zeros((height, width), np.uint8))
+            pixels = _pixels(path, dataset, number, (height, width), bits)
+            if kind == "LABELMAP":
+                for value in np.unique(pixels[pixels > 0]).tolist():
+                    values[pixels == value] = ids.get(value, value)
+            elif kind == "FRACTIONAL":
+                values[pixels > int(dataset.get("MaximumFractionalValue", 255)) // 2] = ids[segment]
+            else:
+                values[pixels > 0] = ids[segment]
+    for frame, values in sorted(found.items()):
+        if values.any():
+            yield frame, StoredMask(values, "exact", f"frame {frame} of {path}")
+
+
+def _head(path: Path) -> Dataset:
+    return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SOPClassUID"])
+
+
+def _ids(dataset: Dataset) -> dict[int, int]:
+    ids = {}
+    for item in dataset.get("SegmentSequence", ()):
+        number = int(item.SegmentNumber)
+        own = re.fullmatch(
+            "object ([0-9]+)", str(item.get("TrackingID", item.get("SegmentLabel", "")))
+        )
+        ids[number] = int(own[1]) if own and dataset.get("Manufacturer") == "TCMN" else number
+    if any(not 0 <= value <= 255 for value in ids.values()):
+        raise ValueError(f"it has the segment {max(ids.values())}: expected numbers up to 255")
+    return ids
+
+
+def _places(dataset: Dataset, video: VideoSource, count: int) -> list[tuple[int, int]]:
+    """Frame of the video and segment of each frame of the segmentation."""
+    groups = list(dataset.get("PerFrameFunctionalGroupsSequence", ()))
+    shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", ())), Dataset())
+    if len(groups) != count:
+        raise ValueError(f"it describes {len(groups)} of its {count} frames")
+    segments = [_segment(group, shared) for group in groups]
+    instances = _instances(video)
+    frames = [_source_frame(group, instances) for group in groups]
+    if any(frame is None for frame in frames):
+        frames = [_time_index(group) for group in groups]
+    if any(frame is None for frame in frames):
+        if count % video.frame_count:
+            raise ValueError(
+                f"its {count} frames do not say which of the {video.frame_count} frames of "
+                f"{video.path} they belong to"
+            )
+        seen: dict[int, int] = {}
+        frames = []
+        for segment in segments:
+            frames.append(seen.get(segment, 0))
+            seen[segment] = seen.get(segment, 0) + 1
+    for frame in frames:
+        if frame is None or not 0 <= frame < video.frame_count:
+            raise ValueError(
+                f"it has a mask for frame {frame}, {video.path} has {video.frame_count}"
+            )
+    return [(int(frame or 0), segment) for frame, segment in zip(frames, segments, strict=True)]
+
+
+def _segment(group: Dataset, shared: Dataset) -> int:
+    for place in (group, shared):
+        for item in place.get("SegmentIdentificationSequence", ()):
+            return int(item.ReferencedSegmentNumber)
+    return 1
+
+
+def _source_frame(group: Dataset, instances: dict[str, int]) -> int | None:
+    for derivation in group.get("DerivationImageSequence", ()):
+        for source in derivation.get("SourceImageSequence", ()):
+            if "ReferencedFrameNumber" in source:
+                number: Any = source.ReferencedFrameNumber
+                return int(number if isinstance(number, (int, str)) else number[0]) - 1
+            found = instances.get(str(source.get("ReferencedSOPInstanceUID", "")))
+            if found is not None:
+                return found
+    return None
+
+
+def _time_index(group: Dataset) -> int | None:
+    for content in group.get("FrameContentSequence", ()):
+        if content.get("TemporalPositionIndex"):
+            return int(content.TemporalPositionIndex) - 1
+    return None
+
+
+def _instances(video: VideoSource) -> dict[str, int]:
+    """The frames of a series by the files that hold them, if the video is one."""
+    files = getattr(video, "files", ())
+    found = {}
+    for index, file in enumerate(files):
+        head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])
+        found[str(head.get("SOPInstanceUID", ""))] = index
+    return found
+
+
+def _pixels(
+    path: Path, dataset: Dataset, number: int, size: tuple[int, int], bits: int
+) -> np.ndarray:
+    area = size[0] * size[1]
+    if bits == 1 and dataset.file_meta.TransferSyntaxUID in NATIVE:
+        begin = number * area
+        data = memoryview(dataset.PixelData)[begin // 8 : -(-(begin + area) // 8)]
+        values = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+        return values[begin % 8 :][:area].reshape(size)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    check_inflated(path, frames * area * max(1, bits // 8))
+    return np.asarray(dataset.pixel_array).reshape(frames, *size)[number]

@@ -1,0 +1,215 @@
+"""Outlines and run lengths of other tools as pixels; what files declare is checked before it is drawn.
+
+H rows and W columns. Coordinates are in pixels from the upper left corner of the frame, so that the
+centre of the first pixel is at (0.5, 0.5).
+"""
+
+import json
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from skimage import draw
+
+from bundle.io.reading.labels import StoredMask
+from bundle.io.reading.limits import DeclaredSizeError, check_size
+from bundle.io.reading.mask_volumes import Masks
+
+MAX_TEXT_BYTES = 2**28
+"""Of a file of outlines or run lengths, which is read as a whole."""
+MAX_POINTS = 10**6
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One object in one frame.
+
+    Attributes:
+        frame: Index of the frame.
+        name: What tells the object from others: equal in all frames; None if the file does not say.
+        kind: Its class, such as a label or a category.
+        mask: (H, W) bool.
+    """
+
+    frame: int
+    name: Hashable | None
+    kind: Hashable
+    mask: np.ndarray
+
+
+def check_text(path: Path) -> None:
+    """Refuse a file of outlines that is too large to be read as a whole.
+
+    Raises:
+        DeclaredSizeError: It is.
+    """
+    if path.stat().st_size > MAX_TEXT_BYTES:
+        raise DeclaredSizeError(
+            f"{path} has more than {MAX_TEXT_BYTES} bytes: export the masks as a label volume"
+        )
+
+
+def load_json(path: Path) -> Any:
+    """Read a file of JSON.
+
+    Raises:
+        DeclaredSizeError: It is too large.
+        ValueError: It is none.
+    """
+    check_text(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no JSON ({error}): export it again") from error
+
+
+def paint(shapes: Iterable[Shape], source: str) -> Masks:
+    """Label maps of shapes; where they overlap the later one is on top.
+
+    An object keeps its number where its name is one from 1 to 255. Other names are numbered in order,
+    and so are kinds, where shapes have no names: then all shapes of a kind are one object, unless
+    only one frame has shapes.
+
+    Args:
+        shapes: Of all frames.
+        source: Name for messages.
+    """
+    shapes = list(shapes)
+    frames = sorted({shape.frame for shape in shapes})
+    names = [
+        shape.name if shape.name is not None
+        else (shape.kind if len(frames) > 1 else ("part", number))
+        for number, shape in enumerate(shapes)
+    ]  # fmt: skip
+    ids = _number(names, source)
+    for frame in frames:
+        values = None
+        for shape, name in zip(shapes, names, strict=True):
+            if shape.frame == frame:
+                if values is None:
+                    values = np.zeros(shape.mask.shape, dtype=np.uint8)
+                if shape.mask.shape != values.shape:
+                    raise ValueError(
+                        f"{source} has masks of two sizes in frame {frame}: export anew"
+                    )
+                values[shape.mask] = ids[name]
+        assert values is not None
+        yield frame, StoredMask(values, "exact", f"frame {frame} of {source}")
+
+
+def _number(names: Sequence[Hashable], source: str) -> dict[Hashable, int]:
+    present = list(dict.fromkeys(names))
+    if all(isinstance(name, int) and 1 <= name <= 255 for name in present):
+        return {name: int(str(name)) for name in present}
+    if len(present) > 255:
+        raise ValueError(f"{source} holds {len(present)} objects: expected at most 255")
+    if all(isinstance(name, int) for name in present):
+        present = sorted(present, key=lambda name: int(str(name)))
+    return {name: number for number, name in enumerate(present, start=1)}
+
+
+def polygon(points: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
+    """(H, W) bool, the pixels whose centres an outline holds.
+
+    Raises:
+        ValueError: It has no three points, or too many, or they are no numbers.
+    """
+    if not 3 <= len(points) <= MAX_POINTS:
+        raise ValueError(f"a polygon has {len(points)} points: expected 3 to {MAX_POINTS}")
+    outline = np.asarray(points, dtype=float)
+    if outline.shape != (len(points), 2) or not np.isfinite(outline).all():
+        raise ValueError("a polygon has points that are no pairs of numbers")
+    mask = np.zeros((height, width), dtype=bool)
+    outline = np.clip(outline, -2.0 * max(height, width), 3.0 * max(height, width))
+    rows, columns = draw.polygon(outline[:, 1] - 0.5, outline[:, 0] - 0.5, (height, width))
+    mask[rows, columns] = True
+    return mask
+
+
+def ellipse(
+    centre: tuple[float, float], radii: tuple[float, float], height: int, width: int
+) -> np.ndarray:
+    """(H, W) bool; centre and radii as (x, y)."""
+    y, x = np.ogrid[:height, :width]
+    rx, ry = max(radii[0], 1e-9), max(radii[1], 1e-9)
+    inside = ((x + 0.5 - centre[0]) / rx) ** 2 + ((y + 0.5 - centre[1]) / ry) ** 2 <= 1
+    return np.asarray(inside)
+
+
+def run_mask(counts: Sequence[int], height: int, width: int, *, down: bool) -> np.ndarray:
+    """(H, W) bool of lengths of runs, the first one of zeros.
+
+    Args:
+        counts: They sum up to H x W.
+        height: H.
+        width: W.
+        down: They run down the columns, as COCO's do, not along the rows.
+
+    Raises:
+        ValueError: They do not fill the mask.
+    """
+    check_size(Path("a mask"), height, width)
+    lengths = np.asarray(counts, dtype=np.int64)
+    if lengths.ndim != 1 or (lengths < 0).any() or lengths.sum() != height * width:
+        raise ValueError(
+            f"run lengths sum up to {int(lengths.sum())}, expected {height}x{width} = {height * width}"
+        )
+    values = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths)
+    return values.reshape((height, width), order="F" if down else "C")
+
+
+def coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """(H, W) bool of COCO's polygons, run lengths or compressed run lengths.
+
+    Raises:
+        ValueError: It is none of them, or of another size.
+    """
+    if isinstance(segmentation, dict):
+        size = [int(side) for side in segmentation["size"]]
+        if size != [height, width]:
+            raise ValueError(f"run lengths are for {size}, expected [{height}, {width}]")
+        counts = segmentation["counts"]
+        if isinstance(counts, str):
+            counts = unpack_counts(counts)
+        return run_mask(counts, height, width, down=True)
+    mask = np.zeros((height, width), dtype=bool)
+    for part in segmentation:
+        mask |= polygon(np.reshape(part, (-1, 2)).tolist(), height, width)
+    return mask
+
+
+def unpack_counts(text: str) -> list[int]:
+    """Run lengths of COCO's compressed form: five bits a character, from the third on as differences.
+
+    Example:
+        >>> unpack_counts("13")
+        [1, 3]
+    """
+    counts: list[int] = []
+    value, shift = 0, 0
+    for byte in text.encode("ascii"):
+        part = byte - 48
+        value |= (part & 31) << shift
+        shift += 5
+        if part & 32:
+            continue
+        if part & 16:
+            value |= -1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value, shift = 0, 0
+    return counts
+
+
+def pack_counts(counts: Sequence[int]) -> str:
+    """The inverse of ``unpack_counts``."""
+    packed = bytearray()
+    for i, count in enumerate(counts):
+        value, more = count - (counts[i - 2] if i > 2 else 0), True
+        while more:
+            part = value & 31
+            value >>= 5
+            more = value != -1 if part & 16 else value != 0
+            packed.append(48 + (part | 32 if more else part))
+    return packed.decode("ascii")
