@@ -172,13 +172,13 @@ def segment(
         Path, typer.Option("--output", "--output-dir", "-o", help="Results go to OUTPUT/NAME.")
     ] = Path("output"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there already.")
+        bool, typer.Option("--overwrite", help="Replace the files of earlier results only.")
     ] = False,
     formats: Annotated[
         str,
         typer.Option(
-            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, dicom_seg, rle; "
-            "commas between."
+            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, dicom_seg, rle, "
+            "seg_nrrd, coco, cvat, yolo, mots; commas between."
         ),
     ] = "auto",
     device: Device = "auto",
