@@ -15,6 +15,8 @@ from bundle.io.reading.volumes import source_name
 FOLDER = "tcmn-project"
 """Of a project, beside its videos."""
 SAMPLE_BYTES = 2**16
+OURS = ("project.json", "manifest.json")
+"""Tell projects, results and exported data sets, whose pictures are no videos to annotate."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +37,9 @@ class ListedVideo:
 def list_videos(source: str | Path, secret: str) -> list[ListedVideo]:
     """Find the videos of a folder and the folders below it, or read them from a list.
 
-    Masks (``NAME_mask``), hidden files and projects are passed over. A folder of pictures is one
-    video. The patient is who a DICOM file names, under a name made of that and ``secret``; else the
-    uppermost folder; else the video itself.
+    Masks (``NAME_mask``), hidden files, projects, results and exported data sets are passed over. A
+    folder of pictures is one video. The patient is who a DICOM file names, under a name made of that
+    and ``secret``; else the uppermost folder; else the video itself.
 
     Args:
         source: The folder; or a CSV list with the column ``video``, and ``patient`` if it is known,
@@ -122,6 +124,8 @@ def _walk(folder: Path) -> Iterable[Path]:
         if path.name.startswith(".") or path.name == FOLDER or name.endswith(MASK):
             continue
         if path.is_dir():
+            if any((path / file).is_file() for file in OURS):
+                continue
             if any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir()):
                 yield path
             else:

@@ -319,6 +319,18 @@ def test_new_videos_join_and_a_list_may_name_patients(project, videos, tmp_path)
         list_videos(tmp_path / "list.csv", "secret")
 
 
+def test_what_this_program_wrote_is_no_video(project, videos):
+    fill(project, "anna/a")
+    other = create_project(videos, videos / "second project")
+    with Project(other).open("bert/a") as video:
+        video.give({0: square()})
+    results = videos / "results" / "a"
+    (results / "masks").mkdir(parents=True)
+    (results / "manifest.json").write_text("{}")
+    Image.fromarray(square()).save(results / "masks/0.png")
+    assert project.add_videos(videos) == []
+
+
 def test_structures_that_masks_show_stay(project):
     fill(project, "anna/a")
     with pytest.raises(ValueError, match="no structure with the id 1, which anna/a shows"):
