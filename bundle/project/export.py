@@ -50,8 +50,8 @@ def export_project(
     Args:
         project: What to export.
         target: The folder; it must not exist.
-        layout: ``video_folder``, ``davis``, ``coco``, ``nnunet_2d``, ``nnunet_3d`` or ``dicom_seg``;
-            see ``bundle.project.layouts``.
+        layout: ``video_folder``, ``davis``, ``coco``, ``yolo``, ``cvat``, ``nnunet_2d``,
+            ``nnunet_3d`` or ``dicom_seg``; see ``bundle.project.layouts``.
         frames: ``reviewed``: only masks that somebody gave or accepted.
         unfinished: What becomes of videos that nobody signed as done.
         valid_fraction: Share of the patients that validate, all videos of a patient on one side;

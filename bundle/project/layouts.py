@@ -6,6 +6,7 @@ Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids. A video's masks are of 
 import json
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,10 @@ from bundle.io.structures import Structures
 from bundle.io.writing import ResultWriter
 from bundle.io.writing.array_image import write_array
 from bundle.io.writing.dicom_seg import can_be_referred_to
+from bundle.io.writing.formats import FORMATS
 from bundle.io.writing.mask_png import encode_mask
 from bundle.io.writing.rle import run_lengths
+from bundle.io.writing.writer import Segmented
 from bundle.types import Frame, LabelMap
 
 JPEG_QUALITY = 95
@@ -309,10 +312,62 @@ class DicomSegLayout:
         pass
 
 
+class YoloLayout:
+    """``images``, ``labels`` and ``data.yaml`` as YOLO's segmentation networks train on them."""
+
+    def __init__(self, folder: Path, structures: Structures) -> None:
+        self._folder, self._structures = folder, structures
+        for kind in ("images", "labels"):
+            for part in ("train", "valid"):
+                (folder / kind / part).mkdir(parents=True)
+
+    def add(self, video: ExportedVideo) -> str | None:
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            given = sorted(video.masks)
+            writer = FORMATS["yolo"].open(Path(scratch), video.source, given, self._structures)
+            for index, frame, labels in video.annotated():
+                writer.write(Segmented(index, frame, labels))
+                image = self._folder / "images" / video.part / f"{video.name}_{index:05d}.png"
+                Image.fromarray(frame).save(image, compress_level=1)
+            writer.close()
+            for file in (Path(scratch) / "yolo" / "labels").iterdir():
+                file.rename(self._folder / "labels" / video.part / f"{video.name}_{file.name}")
+        return None
+
+    def finish(self) -> None:
+        lines = ["path: .", "train: images/train", "val: images/valid", "names:"]
+        for i in range(1, max(self._structures) + 1):
+            name = self._structures[i].name if i in self._structures else f"object {i}"
+            lines.append(f"  {i - 1}: {json.dumps(name)}")
+        (self._folder / "data.yaml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+class CvatLayout:
+    """``train/NAME/annotations.xml`` and ``valid/...``: CVAT for video 1.1, a track for each object."""
+
+    def __init__(self, folder: Path, structures: Structures) -> None:
+        self._folder, self._structures = folder, structures
+
+    def add(self, video: ExportedVideo) -> str | None:
+        target = self._folder / video.part / video.name
+        target.mkdir(parents=True)
+        given = sorted(video.masks)
+        writer = FORMATS["cvat"].open(target, video.source, given, self._structures)
+        for index, frame, labels in video.annotated():
+            writer.write(Segmented(index, frame, labels))
+        writer.finish()
+        return None
+
+    def finish(self) -> None:
+        pass
+
+
 LAYOUTS: Mapping[str, Callable[[Path, Structures], Layout]] = {
     "video_folder": VideoFolderLayout,
     "davis": DavisLayout,
     "coco": CocoLayout,
+    "yolo": YoloLayout,
+    "cvat": CvatLayout,
     "nnunet_2d": Nnunet2dLayout,
     "nnunet_3d": Nnunet3dLayout,
     "dicom_seg": DicomSegLayout,

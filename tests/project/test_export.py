@@ -5,11 +5,14 @@ import json
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from xml.etree import ElementTree
 
+import cv2
 import highdicom
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from pycocotools.coco import COCO
 from pydicom.uid import generate_uid
@@ -158,6 +161,35 @@ def test_coco_reads_back(done, tmp_path):
             np.testing.assert_array_equal(seen[short][i], labels)
         assert len(seen[f"tracks of {short}"]) == 1  # the same in each frame
     assert len({seen[f"tracks of {name.replace('/', '__')}"].pop() for name in done.videos}) == 3
+
+
+def test_yolo_reads_back(done, tmp_path):
+    folder = export(done, tmp_path, "yolo")
+    head = yaml.safe_load((folder / "data.yaml").read_text())
+    assert (head["names"][1], head["names"][4]) == ("left ventricle", "left atrium")
+    files = sorted((folder / "labels").glob("*/*.txt"))
+    images = sorted((folder / "images").glob("*/*.png"))
+    assert [file.relative_to(folder / "labels").with_suffix("") for file in files] == [
+        image.relative_to(folder / "images").with_suffix("") for image in images
+    ]
+    assert len(files) == 3 * COUNT
+    assert {file.parent.name for file in files if file.name.startswith("a__")} != {"train", "valid"}
+    (file,) = (folder / "labels").glob("*/a__z_00003.txt")
+    found = np.zeros(SIZE, np.uint8)
+    for line in file.read_text().splitlines():
+        number, *shares = line.split()
+        points = np.array(shares, float).reshape(-1, 2) * SIZE[::-1]
+        cv2.fillPoly(found, [np.floor(points).astype(np.int32)], int(number) + 1)
+    np.testing.assert_array_equal(found, labels_of(1, 3))
+
+
+def test_cvat_names_tracks(done, tmp_path):
+    folder = export(done, tmp_path, "cvat")
+    (path,) = folder.glob("*/b__y/annotations.xml")
+    tracks = ElementTree.parse(path).getroot().findall("track")
+    assert [track.get("label") for track in tracks] == ["left ventricle", "left atrium"]
+    shown = [mask for mask in tracks[0].findall("mask") if mask.get("outside") == "0"]
+    assert [int(mask.get("frame")) for mask in shown] == list(range(COUNT))
 
 
 @pytest.mark.parametrize("frames", ["all", "reviewed"])
