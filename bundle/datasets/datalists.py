@@ -7,7 +7,6 @@ from typing import Any
 from bundle.datasets.generic import ANY_OBJECT
 from bundle.datasets.records import Video
 from bundle.datasets.video_folder import make_record
-from bundle.io.reading.decode import STILL_SUFFIXES, has_suffix
 from bundle.io.reading.volumes import is_single_image
 
 
@@ -31,6 +30,6 @@ def _from_paths(item: Mapping[str, Any]) -> Video:
     for path in (image, label):
         if not path.exists():
             raise FileNotFoundError(f"no such file: {path}")
-    if has_suffix(image, STILL_SUFFIXES) or is_single_image(image):
+    if is_single_image(image):
         return Video(image.stem, (image,), {0: label}, ANY_OBJECT, image.stem)
     return make_record(image.name, image, label)

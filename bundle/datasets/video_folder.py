@@ -11,22 +11,26 @@ from bundle.datasets.generic import ANY_OBJECT
 from bundle.datasets.records import Report, Video, stop
 from bundle.datasets.roots import check_root
 from bundle.io.reading.decode import (
-    META_SUFFIXES,
-    NIFTI_SUFFIXES,
     STILL_SUFFIXES,
+    TIFF_SUFFIXES,
+    VOLUME_SUFFIXES,
     has_suffix,
+    is_tiff_stack,
     natural_key,
 )
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.mask_folder import match_masks
 from bundle.io.reading.mask_volumes import check_straight
-from bundle.io.reading.video import is_dicom, open_video
+from bundle.io.reading.video import holds_video, is_dicom_file, open_video
 from bundle.io.reading.volumes import is_single_image, source_name
 
 MASK = "_mask"
-VOLUME_SUFFIXES = NIFTI_SUFFIXES + META_SUFFIXES
-VIDEO_SUFFIXES = (".avi", ".mp4", ".m4v", ".mov", ".wmv", ".mkv", ".mpg", ".mpeg", ".webm", ".gif")
+VIDEO_SUFFIXES = (
+    ".avi", ".mp4", ".m4v", ".mov", ".qt", ".wmv", ".asf", ".mkv", ".mpg", ".mpeg", ".m2v", ".vob",
+    ".ts", ".m2ts", ".mts", ".mxf", ".dv", ".webm", ".ogv", ".flv", ".3gp", ".3g2", ".gif",
+)  # fmt: skip
+"""Other files are looked into where a mask lies beside them and no video."""
 
 
 def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
@@ -76,6 +80,7 @@ def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
     root = check_root(root, [f"*{MASK}", f"*{MASK}.*"], "videos with masks beside them")
     videos: dict[str, list[Path]] = {}
     masks: dict[str, list[Path]] = {}
+    others: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
         if path.name.startswith("."):
             continue
@@ -85,6 +90,11 @@ def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
                 masks.setdefault(name.removesuffix(MASK), []).append(path)
         elif _is_video(path):
             videos.setdefault(name, []).append(path)
+        elif path.is_file():
+            others.setdefault(name, []).append(path)
+    for name in masks.keys() - videos.keys():
+        if found := [path for path in others.get(name, []) if holds_video(path)]:
+            videos[name] = found
     names = sorted({*videos, *masks}, key=natural_key)
     return {root / name: (videos.get(name, []), masks.get(name, [])) for name in names}
 
@@ -100,10 +110,21 @@ def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tupl
     return video, _only(masks, "mask", [video], stem.with_name(f"{stem.name}{MASK}"))
 
 
+def _is_picture_folder(path: Path) -> bool:
+    """Whether a folder holds one picture a frame: not DICOM files, nor a stack alone."""
+    if not path.is_dir():
+        return False
+    return not any(is_tiff_stack(file) or is_dicom_file(file) for file in path.iterdir())
+
+
 def _is_video(path: Path) -> bool:
     if path.is_dir():
-        return any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir())
-    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or (path.is_file() and is_dicom(path))
+        return any(
+            has_suffix(file, STILL_SUFFIXES) or is_dicom_file(file) for file in path.iterdir()
+        )
+    if has_suffix(path, TIFF_SUFFIXES):
+        return is_tiff_stack(path)
+    return has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or is_dicom_file(path)
 
 
 def _only(found: Sequence[Path], what: str, counterpart: Sequence[Path], stem: Path) -> Path:
@@ -133,7 +154,7 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
         ValueError: A file cannot be opened, or masks do not fit the frames in number.
     """
     frames: tuple[FrameRef, ...]
-    if path.is_dir():
+    if _is_picture_folder(path):
         frames, fps, spacing_mm = tuple(list_frames(path)), None, None
     else:
         source = open_video(path)
@@ -146,7 +167,7 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
 def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
     if mask.is_dir():
         return dict(match_masks(mask, video, frames))
-    if has_suffix(mask, STILL_SUFFIXES) or is_single_image(mask):
+    if is_single_image(mask):
         return {0: mask}
     volume = open_video(mask)
     count = volume.frame_count

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from bundle.io.reading import video_file
+from bundle.io.reading.headers import settle_times
 from bundle.io.reading.video import open_video
 
 COUNT, HEIGHT, WIDTH, GOP = 40, 48, 64, 12
@@ -233,11 +234,10 @@ def test_a_rounded_rate_is_no_uneven_one(tmp_path):
 
 def test_a_declared_rate_that_timestamps_contradict_is_left():
     seconds = np.arange(10) / 25
-    fps, times = video_file.settle_times(seconds, [60000.0, 25.0], 1 / 60000)
+    fps, times = settle_times(seconds, [60000.0, 25.0], 1 / 60000)
     assert (fps, times) == (25, None)
-    fps, times = video_file.settle_times(seconds, [60000.0], 1 / 60000)
+    fps, times = settle_times(seconds, [60000.0], 1 / 60000)
     assert (fps, times) == (pytest.approx(25), None)
-    assert video_file.settle_times(None, [0.0, 30.0], 0) == (30, None)
 
 
 def corners():

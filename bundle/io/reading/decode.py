@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 STILL_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
 META_SUFFIXES = (".mhd", ".mha")
+NRRD_SUFFIXES = (".nrrd", ".nhdr")
+TIFF_SUFFIXES = (".tif", ".tiff")
+VOLUME_SUFFIXES = NIFTI_SUFFIXES + META_SUFFIXES + NRRD_SUFFIXES
 WHITE = 255
 HINT = "(a truncated or damaged file?)"
 
@@ -108,8 +111,9 @@ def read_pixels(path: Path) -> np.ndarray:
         ValueError: The file cannot be read as one image.
     """
     check_file(path)
+    refuse_stack(path)
     with explained(f"cannot read {path} as an image"):
-        if not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+        if not has_suffix(path, VOLUME_SUFFIXES):
             return check_pixels(_read_still(path))
         shape, read = _open_array(path)
     size = shape[-2:] if max(shape[:-2], default=1) == 1 else tuple(n for n in shape if n != 1)
@@ -154,6 +158,10 @@ def check_pixels(pixels: np.ndarray) -> np.ndarray:
 
 def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
     """The shape that a NIfTI or MetaImage declares, x last, and what reads all of it."""
+    if has_suffix(path, NRRD_SUFFIXES):
+        from bundle.io.reading.nrrd import read_nrrd_image  # which imports this module
+
+        return read_nrrd_image(path)
     if has_suffix(path, NIFTI_SUFFIXES):
         image = load_nifti(path)
         return image.shape[::-1], lambda: np.asanyarray(image.dataobj).T
@@ -246,6 +254,34 @@ def _too_large(path: Path, error: Exception) -> DeclaredSizeError:
     return DeclaredSizeError(
         f"{path} declares too many pixels: expected at most {MAX_FRAME_PIXELS}; {SHRINK} ({error})"
     )
+
+
+def refuse_stack(path: Path) -> None:
+    """Refuse a TIFF with several pictures where one is expected.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if is_tiff_stack(path):
+        raise ValueError(
+            f"{path} is a stack of several pictures, expected one: give the stack itself as the "
+            "video or the mask, alone in its folder if it is in one"
+        )
+
+
+def is_tiff_stack(path: Path) -> bool:
+    """Whether a file is a TIFF with several pictures, other than small copies of the first."""
+    if not has_suffix(path, TIFF_SUFFIXES):
+        return False
+    try:
+        with tifffile.TiffFile(path) as file:
+            if len(file.pages) > 1:
+                return not file.pages[1].aspage().is_reduced
+            # ImageJ writes large stacks as one page.
+            series = file.series[0]
+            return math.prod(series.shape) > math.prod(series.keyframe.shape)
+    except Exception:  # whoever reads it says what is wrong
+        return False
 
 
 def _read_tiff(path: Path) -> np.ndarray:

@@ -1,26 +1,50 @@
-"""Multi-frame DICOM as a video: size, rate and spacing from the header, frames on demand."""
+"""DICOM as a video: size, times and place from the header, frames on demand."""
 
 import importlib
+import io
+import struct
+import warnings
 import zlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import pydicom
 from pydicom.filereader import read_dataset, read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from bundle.io.reading.decode import explained
-from bundle.io.reading.headers import known, known_spacing
-from bundle.io.reading.limits import check_inflated, check_stored
+from bundle.io.reading.dicom_header import (
+    FrameHeader,
+    enhanced_getter,
+    frame_rate,
+    read_affine,
+    read_frame_header,
+    read_spacing,
+    read_times,
+    read_windows,
+    sort_frames,
+)
+from bundle.io.reading.limits import (
+    MissingCodecError,
+    check_inflated,
+    check_size,
+    check_stored,
+)
+from bundle.io.reading.pieces import Piece, Pieces
+from bundle.io.reading.scaling import Window
+from bundle.io.reading.video_file import read_timing, read_video_file
 from bundle.io.reading.volumes import Geometry, VideoSource, source_name
 
 META_BEGINS = 128 + 4  # after the preamble and the prefix
 BLOCK_BYTES = 2**20
-ULTRASOUND_CM = 3  # the unit code of SequenceOfUltrasoundRegions for cm per pixel
+VIDEO_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
+"""MPEG-2, H.264 and HEVC, of which each has a second form with ``.1`` for streams in pieces."""
+ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 # pydicom 3 has both colour conversions and a lazy reader in one module, 2.4 only the conversions.
 dicom_pixels: Any = importlib.import_module(
@@ -28,26 +52,87 @@ dicom_pixels: Any = importlib.import_module(
 )
 
 
+@dataclass(frozen=True)
+class DicomStream:
+    """The MPEG-2, H.264 or HEVC stream of a DICOM file, as a video file of its own."""
+
+    path: Path
+    pieces: tuple[Piece, ...]
+
+    def open(self) -> BinaryIO:
+        """Open it; nothing is copied."""
+        return cast(BinaryIO, io.BufferedReader(Pieces(self.pieces)))
+
+
+@dataclass(frozen=True, eq=False)
+class Values:
+    """How stored values of a grey frame become those that are shown.
+
+    Attributes:
+        slopes: (F,) of each stored frame, with ``intercepts``; one for all if they have length 1.
+        intercepts: Likewise.
+        padding: Lowest and highest stored value that is no picture; None if there is none.
+        keep_bytes: Whether values of 8 bits stay as they are.
+    """
+
+    slopes: np.ndarray
+    intercepts: np.ndarray
+    padding: tuple[float, float] | None
+    keep_bytes: bool
+
+    def convert(self, stored: np.ndarray, index: int) -> np.ndarray:
+        """Values of one frame, padding as NaN; the very same if nothing changes."""
+        if stored.ndim != 2 or (stored.dtype == np.uint8 and self.keep_bytes):
+            return stored
+        slope = float(self.slopes[min(index, len(self.slopes) - 1)])
+        intercept = float(self.intercepts[min(index, len(self.intercepts) - 1)])
+        if (slope, intercept) == (1, 0) and self.padding is None:
+            return stored
+        values = stored.astype(np.float32)
+        values *= slope
+        values += intercept
+        if self.padding is not None:
+            values[(stored >= self.padding[0]) & (stored <= self.padding[1])] = np.nan
+        return values
+
+
 def open_dicom(path: Path) -> VideoSource:
-    """Open a multi-frame DICOM; frames are decoded as they are asked for.
+    """Open a multi-frame DICOM; frames are decoded as they are asked for, and ordered by their time.
 
     Raises:
         ValueError: The file is damaged, declares more than it can hold, or holds no pictures or
-            only one.
+            only one; or it holds several slices over time.
+        MissingCodecError: Its compression needs a package that is not installed.
     """
-    with explained(f"cannot open {path} as DICOM"):
-        _check_deflated(path)
-        header = pydicom.dcmread(path, stop_before_pixels=True)
+    header = read_header(path)
     if "Rows" not in header:
         raise ValueError(f"{path} is a DICOM file without pictures: expected a multi-frame DICOM")
+    if is_video_syntax(header.file_meta.TransferSyntaxUID):
+        return _open_stream(path, header)
     with explained(f"cannot read the header of {path}"):
         frame_count = int(header.get("NumberOfFrames") or 1)
         height, width = int(header.Rows), int(header.Columns)
-        fps, spacing_mm = _dicom_fps(header), _dicom_spacing(header)
         _check_stored(path, header, frame_count)
+        check_size(path, height, width, frame_count)
+    check_codec(path, header)
     if frame_count < 2:
         raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
-    row_mm, column_mm = spacing_mm or (1.0, 1.0)
+    with explained(f"cannot read the header of {path}"):
+        groups = len(header.get("PerFrameFunctionalGroupsSequence") or ())
+        frames = [read_frame_header(enhanced_getter(header, index)) for index in range(groups or 1)]
+        getter = enhanced_getter(header, 0)
+        windows = read_windows(header, getter) if is_grey(header) else colour_windows(header)
+        values = read_values(header, frames, windows)
+    try:
+        order = np.arange(frame_count)
+        if groups == frame_count:
+            order, _ = sort_frames(frames)
+    except ValueError as error:
+        raise ValueError(f"{path} has {error}") from error
+    with explained(f"cannot read the header of {path}"):
+        fps, times = read_times(header, frames if groups == frame_count else [], order)
+        affine = read_affine(frames, order) if groups == frame_count else None
+        spacing_mm = read_spacing(header) or frames[0].spacing
     return VideoSource(
         path=path,
         name=source_name(path),
@@ -56,10 +141,160 @@ def open_dicom(path: Path) -> VideoSource:
         frame_count=frame_count,
         fps=fps,
         spacing_mm=spacing_mm,
-        # No place in space: ITK's identity, NIfTI's with x and y negated.
-        geometry=Geometry((width, height, frame_count), np.diag([-column_mm, -row_mm, 1.0, 1.0])),
-        read=partial(_read_dicom, path),
+        geometry=make_geometry(width, height, frame_count, spacing_mm, affine, frames, order),
+        read=partial(_read_dicom, path, values, order),
+        frame_times=times,
+        windows=windows,
+        inverted=header.get("PhotometricInterpretation") == "MONOCHROME1",
+        stored=None if (order == np.arange(frame_count)).all() else order,
     )
+
+
+def read_header(path: Path, tags: Sequence[str] | None = None) -> pydicom.FileDataset:
+    """All before the pixels, or some tags of it.
+
+    Raises:
+        ValueError: It is damaged.
+    """
+    with explained(f"cannot open {path} as DICOM"):
+        _check_deflated(path)
+        return pydicom.dcmread(
+            path, stop_before_pixels=True, specific_tags=list(tags or []) or None
+        )
+
+
+def make_geometry(
+    width: int,
+    height: int,
+    count: int,
+    spacing_mm: tuple[float, float] | None,
+    affine: np.ndarray | None,
+    frames: Sequence[FrameHeader],
+    order: np.ndarray,
+) -> Geometry:
+    """(x, y, 1, t) in its place in space; (x, y, t) where that is unknown or a stack of slices."""
+    if affine is None:
+        # No place in space: ITK's identity, NIfTI's with x and y negated.
+        row_mm, column_mm = spacing_mm or (1.0, 1.0)
+        return Geometry((width, height, count), np.diag([-column_mm, -row_mm, 1.0, 1.0]))
+    first, last = frames[order[0]].position, frames[order[-1]].position
+    moves = first is not None and last is not None and not np.allclose(first, last, atol=0.01)
+    return Geometry((width, height, count) if moves else (width, height, 1, count), affine)
+
+
+def is_grey(header: pydicom.Dataset) -> bool:
+    """Whether a window has a meaning for the pixels."""
+    return str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
+
+
+def colour_windows(header: pydicom.Dataset) -> tuple[Window, ...]:
+    """Colours of more than 8 bits are as bright as their declared bits say."""
+    bits = int(header.get("BitsStored") or 8)
+    return (
+        (Window(0, 2**bits - 1),) if bits > 8 and int(header.get("SamplesPerPixel", 1)) > 1 else ()
+    )
+
+
+def read_values(
+    header: pydicom.Dataset, frames: Sequence[FrameHeader], windows: tuple[Window, ...]
+) -> Values:
+    """How stored values become those that are shown."""
+    padding = header.get("PixelPaddingValue")
+    limits = None
+    if padding is not None and is_grey(header):
+        other = header.get("PixelPaddingRangeLimit")
+        ends = [
+            _as_stored(value, header) for value in (padding, padding if other is None else other)
+        ]
+        limits = min(ends), max(ends)
+    return Values(
+        np.array([frame.slope for frame in frames]),
+        np.array([frame.intercept for frame in frames]),
+        limits,
+        keep_bytes=not windows,
+    )
+
+
+def _as_stored(value: Any, header: pydicom.Dataset) -> float:
+    """Of a value that was written with the wrong sign."""
+    number, bits = int(value), int(header.get("BitsAllocated") or 16)
+    if header.get("PixelRepresentation") and number >= 2 ** (bits - 1):
+        return float(number - 2**bits)
+    return float(
+        number + 2**bits if number < 0 and not header.get("PixelRepresentation") else number
+    )
+
+
+def is_video_syntax(syntax: str) -> bool:
+    """Whether the pixels are a stream that FFmpeg decodes."""
+    return syntax.removesuffix(".1") in VIDEO_SYNTAXES or syntax in VIDEO_SYNTAXES
+
+
+def check_codec(path: Path, header: pydicom.FileDataset) -> None:
+    """Find out before a frame is asked for whether the compression can be decoded.
+
+    Raises:
+        MissingCodecError: It needs a package that is not installed.
+    """
+    syntax = header.file_meta.TransferSyntaxUID
+    if not syntax.is_encapsulated or not hasattr(dicom_pixels, "get_decoder"):
+        return
+    try:
+        available = dicom_pixels.get_decoder(syntax).is_available
+    except NotImplementedError:
+        available = False
+    if not available:
+        raise _missing_codec(path, syntax)
+
+
+def _missing_codec(path: Path, syntax: UID) -> MissingCodecError:
+    return MissingCodecError(
+        f"{path} is compressed as {syntax.name} ({syntax}), which no installed package decodes: "
+        'pip install "tcmn[dicom]", or save it in another transfer syntax, such as Explicit VR '
+        "Little Endian"
+    )
+
+
+def _open_stream(path: Path, header: pydicom.FileDataset) -> VideoSource:
+    with explained(f"cannot read the header of {path}"):
+        stream = DicomStream(path, _find_fragments(path))
+        rate = frame_rate(header)
+        spacing_mm = read_spacing(header)
+    timing = read_timing(stream)
+    if timing.frame_count == 0:
+        raise ValueError(f"{path} holds no frames: the file is empty or truncated, export it again")
+    with explained(f"cannot read the first frame of {path}"):
+        height, width = next(read_video_file(stream, timing.frame_count, [0])).shape[:2]
+    count = timing.frame_count
+    return VideoSource(
+        path=path,
+        name=source_name(path),
+        height=height,
+        width=width,
+        frame_count=count,
+        fps=timing.fps if timing.times is not None else rate or timing.fps,
+        spacing_mm=spacing_mm,
+        geometry=make_geometry(width, height, count, spacing_mm, None, [], np.arange(count)),
+        read=partial(read_video_file, stream, count),
+        frame_times=timing.times,
+    )
+
+
+def _find_fragments(path: Path) -> tuple[Piece, ...]:
+    """The items of encapsulated pixels but the first, which is a table of offsets."""
+    pieces = []
+    with path.open("rb") as file:
+        pydicom.dcmread(file, stop_before_pixels=True)
+        if file.read(4) != b"\xe0\x7f\x10\x00":
+            raise ValueError("it has no pixels")
+        file.seek(8, io.SEEK_CUR)  # their kind, and an unknown length
+        end = path.stat().st_size
+        while (head := file.read(8))[:4] == ITEM and len(head) == 8:
+            (size,) = struct.unpack("<I", head[4:])
+            begin = file.tell()
+            pieces.append(Piece(path, begin, min(size, end - begin)))
+            file.seek(begin + size)
+    return tuple(pieces[1:])
 
 
 def _is_deflated(meta: pydicom.Dataset) -> bool:
@@ -88,42 +323,68 @@ def _check_stored(path: Path, header: pydicom.Dataset, frame_count: int) -> None
     check_stored(path, frame_count * frame_bytes, path.stat().st_size)
 
 
-def _dicom_fps(header: pydicom.Dataset) -> float | None:
-    if frame_s := known(float(header.get("FrameTime") or 0) / 1000):
-        return 1 / frame_s
-    return known(float(header.get("CineRate") or header.get("RecommendedDisplayFrameRate") or 0))
+def _read_dicom(
+    path: Path, values: Values, order: np.ndarray, indices: Sequence[int]
+) -> Iterator[np.ndarray]:
+    stored = [int(order[index]) for index in indices]
+    for index, pixels in zip(stored, decode_frames(path, stored), strict=False):
+        yield values.convert(pixels, index)
 
 
-def _dicom_spacing(header: pydicom.Dataset) -> tuple[float, float] | None:
-    for region in header.get("SequenceOfUltrasoundRegions") or ():
-        units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
-        row_mm = 10 * abs(region.get("PhysicalDeltaY") or 0)
-        column_mm = 10 * abs(region.get("PhysicalDeltaX") or 0)
-        # A region beyond the frame tells that the picture was shrunk after it was measured.
-        fits = (region.get("RegionLocationMaxX1") or 0) < header.Columns and (
-            region.get("RegionLocationMaxY1") or 0
-        ) < header.Rows
-        spacing_mm = known_spacing(row_mm, column_mm)
-        if units == (ULTRASOUND_CM, ULTRASOUND_CM) and fits and spacing_mm:
-            return spacing_mm
-    spacing = [float(mm) for mm in header.get("PixelSpacing") or ()]
-    return known_spacing(*spacing) if len(spacing) == 2 else None
+def decode_frames(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    """Frames by their place in the file: (H, W) as stored, or (H, W, 3) in RGB.
 
-
-def _read_dicom(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
+    Raises:
+        MissingCodecError: A package that decodes them is not installed.
+    """
     header = pydicom.dcmread(path, stop_before_pixels=True)
     decode = _decode_dicom if hasattr(dicom_pixels, "iter_pixels") else _decode_dicom_v2
-    for pixels in decode(path, indices):
+    frames = decode(path, indices)
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="The value length")
+                pixels = next(frames, None)
+        except (RuntimeError, NotImplementedError) as error:
+            if "missing dependencies" in str(error) or (
+                "12-bit" in str(error) and find_spec("libjpeg") is None
+            ):
+                raise _missing_codec(path, header.file_meta.TransferSyntaxUID) from error
+            raise
+        if pixels is None:
+            return
         if header.PhotometricInterpretation == "PALETTE COLOR":
-            pixels = dicom_pixels.apply_color_lut(pixels, header)
-        # MONOCHROME1 is white at its lowest value.
-        yield ~pixels if header.PhotometricInterpretation == "MONOCHROME1" else pixels
+            pixels = _apply_palette(pixels, header)
+        yield pixels
+
+
+def _apply_palette(pixels: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
+    """(H, W, 3) uint8: tables of 16 bits are as bright as their bits say, not as their brightest."""
+    colours = dicom_pixels.apply_color_lut(pixels, header)
+    if colours.dtype == np.uint8:
+        return colours
+    bits = int(header.RedPaletteColorLookupTableDescriptor[2])
+    tables = [
+        header.get(f"{name}PaletteColorLookupTableData") or b"" for name in ("Red", "Green", "Blue")
+    ]
+    # Some writers keep levels of 8 bits in entries of 16.
+    if bits == 8 or all(not any(table[1::2]) for table in tables if table):
+        return np.minimum(colours, 255).astype(np.uint8)
+    return (colours >> (bits - 8)).astype(np.uint8)
 
 
 def _decode_dicom(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
     # Of a deflated file pydicom finds nothing on disk.
-    deflated = _is_deflated(read_file_meta_info(path))
+    meta = read_file_meta_info(path)
+    deflated = _is_deflated(meta)
     source = pydicom.dcmread(path) if deflated else path
+    if not deflated and not meta.TransferSyntaxUID.is_encapsulated:
+        # pydicom's iterator takes the second frame of native YBR_FULL_422 for YBR_FULL.
+        space = pydicom.dcmread(path, specific_tags=["PhotometricInterpretation"])
+        if space.get("PhotometricInterpretation") == "YBR_FULL_422":
+            for index in indices:
+                yield dicom_pixels.pixel_array(path, index=index)
+            return
     for pixels in dicom_pixels.iter_pixels(source, indices=indices):
         yield pixels.copy()  # the decoder may use its buffer again
 
@@ -132,6 +393,8 @@ def _decode_dicom_v2(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]
     """pydicom 2.4 can only decode all frames at once."""
     dataset = pydicom.dcmread(path)
     frames = dataset.pixel_array
+    if int(dataset.get("NumberOfFrames") or 1) == 1:
+        frames = frames[None]
     for index in indices:
         space = dataset.PhotometricInterpretation
         if space in ("YBR_FULL", "YBR_FULL_422"):

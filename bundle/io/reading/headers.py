@@ -3,9 +3,11 @@
 Units that a header does not declare are unknown, not millimetres.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import nibabel as nib
+import numpy as np
 
 from bundle.io.reading.decode import (
     META_SUFFIXES,
@@ -18,6 +20,8 @@ from bundle.io.reading.meta_image import meta_image_reader, read_meta_header
 
 MILLIMETRES = {"micron": 1e-3, "mm": 1.0, "meter": 1e3}
 SECONDS = {"sec": 1.0, "msec": 1e-3, "usec": 1e-6}
+SLACK_S = 0.001
+"""Many containers round timestamps to milliseconds."""
 LEAST = 1e-7
 """Of a spacing in mm or a frame rate that is meant; 1 / LEAST is the most."""
 
@@ -71,6 +75,54 @@ def known(value: float) -> float | None:
 def known_spacing(row_mm: float, column_mm: float) -> Spacing | None:
     """Both distances, or None if one cannot be one."""
     return (row_mm, column_mm) if known(row_mm) and known(column_mm) else None
+
+
+def meta_image_times(
+    path: Path, count: int, has_time_axis: bool
+) -> tuple[float | None, np.ndarray | None]:
+    """Frames per second, and the seconds of frames that come unevenly.
+
+    Timestamps of single frames tell, as PLUS and SlicerIGT write them; else the step of a fourth axis,
+    in seconds. A step of 1 is what writers put where nothing is known.
+
+    Args:
+        path: The file.
+        count: Of frames.
+        has_time_axis: Whether time is the fourth axis.
+    """
+    header = read_meta_header(path)
+    seconds = np.array([header.timestamps.get(i, np.nan) for i in range(count)])
+    if count > 1 and np.isfinite(seconds).all() and (np.diff(seconds) > 0).all():
+        return settle_times(seconds - seconds[0], [], LEAST)
+    spacing = meta_image_reader(path).GetSpacing()
+    step = known(spacing[3]) if has_time_axis and len(spacing) > 3 else None
+    return (1 / step if step and step != 1 else None), None
+
+
+def settle_times(
+    seconds: np.ndarray, rates: Sequence[float], unit: float
+) -> tuple[float | None, np.ndarray | None]:
+    """A rate that agrees with the timestamps, or the timestamps where they come unevenly.
+
+    Args:
+        seconds: (F,) rising, from 0 on.
+        rates: Declared frame rates, the best one first; 0 if unknown.
+        unit: Of the timestamps, in seconds: they are rounded to it.
+
+    Returns:
+        The rate and None, or the mean rate and the seconds.
+
+    Example:
+        >>> settle_times(np.array([0, 0.033, 0.067, 0.1]), [30.0], 0.001)
+        (30.0, None)
+    """
+    mean = (len(seconds) - 1) / float(seconds[-1])
+    frames = np.arange(len(seconds))
+    for rate in (*(rate for rate in rates if known(rate)), mean):
+        slack = min(max(unit, SLACK_S) * 1.01, 0.5 / rate)
+        if np.abs(seconds - frames / rate).max() <= slack:
+            return known(rate), None
+    return known(mean), seconds
 
 
 def meta_image_spacing(path: Path) -> Spacing | None:

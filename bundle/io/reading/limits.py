@@ -18,6 +18,10 @@ class DeclaredSizeError(ValueError):
     """A file declares a size that no reader takes on."""
 
 
+class MissingCodecError(DeclaredSizeError):
+    """A sound file needs a package that is not installed; the message names it."""
+
+
 def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> None:
     """Refuse frames of no pixels or of too many.
 

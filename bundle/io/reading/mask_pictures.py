@@ -12,8 +12,7 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from bundle.io.reading.decode import (
-    META_SUFFIXES,
-    NIFTI_SUFFIXES,
+    VOLUME_SUFFIXES,
     check_file,
     check_pixels,
     explained,
@@ -71,12 +70,13 @@ def read_mask_picture(path: Path) -> StoredMask:
         ValueError: The file cannot be read as one image, or its values cannot be labels.
     """
     source = str(path)
-    if has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+    if has_suffix(path, VOLUME_SUFFIXES):
         pixels = read_pixels(path)
         if pixels.ndim != 2:
             raise ValueError(f"{path} holds colours: expected label numbers, 0 for background")
         return StoredMask(whole_numbers(pixels, source), "exact", source)
     check_file(path)
+    refuse_stack(path)
     with explained(f"cannot read {path} as an image"):
         still = open_still(path)
         if still.palette_indices is not None:

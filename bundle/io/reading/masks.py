@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundle.io.reading.decode import (
-    META_SUFFIXES,
-    NIFTI_SUFFIXES,
     STILL_SUFFIXES,
+    VOLUME_SUFFIXES,
     check_file,
     has_suffix,
     is_picture,
+    is_tiff_stack,
 )
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
@@ -32,9 +32,9 @@ def read_annotations(
     """Read the masks of a video.
 
     Args:
-        path: One mask (a picture, or a 2D NIfTI or MetaImage), for the first frame unless its name
-            or ``mask_frame`` says otherwise; a volume of the video's size, (x, y, t) or (x, y, 1, t),
-            also in NRRD (.seg.nrrd); a folder of pictures, which ``bundle.io.reading.mask_folder``
+        path: One mask (a picture, or a 2D NIfTI, MetaImage or NRRD), for the first frame unless its
+            name or ``mask_frame`` says otherwise; a volume or TIFF stack of the video's size,
+            (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd); a folder of pictures, which ``bundle.io.reading.mask_folder``
             matches with frames; a DICOM segmentation; ``masks.json`` as written here; COCO (.json);
             CVAT for video 1.1 (.xml, or the archive with it); labelme (.json, or a folder of them).
             Empty masks count as not annotated.
@@ -78,7 +78,7 @@ def read_annotations(
 
 def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
     """The frames of a video: pictures of a folder, or members of its file."""
-    if video.path.is_dir():
+    if video.path.is_dir() and not video.files and any(map(is_picture, video.path.iterdir())):
         frames = list_frames(video.path)
         if len(frames) == video.frame_count:
             return frames
@@ -95,18 +95,18 @@ def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks
         matched = match_masks(path, video.path, frames, first_frame=mask_frame, ask=True)
         for index, file in matched.items():
             yield index, read_mask_picture(file)
-    elif has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
+    elif is_single_image(path):
         index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
         still = has_suffix(path, STILL_SUFFIXES)
         yield index, read_mask_picture(path) if still else read_single(path, video)
-    elif has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+    elif has_suffix(path, (".nrrd", ".nhdr")):
+        yield from read_volume(open_segmentation(path), video, mask_frame)
+    elif has_suffix(path, VOLUME_SUFFIXES) or is_tiff_stack(path):
         yield from read_volume(open_video(path), video, mask_frame)
     elif has_suffix(path, (".json",)):
         yield from read_json(path, video, list_frame_refs(video), mask_frame)
     elif has_suffix(path, (".xml", ".zip")):
         yield from read_cvat(path, video, list_frame_refs(video), mask_frame)
-    elif has_suffix(path, (".nrrd", ".nhdr")):
-        yield from read_volume(open_segmentation(path), video, mask_frame)
     elif is_segmentation(path):
         yield from read_segmentation(path, video)
     else:

@@ -8,6 +8,7 @@ import importlib
 import os
 import re
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +19,10 @@ from bundle.io.reading.limits import DeclaredSizeError
 Reader = Any
 """``SimpleITK.ImageFileReader``."""
 MAX_AXES = 5  # as many as SimpleITK has types for
-MAX_LINES, MAX_LINE_BYTES = 1000, 2**16
+MAX_HEADER_BYTES, MAX_LINE_BYTES = 2**26, 2**16
+"""Of a tracked ultrasound recording of an hour, whose header has ten lines for each frame."""
+FRAME_FIELD = b"Seq_Frame"
+TIMESTAMP = re.compile(rb"Seq_Frame([0-9]{1,9})_Timestamp")
 BLOCK_BYTES = 2**20
 
 
@@ -26,14 +30,16 @@ class MetaHeader(NamedTuple):
     """What a header says.
 
     Attributes:
-        fields: Its lines, key to value.
+        fields: Its lines, key to value, without those of single frames.
         data: The file that holds the pixels; None if they are in several.
         begin: Where they begin in it.
+        timestamps: Frame number to seconds, of those frames that have one.
     """
 
     fields: dict[bytes, bytes]
     data: Path | None
     begin: int
+    timestamps: dict[int, float]
 
 
 def _itk() -> Any:
@@ -61,9 +67,12 @@ def read_meta_header(path: Path) -> MetaHeader:
         ValueError: It has no end, or its axes are not as many as it says.
     """
     fields: dict[bytes, bytes] = {}
+    timestamps: dict[int, float] = {}
     with path.open("rb") as file:
-        for _ in range(MAX_LINES):
-            line = file.readline(MAX_LINE_BYTES)
+        while (line := file.readline(MAX_LINE_BYTES)) and file.tell() <= MAX_HEADER_BYTES:
+            if line.startswith(FRAME_FIELD):
+                _keep_timestamp(line, timestamps)
+                continue
             key, *value = (part.strip() for part in re.split(b"[=:]", line, maxsplit=1))
             if key in (b"NDims", b"DimSize") and key in fields:
                 raise ValueError(f"its header has two lines {key.decode()}: expected one")
@@ -81,10 +90,17 @@ def read_meta_header(path: Path) -> MetaHeader:
         )
     name = fields[b"ElementDataFile"]
     if name.upper() == b"LOCAL":
-        return MetaHeader(fields, path, begin)
+        return MetaHeader(fields, path, begin, timestamps)
     data = path.parent / os.fsdecode(name)
     skipped = max(0, int(fields.get(b"HeaderSize", b"0")))
-    return MetaHeader(fields, data if data.is_file() else None, skipped)
+    return MetaHeader(fields, data if data.is_file() else None, skipped, timestamps)
+
+
+def _keep_timestamp(line: bytes, timestamps: dict[int, float]) -> None:
+    key, _, value = line.partition(b"=")
+    if match := TIMESTAMP.fullmatch(key.strip()):
+        with suppress(ValueError):
+            timestamps[int(match[1])] = float(value)
 
 
 def voxel_bytes(reader: Reader) -> int:

@@ -20,10 +20,9 @@ import numpy as np
 from nrrd.reader import _determine_datatype
 
 from bundle.io.reading.decode import explained
-from bundle.io.reading.headers import LEAST, MILLIMETRES, known, known_spacing
+from bundle.io.reading.headers import LEAST, MILLIMETRES, known, known_spacing, settle_times
 from bundle.io.reading.limits import check_inflated, check_stored
 from bundle.io.reading.pieces import Piece, Pieces
-from bundle.io.reading.video_file import settle_times
 from bundle.io.reading.volumes import BLOCK_BYTES, Geometry, VideoSource, source_name
 
 MAX_HEADER_BYTES = 2**25

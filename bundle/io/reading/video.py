@@ -7,6 +7,7 @@ Frames are (H, W, 3) uint8 RGB. The record that is returned and the array files 
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,15 +16,15 @@ import numpy as np
 from pydicom.misc import is_dicom
 
 from bundle.io.reading.decode import (
-    META_SUFFIXES,
-    NIFTI_SUFFIXES,
-    STILL_SUFFIXES,
+    VOLUME_SUFFIXES,
     check_file,
     explained,
     has_suffix,
+    is_tiff_stack,
     read_pixels,
 )
 from bundle.io.reading.dicom import open_dicom
+from bundle.io.reading.dicom_series import find_dicom_files, open_dicom_folder
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, DeclaredSizeError
 from bundle.io.reading.video_file import read_timing, read_video_file, video_stream
@@ -40,8 +41,9 @@ __all__ = ["Geometry", "VideoSource", "open_video"]
 logger = logging.getLogger(__name__)
 
 KINDS = (
-    "a video file (avi, mp4, mov, wmv, mkv, gif), a folder of frames (png, jpg, tif, bmp), "
-    "a 2D+t NIfTI (.nii, .nii.gz) or MetaImage (.mhd, .mha), or a multi-frame DICOM"
+    "a video file (avi, mp4, mov, wmv, mkv, ts, gif and others), a folder of frames (png, jpg, tif, "
+    "bmp), a 2D+t NIfTI (.nii, .nii.gz), MetaImage (.mhd, .mha) or NRRD (.nrrd, .nhdr), a TIFF "
+    "stack, a multi-frame DICOM, or a folder with one DICOM file a frame"
 )
 
 
@@ -49,8 +51,9 @@ def open_video(path: str | Path) -> VideoSource:
     """Open a video without decoding more of it than its size and length need.
 
     Args:
-        path: A video file, a folder of frames (sorted naturally: 2 before 10), a 2D+t NIfTI or
-            MetaImage, or a multi-frame DICOM whatever its suffix.
+        path: A video file, a folder of frames (sorted naturally: 2 before 10), a 2D+t NIfTI,
+            MetaImage or NRRD, a TIFF stack or a folder that holds only that, a multi-frame DICOM
+            whatever its suffix, or a folder of DICOM files of one frame each (sorted by time).
 
     Raises:
         FileNotFoundError: There is no such file or folder.
@@ -64,11 +67,26 @@ def open_video(path: str | Path) -> VideoSource:
     check_file(path)
     if is_dicom(path):
         return open_dicom(path)
-    if has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
+    if is_single_image(path):
         raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
-    if has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+    if has_suffix(path, VOLUME_SUFFIXES) or is_tiff_stack(path):
         return open_volume(path)
     return _open_video_file(path)
+
+
+def is_dicom_file(path: Path) -> bool:
+    """Whether a path is a file, and that DICOM."""
+    return path.is_file() and is_dicom(path)
+
+
+def holds_video(path: Path) -> bool:
+    """Whether FFmpeg finds moving pictures in a file of any name."""
+    try:
+        with video_stream(path) as (container, _):
+            kind = container.format.name
+            return kind not in ("tty", "image2") and not kind.endswith("_pipe")
+    except (OSError, ValueError, av.FFmpegError):
+        return False
 
 
 def _plain_geometry(width: int, height: int, frame_count: int) -> Geometry:
@@ -77,9 +95,20 @@ def _plain_geometry(width: int, height: int, frame_count: int) -> Geometry:
 
 
 def _open_folder(path: Path) -> VideoSource:
+    if files := find_dicom_files(path):
+        return open_dicom_folder(path, files)
+    stacks = [file for file in path.iterdir() if is_tiff_stack(file)]
     files = list_frames(path)
     for file in files:
         check_file(file)
+    if stacks and len(files) == 1:
+        stack = open_volume(stacks[0])
+        return replace(stack, path=path, name=source_name(path))
+    if stacks:
+        raise ValueError(
+            f"{path} holds {len(files)} pictures, but {min(stacks).name} is a stack of several: "
+            "expected one stack alone, or single pictures only"
+        )
     height, width = read_pixels(files[0]).shape[:2]
     return VideoSource(
         path=path,

@@ -18,15 +18,13 @@ from av.stream import Disposition
 from av.video.frame import PictureType
 
 from bundle.io.reading.decode import explained
-from bundle.io.reading.headers import known
+from bundle.io.reading.headers import known, settle_times
 from bundle.io.reading.limits import MAX_FRAME_PIXELS, check_size
 
 logger = logging.getLogger(__name__)
 
 # They name other files or addresses, and one of them is waited for until it ends.
 PLAYLISTS = {"concat", "dash", "hls", "imf", "rtsp", "sdp"}
-SLACK_S = 0.001
-"""Many containers round timestamps to milliseconds."""
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 OPTIONS = {
     "format_whitelist": ",".join(sorted(av.formats_available - PLAYLISTS)),
@@ -340,7 +338,10 @@ def read_timing(path: Media) -> Timing:
             logger.warning(
                 "%s declares %d frames but holds %d: is it whole?", where, declared, len(pts)
             )
-    return Timing(len(pts), *settle_times(_to_seconds(pts, unit), rates, unit))
+    seconds = _to_seconds(pts, unit)
+    if seconds is None:
+        return Timing(len(pts), next((rate for rate in rates if known(rate)), None), None)
+    return Timing(len(pts), *settle_times(seconds, rates, unit))
 
 
 def _to_seconds(pts: Sequence[int | None], unit: float) -> np.ndarray | None:
@@ -349,27 +350,3 @@ def _to_seconds(pts: Sequence[int | None], unit: float) -> np.ndarray | None:
         return None
     ticks = np.sort(np.array(pts, dtype=np.int64))
     return (ticks - ticks[0]) * unit if (np.diff(ticks) > 0).all() else None
-
-
-def settle_times(
-    seconds: np.ndarray | None, rates: Sequence[float], unit: float
-) -> tuple[float | None, np.ndarray | None]:
-    """A rate that agrees with the timestamps, or the timestamps where they come unevenly.
-
-    Args:
-        seconds: (F,) rising, from 0 on; None if unknown.
-        rates: Declared frame rates, the best one first; 0 if unknown.
-        unit: Of the timestamps, in seconds: they are rounded to it.
-
-    Returns:
-        The rate and None, or the mean rate and the seconds.
-    """
-    declared = [rate for rate in rates if known(rate)]
-    if seconds is None:
-        return (declared[0] if declared else None), None
-    mean = (len(seconds) - 1) / seconds[-1]
-    frames = np.arange(len(seconds))
-    for rate in (*declared, mean):
-        if np.abs(seconds - frames / rate).max() <= min(max(unit, SLACK_S) * 1.01, 0.5 / rate):
-            return known(rate), None
-    return known(mean), seconds

@@ -17,14 +17,18 @@ import nibabel as nib
 import numpy as np
 
 from bundle.io.reading.decode import (
-    META_SUFFIXES,
     NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
+    STILL_SUFFIXES,
+    TIFF_SUFFIXES,
+    VOLUME_SUFFIXES,
     check_pixels,
     explained,
     has_suffix,
+    is_tiff_stack,
     load_nifti,
 )
-from bundle.io.reading.headers import meta_image_spacing, nifti_fps, nifti_spacing
+from bundle.io.reading.headers import meta_image_spacing, meta_image_times, nifti_fps, nifti_spacing
 from bundle.io.reading.limits import check_size, check_stored
 from bundle.io.reading.meta_image import (
     Reader,
@@ -37,6 +41,15 @@ from bundle.io.reading.meta_image import (
 from bundle.io.reading.scaling import Drawn, Window, choose_range, is_visible, to_rgb
 from bundle.types import Frame
 
+DOUBLE_SUFFIXES = (
+    ".nii.gz",
+    ".seq.nrrd",
+    ".seg.nrrd",
+    ".seq.nhdr",
+    ".seg.nhdr",
+    ".ome.tif",
+    ".ome.tiff",
+)
 logger = logging.getLogger(__name__)
 
 SAMPLED_FRAMES = 16
@@ -214,22 +227,40 @@ def source_name(path: Path) -> str:
     if path.is_dir() or path.suffix[1:].isdigit():  # a DICOM file may be called by its UID
         return path.name
     stem = path.stem
-    return stem[: -len(".nii")] if has_suffix(path, (".nii.gz",)) else stem
+    # What 3D Slicer and NIfTI put before their suffix.
+    for suffix in DOUBLE_SUFFIXES:
+        if has_suffix(path, (suffix,)):
+            return path.name[: -len(suffix)]
+    return stem
 
 
 def open_volume(path: Path) -> VideoSource:
-    """Open a 2D+t NIfTI or MetaImage file.
+    """Open a 2D+t NIfTI, MetaImage or NRRD file, or a TIFF stack.
 
     Raises:
         ValueError: It cannot be read, is a single 2D image or is not 2D+t.
     """
+    # They build on this module.
+    from bundle.io.reading.nrrd import open_nrrd
+    from bundle.io.reading.tiff import open_tiff
+
+    if has_suffix(path, NRRD_SUFFIXES):
+        return open_nrrd(path)
+    if has_suffix(path, TIFF_SUFFIXES):
+        return open_tiff(path)
     return _open_nifti(path) if has_suffix(path, NIFTI_SUFFIXES) else _open_meta_image(path)
 
 
 def is_single_image(path: Path) -> bool:
-    """Whether a NIfTI or MetaImage file holds one 2D image; False for files of other kinds."""
-    if not has_suffix(path, NIFTI_SUFFIXES + META_SUFFIXES):
+    """Whether a file is a still picture or a volume of one 2D image; False for other kinds."""
+    if has_suffix(path, STILL_SUFFIXES):
+        return not is_tiff_stack(path)
+    if not has_suffix(path, VOLUME_SUFFIXES):
         return False
+    if has_suffix(path, NRRD_SUFFIXES):
+        from bundle.io.reading.nrrd import is_single_nrrd  # which imports this module
+
+        return is_single_nrrd(path)
     with explained(f"cannot open {path}"):
         if has_suffix(path, NIFTI_SUFFIXES):
             shape = load_nifti(path).shape
@@ -315,14 +346,17 @@ def _open_meta_image(path: Path) -> VideoSource:
             f"{path} has {reader.GetNumberOfComponents()} channels: expected 1 (grey) or 3 (RGB)"
         )
     time_axis = _time_axis(shape, path)
+    with explained(f"cannot open {path} as MetaImage"):
+        fps, times = meta_image_times(path, shape[time_axis], time_axis == 3)
     return VideoSource(
         path=path,
         name=source_name(path),
         height=shape[1],
         width=shape[0],
         frame_count=shape[time_axis],
-        fps=None,
+        fps=fps,
         spacing_mm=spacing,
+        frame_times=times,
         geometry=Geometry(shape[: time_axis + 1], _ras_affine(reader)),
         read=partial(_read_meta_image, path, time_axis),
     )
