@@ -112,11 +112,11 @@ def spoil(kind):
     elif kind == "dead pixels":
         spoiled[::20, ::20] = -32768
     elif kind == "marker":
-        spoiled[2:10, 2:30] = 32000
+        spoiled[2:10, 2:16] = 32000
     elif kind == "padding":
         spoiled[:, :50] = -2000
     elif kind == "padding and marker":
-        spoiled[:, :30], spoiled[2:10, 40:60] = -2000, 30000
+        spoiled[:, :30], spoiled[2:10, 40:50] = -2000, 30000
     elif kind == "hot pixels of all levels":
         spoiled[::16, ::40] = np.linspace(3000, 32000, 8).reshape(4, 2)
     return spoiled

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import av
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import tifffile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -84,6 +86,28 @@ def write_dicom(path, syntax=ExplicitVRLittleEndian):
     dataset.save_as(path)
 
 
+def write_nrrd(path, encoding="raw", list_first=False):
+    frames = colour()[..., 0]
+    pixels, kinds = frames.T[:, :, None, :], ["domain", "domain", "domain", "list"]
+    if list_first:
+        pixels, kinds = np.moveaxis(pixels, 3, 0), kinds[::-1]
+    nrrd.write(str(path), pixels, {"encoding": encoding, "kinds": kinds})
+
+
+def write_tiff(path, **options):
+    tifffile.imwrite(path, colour()[..., 0], photometric="minisblack", **options)
+
+
+def write_stream(path):
+    """H.264 in DICOM."""
+    write_video(path.with_suffix(".mp4"), "libx264", "yuv420p")
+    data = path.with_suffix(".mp4").read_bytes()
+    dataset = new_cine(colour().shape, syntax="1.2.840.10008.1.2.4.102")
+    dataset.PixelData = encapsulate([data[:500], data[500:] + b"\0" * (len(data) % 2)])
+    dataset["PixelData"].VR = "OB"
+    dataset.save_as(path)
+
+
 def still(frame, kind):
     stream = io.BytesIO()
     Image.fromarray(frame).save(stream, kind)
@@ -108,6 +132,14 @@ SEEDS = {
     "a.dcm": write_dicom,
     "rle.dcm": lambda path: write_dicom(path, RLELossless),
     "jpeg.dcm": lambda path: write_dicom(path, JPEGBaseline8Bit),
+    "a.nrrd": write_nrrd,
+    "gzip.seq.nrrd": lambda path: write_nrrd(path, "gzip", list_first=True),
+    "bzip2.nrrd": lambda path: write_nrrd(path, "bzip2"),
+    "ascii.nrrd": lambda path: write_nrrd(path, "ascii"),
+    "a.tif": write_tiff,
+    "zlib.tif": lambda path: write_tiff(path, compression="zlib"),
+    "imagej.tif": lambda path: write_tiff(path, imagej=True),
+    "stream.dcm": write_stream,
     "deflated.dcm": lambda path: write_dicom(path, DeflatedExplicitVRLittleEndian),
 }
 STILLS = {"png": "png", "jpg": "jpeg", "tif": "tiff", "bmp": "bmp"}

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -59,9 +59,9 @@ class DicomStream:
     path: Path
     pieces: tuple[Piece, ...]
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Open it; nothing is copied."""
-        return cast(BinaryIO, io.BufferedReader(Pieces(self.pieces)))
+        return io.BufferedReader(Pieces(self.pieces))
 
 
 @dataclass(frozen=True, eq=False)

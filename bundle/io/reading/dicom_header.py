@@ -143,7 +143,7 @@ def slice_places(frames: Sequence[FrameHeader]) -> np.ndarray | None:
     first = frames[0].orientation
     assert first is not None
     normal = np.cross(first[:3], first[3:])
-    return np.array([np.dot(frame.position, normal) for frame in frames])
+    return np.array([frame.position for frame in frames], dtype=float) @ normal
 
 
 def sort_frames(frames: Sequence[FrameHeader]) -> tuple[np.ndarray, str]:

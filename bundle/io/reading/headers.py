@@ -12,6 +12,7 @@ import numpy as np
 from bundle.io.reading.decode import (
     META_SUFFIXES,
     NIFTI_SUFFIXES,
+    NRRD_SUFFIXES,
     explained,
     has_suffix,
     load_nifti,
@@ -40,6 +41,10 @@ def image_spacing(path: Path) -> Spacing | None:
             return nifti_spacing(load_nifti(path).header)
         if has_suffix(path, META_SUFFIXES):
             return meta_image_spacing(path)
+        if has_suffix(path, NRRD_SUFFIXES):
+            from bundle.io.reading.nrrd import read_place  # which imports this module
+
+            return read_place(path)[1]
     return None
 
 

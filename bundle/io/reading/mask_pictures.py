@@ -19,6 +19,7 @@ from bundle.io.reading.decode import (
     has_suffix,
     open_still,
     read_pixels,
+    refuse_stack,
 )
 from bundle.io.reading.labels import (
     MAX_OBJECTS,

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 from urllib.parse import unquote
 
 import nrrd
@@ -122,12 +122,12 @@ class NrrdFile:
         for each in found:
             yield each.reshape(shape)
 
-    def _unpacked(self) -> IO[bytes]:
+    def _unpacked(self) -> io.BufferedIOBase:
         stored = io.BufferedReader(Pieces(self.pieces))
         if self.encoding in GZIP:
             return io.BufferedReader(_Inflated(stored))
         if self.encoding in BZIP2:
-            return bz2.BZ2File(stored)  # type: ignore[return-value]
+            return bz2.BZ2File(stored)
         if self.encoding in ASCII:
             with stored:
                 check_inflated(self.path, stored.seek(0, io.SEEK_END))
@@ -145,13 +145,13 @@ class NrrdFile:
 class _Inflated(io.RawIOBase):
     """A zlib or gzip stream, unpacked as it is read."""
 
-    def __init__(self, stored: IO[bytes]) -> None:
+    def __init__(self, stored: io.BufferedIOBase) -> None:
         self._stored, self._inflate = stored, zlib.decompressobj(32 + zlib.MAX_WBITS)
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         while not self._inflate.eof:
             packed = self._inflate.unconsumed_tail or self._stored.read(READ_BYTES)
             if not packed:
@@ -167,14 +167,14 @@ class _Inflated(io.RawIOBase):
         super().close()
 
 
-def _read_exactly(stream: IO[bytes], size: int) -> bytes:
+def _read_exactly(stream: io.BufferedIOBase, size: int) -> bytes:
     data = stream.read(size)
     if len(data) < size:
         raise EOFError("it has fewer pixels than it declares")
     return data
 
 
-def _skip(stream: IO[bytes], size: int) -> None:
+def _skip(stream: io.BufferedIOBase, size: int) -> None:
     if size and stream.seekable() and not isinstance(stream, bz2.BZ2File):
         stream.seek(size, io.SEEK_CUR)
         return
@@ -404,6 +404,18 @@ def open_nrrd(path: Path) -> VideoSource:
         read=partial(_frames, file, axes, axes.time),
         frame_times=times,
     )
+
+
+def read_place(path: Path) -> tuple[np.ndarray | None, tuple[float, float] | None]:
+    """The affine of a file to RAS in mm, None if it has two axes only, and its (row, column) spacing.
+
+    Raises:
+        ValueError: It cannot be read.
+    """
+    file = read_nrrd(path)
+    axes = find_axes(file)
+    affine, spacing_mm = _place(file, axes)
+    return affine if len(axes.space) > 2 else None, spacing_mm
 
 
 def _frames(

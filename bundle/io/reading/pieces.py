@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Piece(NamedTuple):
@@ -56,7 +56,7 @@ class Pieces(io.RawIOBase):
         """Of all parts together, in bytes."""
         return self._ends[-1] if self._ends else 0
 
-    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+    def readinto(self, buffer: Any) -> int:
         place = bisect_right(self._ends, self._at)
         if place == len(self._pieces):
             return 0

@@ -5,7 +5,7 @@ far from all other values and would leave the picture black or pale.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ APART = 0.5
 """Share of the whole range from which on a gap without values tells outliers from the picture."""
 FEW_VALUES, FEW_PIXELS = 8, 0.01
 """Outliers have at most so many different values, or are at most this share of all pixels."""
+MARKER_PIXELS = 0.03
+"""Of a constant above the picture, such as a burnt-in text."""
 LEAST_VALUES = 16
 """A picture has more different values than this, unless its outliers are ``FEW_PIXELS``."""
 TAIL_PERCENT = 0.5
@@ -59,6 +61,12 @@ class Window:
                 values = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - middle) / width))
             return _stretch(values, 0.0, 1.0)
         return _stretch(values, self.low, self.high)
+
+    def turned(self) -> "Window":
+        """The same with black and white exchanged; NaN stays black."""
+        if self.table is not None:
+            return replace(self, table=~self.table)
+        return replace(self, low=self.high, high=self.low)
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
@@ -127,8 +135,9 @@ def robust_range(pixels: np.ndarray) -> tuple[float, float]:
     """The range of a picture's values without outliers.
 
     Values are outliers if a gap of half of the whole range parts them from the picture and they are
-    few: a constant, such as padding or a marker, or less than 1 in 100 pixels. Beyond the outer 0.5
-    percent on either side, the range reaches as far again as the values between and no further.
+    few: a constant, such as padding below the picture or a small marker above it, or less than 1
+    in 100 pixels. Beyond the outer 0.5 percent on either side, the range reaches as far again as the
+    values between and no further.
 
     Args:
         pixels: (N,) finite values.
@@ -151,7 +160,9 @@ def robust_range(pixels: np.ndarray) -> tuple[float, float]:
         if share <= FEW_PIXELS:
             outside = kept > max(2, left_out)
         else:
-            outside = left_out <= FEW_VALUES and kept > LEAST_VALUES
+            # Padding may be most of a picture, which markers are not: a bright structure stays.
+            padding = odd == below or share <= MARKER_PIXELS
+            outside = padding and left_out <= FEW_VALUES and kept > LEAST_VALUES
         if not outside:
             break
         values, counts = values[rest], counts[rest]
@@ -182,7 +193,7 @@ def to_uint8(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
-    scale = 255 / (high - low) if high > low else 0.0
+    scale = 255 / (high - low) if high != low else 0.0
     wide = np.float64 if values.dtype.itemsize > 4 else np.float32
     with np.errstate(over="ignore", invalid="ignore"):  # infinities come out at the ends
         scaled: npt.NDArray[np.floating] = values.astype(wide)

@@ -5,12 +5,13 @@ it, the packets' timestamps are read once, which decodes nothing, and decoding b
 Where a file does not bear its timestamps out it is decoded from its start.
 """
 
+import io
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import av
 import numpy as np
@@ -57,7 +58,7 @@ class Embedded(Protocol):
 
     def __hash__(self) -> int: ...
 
-    def open(self) -> BinaryIO:
+    def open(self) -> io.BufferedReader:
         """Open it as a file of its own, which can be read and sought in."""
         ...
 

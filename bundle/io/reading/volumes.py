@@ -166,9 +166,10 @@ class VideoSource:
         for pixels in self.pixels(indices):
             shown = pixels
             if pixels.dtype != np.uint8 or (self.windows and pixels.ndim == 2):
-                shown = self._window.show(pixels)
-            if self.inverted:
-                shown = np.where(np.isnan(pixels), 0, ~shown).astype(np.uint8)  # NaN is padding
+                window = self._window.turned() if self.inverted else self._window
+                shown = window.show(pixels)
+            elif self.inverted:
+                shown = ~pixels
             yield to_rgb(shown)
 
     def pixels(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -270,10 +271,14 @@ def is_single_image(path: Path) -> bool:
 
 
 def image_affine(path: Path) -> np.ndarray | None:
-    """(4, 4), voxels of a NIfTI or MetaImage file to RAS in mm; None if it has two axes only."""
+    """(4, 4), voxels of a NIfTI, MetaImage or NRRD file to RAS in mm; None if it has two axes only."""
     with explained(f"cannot open {path}"):
         if has_suffix(path, NIFTI_SUFFIXES):
             return np.asarray(load_nifti(path).affine)
+        if has_suffix(path, NRRD_SUFFIXES):
+            from bundle.io.reading.nrrd import read_place  # which imports this module
+
+            return read_place(path)[0]
         reader = meta_image_reader(path)
         return _ras_affine(reader) if reader.GetDimension() > 2 else None
 
