@@ -90,7 +90,10 @@ def _places(dataset: Dataset, video: VideoSource, count: int) -> list[tuple[int,
         raise ValueError(f"it describes {len(groups)} of its {count} frames")
     segments = [_segment(group, shared) for group in groups]
     instances = _instances(video)
-    frames = [_source_frame(group, instances) for group in groups]
+    stored = [_source_frame(group, instances) for group in groups]
+    # Segmentations count frames as they are stored, the video as they were taken.
+    shown = {video.stored_index(index): index for index in range(video.frame_count)}
+    frames = [None if place is None else shown.get(place, place) for place in stored]
     if any(frame is None for frame in frames):
         frames = [_time_index(group) for group in groups]
     if any(frame is None for frame in frames):

@@ -34,10 +34,10 @@ def read_annotations(
     Args:
         path: One mask (a picture, or a 2D NIfTI, MetaImage or NRRD), for the first frame unless its
             name or ``mask_frame`` says otherwise; a volume or TIFF stack of the video's size,
-            (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd); a folder of pictures, which ``bundle.io.reading.mask_folder``
-            matches with frames; a DICOM segmentation; ``masks.json`` as written here; COCO (.json);
-            CVAT for video 1.1 (.xml, or the archive with it); labelme (.json, or a folder of them).
-            Empty masks count as not annotated.
+            (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd); a folder of pictures, which
+            ``bundle.io.reading.mask_folder`` matches with frames; a DICOM segmentation;
+            ``masks.json`` as written here; COCO (.json); CVAT for video 1.1 (.xml, or the archive
+            with it); labelme (.json, or a folder of them). Empty masks count as not annotated.
         video: What the masks belong to.
         mask_frame: The frame that a single mask belongs to, from 0; of a folder of numbered masks,
             that of the lowest number.

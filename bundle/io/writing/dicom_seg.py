@@ -206,7 +206,8 @@ def _describe(
     if places:
         _copy(source, dataset, ("FrameOfReferenceUID", "PositionReferenceIndicator"))
     dataset.PerFrameFunctionalGroupsSequence = [
-        _frame(source, index, numbers[object_id], places) for index, object_id in shown
+        _frame(source, index, numbers[object_id], places, video.stored_index(index))
+        for index, object_id in shown
     ]
     return dataset
 
@@ -244,12 +245,17 @@ def _segment(number: int, structure: Structure) -> Dataset:
     return segment
 
 
-def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) -> Dataset:
-    """The functional groups of one frame of one segment; numbers of frames count from 1."""
+def _frame(
+    source: Dataset, index: int, number: int, places: Sequence[Dataset], stored: int
+) -> Dataset:
+    """The functional groups of one frame of one segment; numbers of frames count from 1.
+
+    The frame is number ``index`` in time, but ``stored`` in the source, which it refers to.
+    """
     origin = _item(
         ReferencedSOPClassUID=source.SOPClassUID,
         ReferencedSOPInstanceUID=source.SOPInstanceUID,
-        ReferencedFrameNumber=index + 1,
+        ReferencedFrameNumber=stored + 1,
         PurposeOfReferenceCodeSequence=[_code(SOURCE_IMAGE)],
         SpatialLocationsPreserved="YES",
     )
@@ -262,7 +268,7 @@ def _frame(source: Dataset, index: int, number: int, places: Sequence[Dataset]) 
         DerivationImageSequence=[derivation],
     )
     if places:
-        _copy(places[index], groups, PLACES)
+        _copy(places[stored], groups, PLACES)
     return groups
 
 
