@@ -30,7 +30,7 @@ def load(folder: Path) -> list[Any]:
     providers = [kind for kind in kinds if kind in get_available_providers()]
     paths = [folder / f"{name}.onnx" for name in ("encode", "memorize", "read_and_decode")]
     if missing := [path for path in paths if not path.is_file()]:
-        raise FileNotFoundError(f"no {missing[0]}: write it with scripts/export_onnx.py")
+        raise FileNotFoundError(f"no {missing[0]}: write it with `tcmn export`")
     return [InferenceSession(path, providers=providers) for path in paths]
 
 

@@ -65,7 +65,7 @@ class OpenVINONetwork(nn.Module):
         for name in PARTS:
             if not (Path(folder) / f"{name}.xml").is_file():
                 raise FileNotFoundError(
-                    f"no {Path(folder) / name}.xml: make it with scripts/quantize.py"
+                    f"no {Path(folder) / name}.xml: make it with `tcmn quantize`"
                 )
         self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
         self._core = core()
@@ -258,16 +258,16 @@ def _why_not_int8(
     if device.type != "cpu":
         return _why_not_here(device, "int8")
     if folder is None or not description.is_file():
-        return FileNotFoundError(f"no {description}: make it with scripts/quantize.py")
+        return FileNotFoundError(f"no {description}: make it with `tcmn quantize`")
     made = json.loads(description.read_text())
     if made.get("layout") != LAYOUT:
         return ValueError(
             f"{folder} was made by another version of this program: make it anew with "
-            "scripts/quantize.py, or use --backend torch"
+            "`tcmn quantize`, or use --backend torch"
         )
     if made["weights"] != made_from():
         return ValueError(
-            f"{folder} was made from other weights: make it anew with scripts/quantize.py, or use "
+            f"{folder} was made from other weights: make it anew with `tcmn quantize`, or use "
             "--backend torch"
         )
     return _why_not_here(device, "int8")

@@ -303,7 +303,7 @@ def test_a_sole_255_becomes_1(tmp_path):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("network", "nowhere", r"no nowhere/encode.onnx: write it with scripts/export_onnx.py"),
+        ("network", "nowhere", r"no nowhere/encode.onnx: write it with `tcmn export`"),
         ("video", "nowhere.mp4", r"nowhere.mp4"),
         ("mask", "nowhere.png", r"nowhere.png"),
         ("video", "empty", r"empty holds no frames: expected .png"),

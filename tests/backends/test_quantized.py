@@ -184,12 +184,10 @@ def test_what_keeps_int8_from_running_is_told(folder, network, tmp_path, monkeyp
         optimize(network, "cuda:0", "int8", folder)
     with pytest.raises(ValueError, match=r"int8 was made from other weights: make it anew"):
         optimize(other_weights(network), backend="int8", folder=folder)
-    with pytest.raises(
-        FileNotFoundError, match=r"no .*network.json: make it with scripts/quantize"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no .*network.json: make it with `tcmn quantize"):
         optimize(network, backend="int8", folder=tmp_path)
     (tmp_path / "network.json").write_text((folder / "network.json").read_text())
-    with pytest.raises(FileNotFoundError, match=r"no .*encode.xml: make it with scripts/quantize"):
+    with pytest.raises(FileNotFoundError, match=r"no .*encode.xml: make it with `tcmn quantize"):
         optimize(network, backend="int8", folder=tmp_path)
     (tmp_path / "network.json").write_text('{"weights": "0"}')
     with pytest.raises(ValueError, match="was made by another version of this program: make it"):
