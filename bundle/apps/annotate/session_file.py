@@ -181,4 +181,4 @@ def _read_png(archive: zipfile.ZipFile, name: str, size: tuple[int, int]) -> Lab
     try:
         return decode_mask(archive.read(name), size)
     except ValueError as error:
-        raise TypeError(f"{name}: {error}") from error
+        raise TypeError(f"{name} {str(error).removeprefix('it ')}") from error
