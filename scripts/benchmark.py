@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import CASES, change_settings
+from benchmarks.cases import CASES, QUIET_CORES, change_settings
 from benchmarks.compare import SCHEMA, Contents, compare, differences, load, table
 from benchmarks.turns import measure
 
@@ -62,9 +62,21 @@ def describe(row: dict[str, Any]) -> str:
     ]
     memory = row["rss_mb"]
     figures.append(f"RSS {memory['imported']} + {memory['peak'] - memory['imported']} MiB")
+    figures.append(tell_others(row["others_cores"]))
     if row["peak_device_mb"] is not None:
         figures.append(f"device {row['peak_device_mb']} MiB")
     return f"{row['case']}, {row['variant']}: {'; '.join(figures)}"
+
+
+def tell_others(cores: list[float]) -> str:
+    """How far other programs disturbed the runs, and which of them do not count for that."""
+    used = f"others used {min(cores):g} to {max(cores):g} cores"
+    disturbed = sum(each > QUIET_CORES for each in cores)
+    if not disturbed:
+        return used
+    if disturbed == len(cores):
+        return f"{used}: NO QUIET RUN, read ratios and processor time only"
+    return f"{used}: {disturbed} of {len(cores)} runs left out"
 
 
 def write(path: Path, contents: Contents) -> None:

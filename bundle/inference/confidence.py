@@ -13,14 +13,18 @@ def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
     Class by class, since PyTorch's ``argmax`` over a leading axis is an order slower on CPUs.
     """
     best = logits[:, 0]
-    chosen = torch.zeros_like(best, dtype=torch.uint8)
-    for number in range(1, logits.shape[1]):
-        chosen = torch.where(logits[:, number] > best, number, chosen)
-        best = torch.maximum(best, logits[:, number])
+    if logits.shape[1] == 1:
+        return torch.zeros(best.shape, dtype=torch.uint8, device=logits.device)
+    chosen = (logits[:, 1] > best).to(torch.uint8)
+    for number in range(2, logits.shape[1]):
+        best = torch.maximum(best, logits[:, number - 1])
+        chosen.masked_fill_(logits[:, number] > best, number)
     return chosen
 
 
-def expected_jaccard(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
+def expected_jaccard(
+    logits: Float[Tensor, "B C H W"], probability: Float[Tensor, "B C H W"] | None = None
+) -> Float[Tensor, "B N"]:
     """The J that each object's mask can expect, were each pixel's probability true and independent.
 
     The overlap is expected to be the probability inside the mask, the union the mask and the
@@ -29,11 +33,12 @@ def expected_jaccard(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B N"]:
 
     Args:
         logits: Class logits, background first.
+        probability: Their softmax in float32, where that is at hand.
     """
-    probability = logits.float().softmax(1)[:, 1:]
+    probability = (logits.float().softmax(1) if probability is None else probability)[:, 1:]
     # Of the classes' own type: numbers of two types compare several times slower on CPUs.
     objects = torch.arange(1, logits.shape[1], device=logits.device, dtype=torch.uint8)
-    mask = choose_class(logits)[:, None] == objects[:, None, None]
+    mask = (choose_class(logits)[:, None] == objects[:, None, None]).float()
     area, overlap = mask.sum((2, 3)), (probability * mask).sum((2, 3))
     union = area + probability.sum((2, 3)) - overlap
     return torch.where(area > 0, overlap / union, 1 - probability.amax((2, 3)))

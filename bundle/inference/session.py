@@ -3,6 +3,8 @@
 B clips, N objects, frames of H x W.
 """
 
+import functools
+import logging
 from typing import NamedTuple
 
 import torch
@@ -15,6 +17,8 @@ from bundle.inference.settings import InferenceSettings
 from bundle.memory.bank import MemoryBank
 from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
 from bundle.utils.devices import autocast, blend_type, free_bytes
+
+logger = logging.getLogger(__name__)
 
 NOT_THERE = -16.0
 """Class logit of an object that cannot be in a frame; ``aggregate`` gives no less."""
@@ -129,8 +133,11 @@ class VideoSession:
             if self.known is not None:
                 logits[:, 1:][:, ~self.known] = NOT_THERE
             height, width = self._inference_shape(*image.shape[-2:])
-            confidence = expected_jaccard(logits[..., :height, :width])
-            self._previous = logits.softmax(1)[:, 1:]
+            probability = logits.float().softmax(1)
+            confidence = expected_jaccard(
+                logits[..., :height, :width], probability[..., :height, :width]
+            )
+            self._previous = probability[:, 1:]
             if self.frames % self.settings.memory_every == 0:
                 value = self.network.memorize(features, self._previous)
                 worst = float(confidence.min())
@@ -151,7 +158,10 @@ class VideoSession:
             assert not isinstance(limit, str)
             dtype = blend_type(settings.precision, key.device)
             self._bank = MemoryBank(limit, settings.eviction, settings.spatial_prior, dtype)
+        held = len(self._bank)
         self._bank.add(key, value, prompt=prompt, confidence=confidence)
+        if not prompt and len(self._bank) == held:
+            _tell_limit(held)
 
     def _inference_shape(self, height: int, width: int) -> tuple[int, int]:
         wanted, short = self.inference_size, min(height, width)
@@ -175,6 +185,16 @@ class VideoSession:
         if logits.shape[-2:] == size:
             return logits
         return F.interpolate(logits, size, mode="bilinear", align_corners=False)
+
+
+@functools.cache
+def _tell_limit(frames: int) -> None:
+    """Once in a process."""
+    logger.info(
+        "memory holds %d frames: from now on the oldest go, but for those whose mask was given; "
+        "--max_memory_frames null keeps all",
+        frames,
+    )
 
 
 def count_that_fits(key: Tensor, value: Tensor) -> int:

@@ -32,8 +32,9 @@ class InferenceSettings:
 
     Args:
         memory_every: The annotated frame and every so many after it are remembered.
-        max_memory_frames: Most frames remembered, at least 2; None for no limit (the paper's);
-            ``auto`` for what half of the device's free memory holds.
+        max_memory_frames: Most frames remembered, at least 2, so that long videos take no more time a
+            frame than short ones; None for no limit (the paper's); ``auto`` for what half of the
+            device's free memory holds.
         eviction: Which frame goes when memory is full; a name in
             ``bundle.memory.eviction.EVICTIONS``.
         inference_size: Shorter side, in pixels, at which frames pass through the network; None for
@@ -56,7 +57,7 @@ class InferenceSettings:
     """
 
     memory_every: int = 5
-    max_memory_frames: int | str | None = None
+    max_memory_frames: int | str | None = 12
     eviction: str = "latest"
     inference_size: int | None = 320
     precision: str = "auto"
@@ -105,7 +106,7 @@ def parse_settings(**values: Any) -> InferenceSettings:
 
     Example:
         >>> parse_settings(inference_size="null", review_below="0.5", eviction="default")
-        InferenceSettings(memory_every=5, max_memory_frames=None, eviction='latest',
+        InferenceSettings(memory_every=5, max_memory_frames=12, eviction='latest',
         inference_size=None, precision='auto', direction='both', spatial_prior='auto',
         review_below=0.5)
     """

@@ -12,6 +12,10 @@ Figures = dict[str, float]
 """Name to value. Less is better in all of them; times have their unit in the name."""
 
 
+QUIET_CORES = 0.2
+"""Cores that other programs may use during a run that counts."""
+
+
 class Workload(NamedTuple):
     """What a case's ``prepare(variant, settings)`` returns: both are called in one process.
 
@@ -44,20 +48,21 @@ VIDEO = {
     "frames": 30,
     "objects": 1,
     "max_memory_frames": None,
-    "precision": "float32",
+    "precision": "auto",
+    "busy": 0,
     "device": "auto",
 }
+BACKENDS = ("plain", "torch", "openvino", "int8")
 LONG = {**VIDEO, "frames": 600}
 CLIPS = {"size": 224, "device": "auto"}
 
 CASES: Mapping[str, Case] = {
-    "video": Case("video", ("plain", "torch", "int8"), VIDEO),
-    "video_3_objects": Case("video", ("plain", "torch", "int8"), {**VIDEO, "objects": 3}),
-    "video_480x854": Case(
-        "video", ("plain", "torch", "int8"), {**VIDEO, "height": 480, "width": 854}
-    ),
+    "video": Case("video", BACKENDS, VIDEO),
+    "video_3_objects": Case("video", BACKENDS, {**VIDEO, "objects": 3}),
+    "video_480x854": Case("video", BACKENDS, {**VIDEO, "height": 480, "width": 854}),
+    "video_busy": Case("video", ("openvino", "int8"), {**VIDEO, "busy": 1}),
     "long": Case("video", ("torch", "int8"), LONG),
-    "long_limited": Case("video", ("torch", "int8"), {**LONG, "max_memory_frames": 10}),
+    "long_limited": Case("video", ("torch", "int8"), {**LONG, "max_memory_frames": 12}),
     "training": Case(
         "training",
         ("plain", "channels_last", "fused", "folded", "config", "bfloat16", "processes"),

@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.cases import QUIET_CORES
+
 SCHEMA = "tcmn-benchmark/1"
 
 Contents = Mapping[str, Any]
@@ -70,6 +72,11 @@ def differences(old: Contents, new: Contents) -> list[str]:
         if before.get(name) != after.get(name)
     ]
     rows = _rows(old)
+    for age, contents in (("old", old), ("new", new)):
+        for key, row in _rows(contents).items():
+            cores = row.get("others_cores", [])
+            if cores and min(cores) > QUIET_CORES:
+                lines.append(f"{' '.join(key)}: no quiet run among the {age} ones")
     for key, row in _rows(new).items():
         if key in rows and rows[key]["settings"] != row["settings"]:
             lines.append(f"{' '.join(key)}: not compared, the settings differ")

@@ -4,6 +4,7 @@ import multiprocessing
 import resource
 import statistics
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
@@ -11,7 +12,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from benchmarks.cases import Case, Figures
+import psutil
+
+from benchmarks.cases import QUIET_CORES, Case, Figures
 
 STATUS = Path("/proc/self/status")
 
@@ -39,11 +42,19 @@ class Variant:
         theirs.close()
         self.ready: dict[str, Any] = self._receive()
 
-    def run(self) -> Figures:
-        """The figures of one run."""
+    def run(self) -> tuple[Figures, float]:
+        """The figures of one run, and the cores that other programs used meanwhile."""
+        begin, busy, own = time.perf_counter(), busy_seconds(), self._own_seconds()
         self._connection.send("run")
         figures: Figures = self._receive()
-        return figures
+        others = busy_seconds() - busy - (self._own_seconds() - own)
+        return figures, max(0.0, others / (time.perf_counter() - begin))
+
+    def _own_seconds(self) -> float:
+        """Processor time of the process, of those that it started, and of this one."""
+        each = [psutil.Process(self.process.pid).cpu_times(), psutil.Process().cpu_times()]
+        theirs = each[0].children_user + each[0].children_system
+        return theirs + sum(times.user + times.system for times in each)
 
     def finish(self) -> dict[str, Any]:
         """Peaks of memory; the process ends."""
@@ -83,6 +94,17 @@ def serve(
     connection.send({"peak": peak_rss(), "device": device})
 
 
+def busy_seconds() -> float:
+    """Processor time that the machine has spent on anything, all cores together.
+
+    What the hypervisor took for other machines is in it.
+    """
+    times = psutil.cpu_times()._asdict()
+    # A guest's time is in the user's as well.
+    idle = ("idle", "iowait", "guest", "guest_nice")
+    return float(sum(value for name, value in times.items() if name not in idle))
+
+
 def peak_rss() -> int:
     """Most resident memory of this process so far, MiB.
 
@@ -115,11 +137,14 @@ def measure(
 ) -> list[dict[str, Any]]:
     """One row for each variant, as docs/benchmarks.md describes it."""
     found: dict[str, list[Figures]] = {variant: [] for variant in variants}
+    others: dict[str, list[float]] = {variant: [] for variant in variants}
     rows = []
     with started(case, variants, threads) as running:
         for _ in range(runs):
             for variant in running:
-                found[variant.name].append(variant.run())
+                figures, cores = variant.run()
+                found[variant.name].append(figures)
+                others[variant.name].append(round(cores, 2))
         for variant in running:
             peaks = variant.finish()
             memory = {**variant.ready, "peak": peaks["peak"]}
@@ -128,7 +153,8 @@ def measure(
                     "case": name,
                     "variant": variant.name,
                     "settings": {**case.settings, "threads": threads},
-                    "figures": summarize(found[variant.name]),
+                    "figures": summarize(found[variant.name], others[variant.name]),
+                    "others_cores": others[variant.name],
                     "rss_mb": memory,
                     "peak_device_mb": peaks["device"],
                 }
@@ -136,15 +162,27 @@ def measure(
     return rows
 
 
-def summarize(runs: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Median and extremes of each figure, and all runs."""
+def quiet(others: Sequence[float]) -> list[int]:
+    """The runs that count: those that others left alone, or all if there is none."""
+    alone = [number for number, cores in enumerate(others) if cores <= QUIET_CORES]
+    return alone or list(range(len(others)))
+
+
+def summarize(runs: Sequence[Mapping[str, float]], others: Sequence[float]) -> dict[str, Any]:
+    """Median and extremes of each figure over the runs that count, and all runs.
+
+    Args:
+        runs: The figures of each.
+        others: The cores that other programs used during each.
+    """
     summary = {}
     for name in runs[0]:
         values = [round(run[name], 4) for run in runs]
+        counted = [values[number] for number in quiet(others)]
         summary[name] = {
-            "median": round(statistics.median(values), 4),
-            "min": min(values),
-            "max": max(values),
+            "median": round(statistics.median(counted), 4),
+            "min": min(counted),
+            "max": max(counted),
             "runs": values,
         }
     return summary

@@ -1,7 +1,10 @@
 """Masks carried through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from statistics import median
 from typing import Any
@@ -77,10 +80,32 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
         return median(spent)
 
     def run() -> Figures:
-        figures, alone = summarize(carry(settings["frames"])), encode()
+        begin = time.process_time()
+        figures = summarize(carry(settings["frames"]))
+        figures["cpu_ms_per_frame"] = 1000 * (time.process_time() - begin) / settings["frames"]
+        if settings["busy"]:
+            with busy_cores(settings["busy"]):
+                disturbed = summarize(carry(settings["frames"]))["ms_per_frame"]
+            figures["ms_busy"] = disturbed
+            figures["busy_to_calm"] = disturbed / figures["ms_per_frame"]
+            return figures
+        alone = encode()
         return {**figures, "ms_encode": alone, "frame_to_encode": figures["ms_per_frame"] / alone}
 
     return Workload(warm_up=lambda: carry(min(settings["frames"], WARM_UP_FRAMES)), run=run)
+
+
+@contextmanager
+def busy_cores(count: int) -> Iterator[None]:
+    """So many other processes that compute without a pause."""
+    command = [sys.executable, "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def summarize(done: list[float]) -> Figures:

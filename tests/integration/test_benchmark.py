@@ -4,6 +4,7 @@ import copy
 import importlib
 import json
 import multiprocessing
+import time
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,37 @@ def test_bad_options_are_errors(capsys):
 
 
 def test_medians_and_extremes():
-    summary = module("benchmarks.turns").summarize([{"s": 3.0}, {"s": 1.0}, {"s": 2.5}])
+    summary = module("benchmarks.turns").summarize(
+        [{"s": 3.0}, {"s": 1.0}, {"s": 2.5}], [0.0, 0.1, 0.2]
+    )
     assert summary == {"s": {"median": 2.5, "min": 1.0, "max": 3.0, "runs": [3.0, 1.0, 2.5]}}
+
+
+def test_runs_that_others_disturbed_do_not_count():
+    turns, benchmark = module("benchmarks.turns"), module("benchmark")
+    runs = [{"s": 9.0}, {"s": 1.0}, {"s": 2.0}]
+    summary = turns.summarize(runs, [1.5, 0.1, 0.0])
+    assert summary == {"s": {"median": 1.5, "min": 1.0, "max": 2.0, "runs": [9.0, 1.0, 2.0]}}
+    assert turns.summarize(runs, [1.5, 0.3, 0.4])["s"]["median"] == 2.0
+    assert benchmark.tell_others([1.5, 0.1, 0.0]).endswith("0 to 1.5 cores: 1 of 3 runs left out")
+    assert "NO QUIET RUN" in benchmark.tell_others([1.5, 0.3])
+    assert benchmark.tell_others([0.1, 0.2]) == "others used 0.1 to 0.2 cores"
+
+
+def test_files_without_a_quiet_run_are_named():
+    compare = module("benchmarks.compare")
+    loud, calm = {**row(), "others_cores": [0.9, 0.3]}, {**row(), "others_cores": [0.9, 0.1]}
+    assert compare.differences(contents(calm), contents(loud)) == [
+        "video torch: no quiet run among the new ones"
+    ]
+
+
+def test_what_others_use_is_seen():
+    turns, video = module("benchmarks.turns"), module("benchmarks.video")
+    with video.busy_cores(1):
+        begin, busy = time.perf_counter(), turns.busy_seconds()
+        time.sleep(1)
+        assert turns.busy_seconds() - busy > 0.5 * (time.perf_counter() - begin)
 
 
 def test_early_and_late_frames_of_long_videos():
@@ -161,12 +191,18 @@ def prepare(name, variant, **settings):
     return workload
 
 
-@pytest.mark.parametrize("variant", ["plain", "torch", "int8"])
+@pytest.mark.parametrize("variant", ["plain", "torch", "openvino", "int8"])
 def test_the_video_case_times_each_variant(variant):
-    if variant == "int8":
+    if variant in ("openvino", "int8"):
         pytest.importorskip("openvino")
     figures = prepare("video_3_objects", variant, height=32, width=48, frames=3).run()
     assert figures["ms_per_frame"] > 0
+
+
+def test_the_busy_case_tells_what_a_busy_core_costs():
+    pytest.importorskip("openvino")
+    figures = prepare("video_busy", "int8", height=32, width=48, frames=3).run()
+    assert figures["busy_to_calm"] == pytest.approx(figures["ms_busy"] / figures["ms_per_frame"])
 
 
 def test_the_long_case_bounds_what_is_remembered(monkeypatch):
