@@ -204,6 +204,8 @@ def segment(
     precision: Precision = None,
 ) -> None:
     """Segment a video from the mask of one frame, or of a few."""
+    if quiet:
+        logging.getLogger("bundle").setLevel(logging.ERROR)
     with _quick_start():
         from bundle.commands.segment import segment_videos
     segment_videos(
