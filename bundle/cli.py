@@ -17,6 +17,7 @@ import typer
 from bundle.inference.settings import OLD_NAMES, InferenceSettings
 from bundle.utils.bundle_files import bundle_root, program_version
 from bundle.utils.options import MissingPackageError, print_error, suggest
+from bundle.utils.paths import expand_user
 
 DEFAULTS = InferenceSettings()
 ADVANCED = "Advanced"
@@ -494,7 +495,7 @@ def _run_config(
     arguments += ["--logging_file", str(bundle_root() / "configs" / "logging.conf")]
     for option, value in (("dataset_dir", dataset_dir), ("output_dir", output_dir)):
         if value is not None:
-            arguments += [f"--{option}", os.fspath(value.expanduser())]
+            arguments += [f"--{option}", os.fspath(expand_user(value))]
     sys.argv = ["monai.bundle", *arguments]
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 

@@ -7,6 +7,7 @@ from bundle.inference.inputs import list_videos
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
 from bundle.segmenter import VideoSegmenter
+from bundle.utils.paths import expand_user
 
 
 def segment_videos(
@@ -39,7 +40,7 @@ def segment_videos(
             many videos, at the end, if some failed.
     """
     many = mask is None
-    video, output_dir = video.expanduser(), output_dir.expanduser()
+    video, output_dir = expand_user(video), expand_user(output_dir)
     if many and video.is_file() and video.suffix.lower() != ".csv":
         raise ValueError(
             f"no mask given for {video}: add --mask PATH, a picture of the first frame's mask"
@@ -47,7 +48,7 @@ def segment_videos(
     if mask is None:
         videos = list_videos(None, None, video, output_dir, mask_frame)
     else:
-        videos = list_videos(video, mask.expanduser(), None, output_dir, mask_frame)
+        videos = list_videos(video, expand_user(mask), None, output_dir, mask_frame)
     saver = ResultSaver(output_dir, overwrite, progress, formats, keep_going=many)
     if many:
         saver.begin()

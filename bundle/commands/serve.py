@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bundle.utils.atomic_write import written_beside
 from bundle.utils.options import MissingPackageError
+from bundle.utils.paths import expand_user
 
 APP = '''"""Made by tcmn serve: the app that MONAI Label loads."""
 
@@ -41,10 +42,10 @@ def serve_label_app(
             "the server needs MONAI Label: pip install 'tcmn[label]', in an environment of its own"
         )
     remote = studies.startswith(("http://", "https://"))
-    folder = studies if remote else str(Path(studies).expanduser().resolve())
+    folder = studies if remote else str(expand_user(studies).resolve())
     if not remote and not Path(folder).is_dir():
         raise FileNotFoundError(f"no such folder of videos: --studies {studies}")
-    app_dir = app_dir.expanduser().resolve()
+    app_dir = expand_user(app_dir).resolve()
     path = app_dir / "main.py"
     if path.exists() and "bundle.apps.monai_label" not in path.read_text(encoding="utf-8"):
         raise FileExistsError(f"{app_dir} holds another app: choose another --app-dir")

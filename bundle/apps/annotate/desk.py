@@ -11,6 +11,7 @@ from bundle.io.reading.frame_folder import MASK_WORD, split_folder
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
 from bundle.segmenter import VideoSegmenter
+from bundle.utils.paths import expand_user
 
 RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin")
 MASK_SUFFIXES = (".seg.nrrd", ".json", ".xml")
@@ -46,7 +47,7 @@ class Desk:
             FileNotFoundError: There is no such file, or not the session's video.
             ValueError: It is no video or session, or is damaged; what was open stays.
         """
-        path = Path(path).expanduser()
+        path = expand_user(path)
         if is_session(path):
             current = None if self.work is None else self.work.video
             work = open_session(path, self.model, current)

@@ -14,6 +14,7 @@ from bundle.apps.annotate.session_file import SUFFIX, save_session
 from bundle.apps.annotate.work import Work
 from bundle.io.writing.formats import FORMATS
 from bundle.utils.options import USER_ERRORS
+from bundle.utils.paths import expand_user
 
 FORMAT_NAMES = {
     "nifti": "NIfTI label volume", "png": "PNG per frame", "overlay": "overlay video (mp4)",
@@ -86,7 +87,7 @@ def ask_save(desk: Desk, work: Work) -> None:
         path.classes("tcmn-wide").props("outlined dense data-testid=save-path")
 
         async def save() -> None:
-            target = Path(path.value.strip()).expanduser()
+            target = expand_user(path.value.strip())
             if not target.name.lower().endswith(".zip"):
                 target = target.with_name(target.name + SUFFIX)
             if await _attempt(note, lambda: save_session(work, target)):
@@ -143,7 +144,7 @@ def ask_export(desk: Desk, work: Work) -> None:
             return written[0] if await _attempt(note, begin) else None
 
         async def to_folder() -> None:
-            done = await write(Path(folder.value.strip()).expanduser())
+            done = await write(expand_user(folder.value.strip()))
             if done is not None:
                 dialog.close()
                 ui.notify(f"written to {done}", type="positive", position="top")
