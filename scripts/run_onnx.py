@@ -49,6 +49,9 @@ def carry(
     encode, memorize, read_and_decode = graphs
     ids = np.insert(np.unique(first[first > 0]), 0, 0)  # background and the objects
     height, width = (max(STRIDE, round(n * size / min(first.shape))) for n in first.shape)
+    # Of a network that looks at the masks of the frame before, or takes partial masks.
+    looks_back = "previous" in [each.name for each in read_and_decode.get_inputs()]
+    partial = "unknown" in [each.name for each in memorize.get_inputs()]
     memory: dict[str, ndarray] = {}
     for index, frame in enumerate(frames):
         if frame.shape[:2] != first.shape:
@@ -60,10 +63,15 @@ def carry(
             labels, masks = first, enter(first == ids[1:, None, None], height, width)
         else:
             features = {"key": key, "query": query, "stride8": stride8, "stride4": stride4}
+            if looks_back:
+                features["previous"] = masks
             logits, masks = read_and_decode.run(None, {**features, **memory})
             labels = ids[resize(logits[0, :, :height, :width], *first.shape).argmax(0)]
         if index % MEMORY_EVERY == 0:
-            value = memorize.run(None, {"stride16": stride16, "masks": masks})[0]
+            given = {"stride16": stride16, "masks": masks}
+            if partial:
+                given["unknown"] = np.zeros_like(masks)
+            value = memorize.run(None, given)[0]
             new = {"keys": key, "values": value}
             if len(memory.get("keys", ())) == max_memory_frames:  # the oldest but the first goes
                 memory = {name: np.delete(memory[name], 1, axis=0) for name in new}

@@ -13,12 +13,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from bundle.backends.traceable import ChannelsLast, EncodeWithSkips, Memorize, Refine
+from bundle.backends.traceable import (
+    ChannelsLast,
+    EncodeWithSkips,
+    Memorize,
+    NetworkOfParts,
+    Refine,
+)
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
+from bundle.networks.prompts import from_box
 from bundle.networks.tcmn import TCMN
 from bundle.networks.weights import fingerprint
 from bundle.types import Clip
@@ -59,6 +68,16 @@ def core() -> Any:
     signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
     """
     return optional("openvino").Core()
+
+
+def describe(network: TCMN) -> dict[str, Any]:
+    """What a folder of parts says of them: whose they are, and which inputs they have."""
+    return {
+        "weights": fingerprint(network),
+        "layout": LAYOUT,
+        "partial_masks": network.partial_masks,
+        "previous_mask": network.decoder.previous is not None,
+    }
 
 
 def convert_part(network: TCMN, part: str, example: Sequence[Tensor]) -> Any:
@@ -124,21 +143,53 @@ def cache_folder() -> Path:
 
 
 def calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """What goes into each part while a clip is segmented."""
+    """What goes into each part while a clip is segmented.
+
+    If the network takes partial masks, also while the first frame's objects are given as boxes.
+    """
+    recorder = _Recorder(network)
     keys: list[Tensor] = []
     values: list[Tensor] = []
     masks = clip[:, 3:, ..., 0]
     for image in clip[:, :3].unbind(-1):
-        yield "encode", (image,)
-        features = network.encode(image)
+        features = recorder.encode(image)
         if keys:
             readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
-            skips = network.decoder.skips(features.stride8, features.stride4)
-            yield "decode", (readout[0], features.query, *skips)
-            masks = network.segment(features, readout).softmax(1)[:, 1:]
-        yield "memorize", (masks, features.stride16)
+            masks = recorder.segment(features, readout, masks).softmax(1)[:, 1:]
+        elif network.partial_masks:
+            recorder.complete(features, *_boxes(masks))
         keys.append(features.key)
-        values.append(network.memorize(features, masks))
+        values.append(recorder.memorize(features, masks))
+        yield from recorder.calls
+        recorder.calls.clear()
+
+
+class _Recorder(NetworkOfParts):
+    """A network that notes what goes into its parts."""
+
+    def __init__(self, network: TCMN) -> None:
+        super().__init__(
+            partial_masks=network.partial_masks, previous_mask=network.decoder.previous is not None
+        )
+        self.parts = {name: part(network) for name, part in PARTS.items()}
+        self.calls: list[tuple[str, tuple[Tensor, ...]]] = []
+
+    def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
+        self.calls.append((part, inputs))
+        return list(self.parts[part](*inputs))
+
+
+def _boxes(masks: Float[Tensor, "B N H W"]) -> tuple[Tensor, Tensor]:
+    """The boxes around objects, as partial masks: what is guessed, and where."""
+    guess, unknown = torch.zeros_like(masks), torch.zeros_like(masks)
+    for number in np.ndindex(*masks.shape[:2]):
+        mask = masks[number] > 0.5
+        rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+        if len(rows):
+            box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+            part = from_box(tuple(mask.shape), box)
+            guess[number], unknown[number] = map(torch.from_numpy, part)
+    return guess, unknown
 
 
 def _write(network: TCMN, folder: Path) -> None:
@@ -152,8 +203,7 @@ def _write(network: TCMN, folder: Path) -> None:
         for part, tensors in examples.items():
             model = convert_part(plain, part, [x.movedim(1, -1).contiguous() for x in tensors])
             openvino.save_model(model, str(beside / f"{part}.xml"), compress_to_fp16=False)
-        description = {"weights": fingerprint(network), "layout": LAYOUT}
-        (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")
+        (beside / DESCRIPTION).write_text(json.dumps(describe(network), indent=2) + "\n")
 
 
 def _constants(network: TCMN) -> list[Any]:

@@ -39,8 +39,8 @@ class Memorize(nn.Module):
         super().__init__()
         self.encoder = network.mask_encoder
 
-    def forward(self, stride16: Tensor, masks: Tensor) -> Tensor:
-        return self.encoder(aggregate(masks).softmax(1)[:, 1:], stride16)
+    def forward(self, stride16: Tensor, masks: Tensor, unknown: Tensor | None = None) -> Tensor:
+        return self.encoder(aggregate(masks).softmax(1)[:, 1:], stride16, unknown)
 
 
 class ReadAndDecode(nn.Module):
@@ -62,13 +62,16 @@ class ReadAndDecode(nn.Module):
         stride4: Tensor,
         keys: Tensor,
         values: Tensor,
+        previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         query_PK, key_KM = key[0].flatten(1).T, keys.movedim(1, 0).flatten(1)
         value_CM = values.flatten(3).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
         score_PM = 2 * query_PK @ key_KM - key_KM.square().sum(0)
         weight_PM = (score_PM / math.sqrt(key.shape[1])).softmax(1)
         readout = (value_CM @ weight_PM.T).view(1, *values.shape[1:])
-        probability = self.decode(readout, query, stride8, stride4).sigmoid()
+        if previous is not None:
+            previous = aggregate(previous).softmax(1)[:, 1:]
+        probability = self.decode(readout, query, stride8, stride4, previous).sigmoid()
         return aggregate(probability), probability
 
 
@@ -98,7 +101,24 @@ GRAPHS = {
         ("logits", "probability"),
     ),
 }
-"""File name without suffix -> what is in it."""
+"""File name without suffix -> what is in it, of the paper's network."""
+
+
+def list_graphs(network: TCMN) -> dict[str, Graph]:
+    """``GRAPHS`` with the inputs that this network has besides.
+
+    ``unknown`` says where ``masks`` is a guess; ``previous`` is the last frame's ``probability``
+    or its given mask.
+    """
+    graphs, masks = dict(GRAPHS), {1: _N, **_FRAME}
+    more = {
+        "memorize": ("unknown", network.partial_masks),
+        "read_and_decode": ("previous", network.decoder.previous is not None),
+    }
+    for name, (each, wanted) in more.items():
+        if wanted:
+            graphs[name] = graphs[name]._replace(inputs={**graphs[name].inputs, each: masks})
+    return graphs
 
 
 class Difference(NamedTuple):
@@ -118,7 +138,7 @@ class Difference(NamedTuple):
 
 
 def export_network(network: TCMN, folder: Path) -> None:
-    """Write the graphs of ``GRAPHS`` with their weights, one file each.
+    """Write the graphs of ``list_graphs`` with their weights, one file each.
 
     Args:
         network: In evaluation mode, with BatchNorm not folded.
@@ -131,7 +151,7 @@ def export_network(network: TCMN, folder: Path) -> None:
     _require("onnxscript")
     folded = fold_batch_norm(network)
     traced = run_network(network, *draw_scene(96, 64, objects=2, frames=3))
-    for name, graph in GRAPHS.items():
+    for name, graph in list_graphs(network).items():
         with warnings.catch_warnings():
             # Of axes with one name, which is what is wanted.
             warnings.filterwarnings("ignore", "# The axis name", UserWarning)
@@ -174,10 +194,11 @@ def check_export(network: TCMN, folder: Path) -> dict[str, Difference]:
         )
         for name in GRAPHS
     }
+    graphs = list_graphs(network)
     found: dict[str, Difference] = {}
     for images, masks in _make_cases():
         expected = run_network(network, images, masks)
-        for name, graph in GRAPHS.items():
+        for name, graph in graphs.items():
             inputs = {each: expected[each].numpy() for each in graph.inputs}
             outputs = sessions[name].run(list(graph.outputs), inputs)
             for output, values in zip(graph.outputs, outputs, strict=True):
@@ -212,6 +233,7 @@ def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tenso
     """
     *past, features = (network.encode(image[None]) for image in images)
     given = [aggregate(mask[None]).softmax(1)[:, 1:] for mask in masks]
+    unknown = masks[-1:].flip(-1)  # any will do
     values = [network.memorize(*each) for each in zip(past, given, strict=True)]
     keys = [each.key for each in past]
     readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
@@ -219,11 +241,13 @@ def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tenso
         **features._asdict(),
         "image": images[-1:],
         "masks": masks[-1:],
-        "value": network.memorize(features, given[-1]),
+        "unknown": unknown,
+        "previous": masks[-1:],
+        "value": network.memorize(features, given[-1], unknown if network.partial_masks else None),
         "keys": torch.cat(keys),
         "values": torch.cat(values),
-        "logits": network.segment(features, readout),
-        "probability": network.decoder(readout, features).sigmoid(),
+        "logits": network.segment(features, readout, given[-1]),
+        "probability": network.decoder(readout, features, given[-1]).sigmoid(),
     }
 
 

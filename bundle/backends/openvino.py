@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from bundle.backends.conversion import (
@@ -25,13 +24,13 @@ from bundle.backends.conversion import (
     convert,
     convert_part,
     core,
+    describe,
     optional,
 )
-from bundle.networks.decoder import enlarge
+from bundle.backends.traceable import NetworkOfParts
 from bundle.networks.definition import make_network
-from bundle.networks.encoders import FrameFeatures
 from bundle.networks.fold_batchnorm import fold_batch_norm
-from bundle.networks.tcmn import TCMN, aggregate
+from bundle.networks.tcmn import TCMN
 from bundle.networks.weights import file_digest, fingerprint, load_weights, read_description
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
@@ -44,7 +43,7 @@ MOST_COMPILED = 12
 BACKENDS = ("auto", "torch", "openvino", "int8")
 
 
-class OpenVINONetwork(nn.Module):
+class OpenVINONetwork(NetworkOfParts):
     """A network from a folder of OpenVINO's graphs; for inference on a CPU only.
 
     Stands in for ``TCMN`` where a video is segmented. Threads may share it. The maps of a frame but
@@ -61,12 +60,15 @@ class OpenVINONetwork(nn.Module):
     """
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
-        super().__init__()
-        for name in PARTS:
-            if not (Path(folder) / f"{name}.xml").is_file():
-                raise FileNotFoundError(
-                    f"no {Path(folder) / name}.xml: make it with `tcmn quantize`"
-                )
+        for name in (*(f"{part}.xml" for part in PARTS), DESCRIPTION):
+            if not (Path(folder) / name).is_file():
+                raise FileNotFoundError(f"no {Path(folder) / name}: make it with `tcmn quantize`")
+        description = json.loads((Path(folder) / DESCRIPTION).read_text())
+        # What is not named there was made before networks could have it.
+        super().__init__(
+            partial_masks=description.get("partial_masks", False),
+            previous_mask=description.get("previous_mask", False),
+        )
         self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
         self._core = core()
         self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
@@ -74,34 +76,6 @@ class OpenVINONetwork(nn.Module):
         # So that those who ask a network for its device get an answer.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
         wait_passively()
-
-    def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
-        """As ``TCMN.encode``, but the maps at strides 8 and 4 are the decoder's skips already."""
-        key, *maps = self._run("encode", image)
-        return FrameFeatures(key.clone(), *maps)
-
-    def memorize(
-        self,
-        features: FrameFeatures,
-        masks: Float[Tensor, "B N H W"],
-        unknown: Float[Tensor, "B N H W"] | None = None,
-    ) -> Float[Tensor, "B N V h w"]:
-        """As ``TCMN.memorize``."""
-        pairs = zip(masks[:, None], features.stride16[:, None], strict=True)
-        return torch.stack([self._run("memorize", *each)[0].clone() for each in pairs])
-
-    def segment(
-        self,
-        features: FrameFeatures,
-        readout: Float[Tensor, "B N V h w"],
-        previous: Float[Tensor, "B N H W"] | None = None,
-    ) -> Float[Tensor, "B 1+N H W"]:
-        """As ``TCMN.segment``."""
-        maps = (x[:, None] for x in (features.query, features.stride8, features.stride4))
-        logits = [
-            enlarge(self._run("decode", *each)[0]) for each in zip(readout, *maps, strict=True)
-        ]
-        return aggregate(torch.sigmoid(torch.stack(logits)[:, :, 0]))
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]
@@ -163,13 +137,12 @@ def optimize(
     device = torch.device(device)
     if backend in ("auto", "int8"):
         problem = _why_not_int8(lambda: fingerprint(network), device, folder)
-        problem = problem or _why_not(network, device, "int8")
         if problem is None:
             return QuantizedTCMN(str(folder))
         if backend == "int8":
             raise problem
     if backend in ("auto", "openvino"):
-        problem = _why_not(network, device, "openvino")
+        problem = _why_not(device, "openvino")
         if problem is None:
             return OpenVINONetwork(convert(network))
         if backend == "openvino":
@@ -202,8 +175,7 @@ def load_network(
     description = read_description(weights)
     if backend in ("auto", "int8") and description is not None and Path(weights).is_file():
         made_from = description.fingerprint
-        grown = any(description.network.get(name) for name in ("previous_mask", "partial_masks"))
-        if made_from is not None and not grown and description.sha256 == file_digest(weights):
+        if made_from is not None and description.sha256 == file_digest(weights):
             problem = _why_not_int8(lambda: made_from, torch.device(device), folder)
             if problem is None:
                 return QuantizedTCMN(str(folder))
@@ -228,20 +200,7 @@ def _check_backend(backend: str) -> None:
         raise ValueError(f"backend must be one of {list(BACKENDS)}, got {backend!r}")
 
 
-def _why_not(network: TCMN, device: torch.device, backend: str) -> Exception | None:
-    """What keeps OpenVINO from running a network."""
-    problem = _why_not_here(device, backend)
-    if problem is None and (
-        network.decoder.previous is not None or network.mask_encoder.trunk.conv1.in_channels > 2
-    ):
-        return ValueError(
-            f"backend {backend} takes no network with previous_mask or partial_masks: use "
-            "--backend torch"
-        )
-    return problem
-
-
-def _why_not_here(device: torch.device, backend: str) -> Exception | None:
+def _why_not(device: torch.device, backend: str) -> Exception | None:
     """What keeps OpenVINO from running anything."""
     if device.type != "cpu":
         return ValueError(f"backend {backend} runs on CPUs, not on {device}: use --backend torch")
@@ -256,7 +215,7 @@ def _why_not_int8(
     """What keeps the quantised network from being used for weights of this fingerprint."""
     description = Path(folder or "") / DESCRIPTION
     if device.type != "cpu":
-        return _why_not_here(device, "int8")
+        return _why_not(device, "int8")
     if folder is None or not description.is_file():
         return FileNotFoundError(f"no {description}: make it with `tcmn quantize`")
     made = json.loads(description.read_text())
@@ -270,7 +229,7 @@ def _why_not_int8(
             f"{folder} was made from other weights: make it anew with `tcmn quantize`, or use "
             "--backend torch"
         )
-    return _why_not_here(device, "int8")
+    return _why_not(device, "int8")
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
@@ -310,7 +269,5 @@ def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
                 subset_size=len(inputs[name]),
             )
             openvino.save_model(model, str(beside / f"{name}.xml"))
-        description = {
-            "weights": fingerprint(network), "layout": LAYOUT, "nncf": nncf.__version__
-        }  # fmt: skip
+        description = describe(network) | {"nncf": nncf.__version__}
         (beside / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n")

@@ -13,7 +13,15 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from bundle.backends.onnx import GRAPHS, OPSET, TOLERANCE, Difference, check_export, export_network
+from bundle.backends.onnx import (
+    GRAPHS,
+    OPSET,
+    TOLERANCE,
+    Difference,
+    check_export,
+    export_network,
+    list_graphs,
+)
 from bundle.networks.definition import make_network
 from bundle.networks.tcmn import STRIDE, TCMN
 from bundle.networks.weights import file_digest, load_weights
@@ -62,7 +70,7 @@ def describe(network: TCMN, weights: Path, folder: Path) -> dict[str, Any]:
                 "outputs": list(graph.outputs),
                 "sha256": file_digest(folder / f"{name}.onnx"),
             }
-            for name, graph in GRAPHS.items()
+            for name, graph in list_graphs(network).items()
         },
     }
 

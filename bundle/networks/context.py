@@ -57,10 +57,10 @@ class ContextBlock(nn.Module):
         coarse = self.enter(F.avg_pool2d(torch.relu(x), 2, ceil_mode=True, count_include_pad=False))
         coarse = coarse + self.place(coarse)
         height, width = coarse.shape[-2:]
-        tokens = coarse.flatten(2).mT
+        tokens = coarse.flatten(2).transpose(1, 2)
         tokens = tokens + self._attend(self.norm1(tokens))
         tokens = tokens + self.feed(self.norm2(tokens))
-        coarse = tokens.mT.unflatten(-1, (height, width))
+        coarse = tokens.transpose(1, 2).unflatten(-1, (height, width))
         coarse = self.leave(torch.relu(coarse + self.conv(torch.relu(coarse))))
         return x + F.interpolate(coarse, size, mode="bilinear", align_corners=False)
 
@@ -105,8 +105,20 @@ class PreviousMask(nn.Module):
             known: 1 for clips that have a frame before, 0 for others, whose probability is not
                 looked at. By default all have one.
         """
-        coarse = F.avg_pool2d(probability.flatten(0, 1)[:, None], 16)
-        there = torch.ones_like(coarse)
-        if known is not None:
-            there = there * known.repeat_interleave(probability.shape[1])[:, None, None, None]
-        return self.conv(torch.cat([coarse * there, there], dim=1))
+        return self.conv(shrink_mask(probability, known))
+
+
+def shrink_mask(
+    probability: Float[Tensor, "B N H W"], known: Float[Tensor, " B"] | None = None
+) -> Float[Tensor, "BN 2 h w"]:
+    """The two channels that ``PreviousMask`` looks at; all 0 for clips without a frame before.
+
+    Example:
+        >>> shrink_mask(torch.ones(1, 1, 16, 16), torch.tensor([0.0])).flatten().tolist()
+        [0.0, 0.0]
+    """
+    coarse = F.avg_pool2d(probability.flatten(0, 1)[:, None], 16)
+    there = torch.ones_like(coarse)
+    if known is not None:
+        there = there * known.repeat_interleave(probability.shape[1])[:, None, None, None]
+    return torch.cat([coarse * there, there], dim=1)

@@ -95,7 +95,7 @@ class TCMN(nn.Module):
     ) -> None:
         super().__init__()
         wide, middle, narrow = decoder_channels
-        self.memory_every = memory_every
+        self.memory_every, self.partial_masks = memory_every, partial_masks
         self.definition: dict[str, Any] = {
             "backbone": backbone,
             "mask_backbone": mask_backbone,
@@ -194,26 +194,8 @@ class TCMN(nn.Module):
         unknown: Float[Tensor, "B N H W"],
         rounds: int = 2,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """Class logits of a frame of which only a partial mask is known: a box, points, a scribble.
-
-        The frame is remembered with the partial mask and then segments itself; in each further round
-        it remembers its last answer as well.
-
-        Args:
-            features: Of the frame.
-            masks: What is known or guessed of each object, in [0, 1]; see ``bundle.networks.prompts``.
-            unknown: Where that is a guess, in [0, 1].
-            rounds: How often it segments itself, at least once.
-        """
-        values = [self.memorize(features, masks, unknown)]
-        before = masks
-        for _ in range(rounds):
-            keys = torch.stack([features.key] * len(values), dim=2)
-            readout = read_memory(keys, torch.stack(values, dim=3), features.key)
-            logits = self.segment(features, readout, before)
-            before = logits.softmax(1)[:, 1:]
-            values = [values[0], self.memorize(features, before)]
-        return logits
+        """Class logits of a frame of which only partial masks are known; see ``complete_masks``."""
+        return complete_masks(self, features, masks, unknown, rounds)
 
     def forward(
         self,
@@ -299,6 +281,36 @@ def _previous(
     before = torch.where(kind == 2, logits[0].detach().softmax(1)[:, 1:], before)
     before = torch.where(kind == 3, before.roll((shift, shift), (-2, -1)), before)
     return before, (kind[:, 0, 0, 0] > 0).to(before)
+
+
+def complete_masks(
+    network: VideoNetwork,
+    features: FrameFeatures,
+    masks: Float[Tensor, "B N H W"],
+    unknown: Float[Tensor, "B N H W"],
+    rounds: int = 2,
+) -> Float[Tensor, "B 1+N H W"]:
+    """Class logits of a frame of which only partial masks are known: boxes, points, scribbles.
+
+    The frame is remembered with the partial masks and then segments itself; in each further round it
+    remembers its last answer as well.
+
+    Args:
+        network: One that takes partial masks.
+        features: Of the frame.
+        masks: What is known or guessed of each object, in [0, 1]; see ``bundle.networks.prompts``.
+        unknown: Where that is a guess, in [0, 1].
+        rounds: How often it segments itself, at least once.
+    """
+    values = [network.memorize(features, masks, unknown)]
+    before = masks
+    for _ in range(rounds):
+        keys = torch.stack([features.key] * len(values), dim=2)
+        readout = read_memory(keys, torch.stack(values, dim=3), features.key)
+        logits = network.segment(features, readout, before)
+        before = logits.softmax(1)[:, 1:]
+        values = [values[0], network.memorize(features, before)]
+    return logits
 
 
 def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W"]:

@@ -79,17 +79,35 @@ def test_the_cache_is_where_the_system_keeps_such(monkeypatch, tmp_path):
     assert conversion.cache_folder() == tmp_path / "tcmn"
 
 
-def test_networks_that_openvino_cannot_run_are_told(network):
-    grown = TCMN(
+@torch.no_grad()
+def test_prompts_and_the_mask_before_are_converted(cache):
+    torch.manual_seed(3)
+    network = TCMN(
         "resnet18",
         key_channels=8,
         value_channels=16,
         decoder_channels=(16, 8, 8),
+        context_channels=8,
         previous_mask=True,
+        partial_masks=True,
     ).eval()
-    with pytest.raises(ValueError, match="openvino takes no network with previous_mask or partial"):
-        optimize(grown, backend="openvino")
-    assert isinstance(optimize(grown, backend="auto"), TCMN)
+    decoder = network.decoder
+    for each in (decoder.context.leave, decoder.previous.conv, network.mask_encoder.trunk.conv1):
+        torch.nn.init.kaiming_normal_(each.weight)
+    made = optimize(network, backend="openvino")
+    assert isinstance(made, OpenVINONetwork)
+    draw = torch.Generator().manual_seed(4)
+    image = torch.rand(1, 3, 48, 80, generator=draw)  # a grid of odd sides
+    masks, unknown = (torch.rand(2, 1, 3, 48, 80, generator=draw) > 0.5).float()
+    expected, found = (
+        each.complete(each.encode(image), masks, unknown) for each in (network, made)
+    )
+    assert (found - expected).norm() <= 1e-3 * expected.norm()
+    whole = made.complete(made.encode(image), masks, torch.zeros_like(unknown))
+    assert (whole - found).norm() > 1e-3 * found.norm()
+
+
+def test_networks_that_openvino_cannot_run_are_told(network):
     with pytest.raises(ValueError, match="backend openvino runs on CPUs, not on cuda:0: use"):
         optimize(network, "cuda:0", "openvino")
 

@@ -150,6 +150,40 @@ def test_the_description_names_the_weights(exported):
     assert found["graphs"]["memorize"]["inputs"] == ["stride16", "masks"]
 
 
+@pytest.fixture(scope="module")
+def grown(tmp_path_factory):
+    """A network that has all that the paper's has not, with weights that count, and its graphs."""
+    torch.manual_seed(2)
+    more = {"context_channels": 8, "previous_mask": True, "partial_masks": True}
+    definition = SIZES["network_def"] | more
+    network = TCMN(**{key: value for key, value in definition.items() if key != "_target_"})
+    decoder = network.decoder
+    for each in (decoder.context.leave, decoder.previous.conv, network.mask_encoder.trunk.conv1):
+        torch.nn.init.kaiming_normal_(each.weight)
+    torch.nn.init.normal_(decoder.predict.weight, std=0.3)
+    folder = tmp_path_factory.mktemp("grown")
+    torch.save(network.state_dict(), folder / "tiny.pt")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump({"network_def": definition}))
+    with unchecked():
+        assert run_command(["export", *script_options(folder)]) == 0
+    return network.eval(), folder / "onnx"
+
+
+def test_prompts_and_the_mask_before_are_inputs(grown):
+    network, folder = grown
+    found = json.loads((folder / "network.json").read_text())["graphs"]
+    assert found["memorize"]["inputs"] == ["stride16", "masks", "unknown"]
+    assert found["read_and_decode"]["inputs"][-1] == "previous"
+    for output, each in export.check_export(network, folder).items():
+        assert each.within(1e-4), (output, each)
+    # On grids of odd sides, too, whose coarse halves are not whole.
+    frames, first = make_frames(12)
+    for size in (48, 80):
+        expected = carry_with_torch(network, frames, first, size)
+        carried = np.stack(list(run_onnx.carry(run_onnx.load(folder), frames, first, size, None)))
+        assert (carried == expected).mean() > 0.995
+
+
 def test_a_graph_of_other_weights_is_noticed(network, exported):
     other = copy.deepcopy(network)
     with torch.no_grad():
@@ -227,6 +261,8 @@ def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, k
             return found
 
     class Read:
+        get_inputs = read_and_decode.get_inputs
+
         def run(self, names, inputs):
             held.append(inputs["keys"])
             assert len(inputs["values"]) == len(inputs["keys"])

@@ -70,6 +70,13 @@ def alike(found, expected):
     return float(torch.corrcoef(pair)[0, 1])
 
 
+def grow_state(network, grown):
+    """The state of the tiny network for one that has more; what it has more stays as it is."""
+    state, first = {**grown.state_dict(), **network.state_dict()}, "mask_encoder.trunk.conv1.weight"
+    state[first] = torch.nn.functional.pad(state[first], (0, 0, 0, 0, 0, 1))
+    return state
+
+
 @pytest.mark.heavy
 def test_signals_are_taken_after_networks_were_let_go(folder):
     done = subprocess.run(
@@ -98,6 +105,59 @@ def test_each_part_gives_nearly_the_same_for_any_size_and_count(
     logits, other = small.segment(found, readout), network.segment(expected, readout)
     assert logits.shape == other.shape == (1, 1 + objects, height, width)
     assert alike(logits, other) > 0.98
+
+
+@pytest.fixture(scope="module")
+def prompted(network, tmp_path_factory):
+    """A network that has all that the paper's has not, with weights that count, and its folder."""
+    pytest.importorskip("nncf", reason="pip install nncf")
+    torch.manual_seed(1)
+    grown = TCMN(
+        "resnet18",
+        key_channels=8,
+        value_channels=16,
+        decoder_channels=(16, 8, 8),
+        context_channels=8,
+        previous_mask=True,
+        partial_masks=True,
+    )
+    grown.load_state_dict(grow_state(network, grown))
+    new = (grown.decoder.context.leave, grown.decoder.previous.conv)
+    for each in (*new, grown.mask_encoder.trunk.conv1):
+        torch.nn.init.kaiming_normal_(each.weight)
+    folder = tmp_path_factory.mktemp("prompted") / "int8"
+    quantize(grown.eval(), [make_clip(seed=seed) for seed in range(4)], folder)
+    return grown, folder
+
+
+@pytest.mark.parametrize(("objects", "height", "width"), [(1, 64, 64), (3, 48, 80)])
+@torch.no_grad()
+def test_prompts_and_the_mask_before_reach_the_parts(prompted, objects, height, width):
+    network, folder = prompted
+    small = QuantizedTCMN(folder)
+    clip = make_clip(objects, height, width, seed=9)
+    expected, found = network.encode(clip[:, :3, ..., 1]), small.encode(clip[:, :3, ..., 1])
+    masks, unknown = clip[:, 3:, ..., 1], clip[:, 3:, ..., 1].roll(8, -2)
+    value = network.memorize(expected, masks, unknown)
+    other = small.memorize(found, masks, unknown)
+    assert alike(other, value) > 0.97
+    assert not torch.equal(other, small.memorize(found, masks))
+    readout = read_memory(expected.key[:, :, None], value[:, :, :, None], expected.key)
+    # Without a mask before it is less alike (0.7 here): the clips that set the ranges have one.
+    logits = network.segment(expected, readout, masks)
+    assert alike(small.segment(found, readout, masks), logits) > 0.97
+    assert not torch.equal(
+        small.segment(found, readout).clone(), small.segment(found, readout, masks)
+    )
+    logits = network.complete(expected, masks, unknown)
+    assert alike(small.complete(found, masks, unknown), logits) > 0.95
+
+
+def test_a_folder_without_its_description_is_refused(folder, tmp_path):
+    for file in folder.glob("*.xml"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"no .*network.json: make it with scripts/quan"):
+        QuantizedTCMN(tmp_path)
 
 
 @torch.no_grad()
