@@ -187,7 +187,7 @@ def _boxes(masks: Float[Tensor, "B N H W"]) -> tuple[Tensor, Tensor]:
         rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
         if len(rows):
             box = (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-            part = from_box(tuple(mask.shape), box)
+            part = from_box((mask.shape[0], mask.shape[1]), box)
             guess[number], unknown[number] = map(torch.from_numpy, part)
     return guess, unknown
 

@@ -81,8 +81,11 @@ class Refine(nn.Module):
     def forward(
         self, readout: Tensor, query: Tensor, skip8: Tensor, skip4: Tensor, *previous: Tensor
     ) -> tuple[Tensor]:
-        maps = (self.decoder.previous.conv(each) for each in previous)
-        return (self.decoder.refine(readout, query, skip8, skip4, *maps),)
+        before: Tensor | None = None
+        for each in previous:  # one, in a network that is told the mask before
+            assert self.decoder.previous is not None
+            before = self.decoder.previous.conv(each)
+        return (self.decoder.refine(readout, query, skip8, skip4, before),)
 
 
 class NetworkOfParts(nn.Module):

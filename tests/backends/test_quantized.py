@@ -156,7 +156,7 @@ def test_prompts_and_the_mask_before_reach_the_parts(prompted, objects, height, 
 def test_a_folder_without_its_description_is_refused(folder, tmp_path):
     for file in folder.glob("*.xml"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
-    with pytest.raises(FileNotFoundError, match=r"no .*network.json: make it with scripts/quan"):
+    with pytest.raises(FileNotFoundError, match=r"no .*network.json: make it with `tcmn quan"):
         QuantizedTCMN(tmp_path)
 
 
@@ -253,7 +253,8 @@ def test_what_keeps_int8_from_running_is_told(folder, network, tmp_path, monkeyp
     with pytest.raises(ValueError, match="was made by another version of this program: make it"):
         optimize(network, backend="int8", folder=tmp_path)
     monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(ModuleNotFoundError, match="needs openvino: pip install openvino, or use"):
+    message = r"needs openvino: pip install 'tcmn\[fast\]', or use"
+    with pytest.raises(ModuleNotFoundError, match=message):
         optimize(network, backend="int8", folder=folder)
 
 
@@ -276,7 +277,7 @@ def test_a_failure_leaves_nothing_behind(network, tmp_path, monkeypatch):
     def fail(module):
         raise OSError("disk full")
 
-    monkeypatch.setattr(quantized, "fingerprint", fail)
+    monkeypatch.setattr(quantized, "describe", fail)
     with pytest.raises(OSError, match="disk full"):
         quantize(network, [make_clip()], tmp_path / "int8")
     assert list(tmp_path.iterdir()) == []
