@@ -16,7 +16,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-class MissingPackageError(ImportError):
+class MissingPackageError(ModuleNotFoundError):
     """A package that only some uses need is not installed; the message says how to get it."""
 
 

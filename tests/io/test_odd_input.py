@@ -147,7 +147,7 @@ def test_names_with_blanks_umlauts_and_line_breaks(tmp_path, colour, name):
     with ResultWriter(tmp_path / "out", video, formats="nifti,png,overlay,csv,summary") as writer:
         for frame in video:
             writer.write(frame, (frame[..., 0] > 128).astype(np.uint8))
-    assert len(list((tmp_path / "out" / video.name).iterdir())) == 5
+    assert len(list((tmp_path / "out" / video.name).iterdir())) == 6
 
 
 # Pictures
@@ -556,6 +556,7 @@ def test_nothing_of_the_patient_but_in_the_segmentation(tmp_path, colour):
             "overlay.mp4",
             "frames.csv",
             "summary.png",
+            "manifest.json",
         )
     }
     segmentation = tmp_path / "out" / "case" / "masks.dcm"

@@ -142,7 +142,9 @@ def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | No
     if turned is not None:
         return None if np.array_equal(turned, np.eye(4)) else turned
     cropped = (shape < expected).any() and (shape <= expected).all()
-    if cropped and np.abs(grid - np.rint(grid)).max() <= NEAR:
+    # A crop says by its origin where it lies. Fewer frames alone may be another video's.
+    placed = not np.array_equal(np.rint(grid), np.eye(4)) or (shape[:2] < expected[:2]).any()
+    if cropped and placed and np.abs(grid - np.rint(grid)).max() <= NEAR:
         return np.rint(grid)
     if not (_has_place(source) and _has_place(target)):
         return None
