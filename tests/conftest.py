@@ -1,5 +1,6 @@
 """Checks every annotation of the package while its tests run, tensor shapes included."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,12 @@ def network():
     # An untrained decoder is sure of "no object" everywhere; this one draws patterns.
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.3)
     return network
+
+
+@pytest.fixture(autouse=True)
+def log_level_as_before():
+    """Commands such as ``tcmn segment --quiet`` change it for their whole process."""
+    logger = logging.getLogger("bundle")
+    level = logger.level
+    yield
+    logger.setLevel(level)

@@ -78,7 +78,8 @@ def test_time_and_memory_stay_flat(count):
         min(part.mean() for part in np.array_split(each, 10))
         for each in (elapsed[:half], elapsed[half:])
     )
-    assert late < 1.3 * early
+    # Without a bound it would be five times as much; other processes disturb a tenth.
+    assert late < 2 * early
     assert max(resident) - max(resident[:100]) < 16 * 2**20
 
 

@@ -231,7 +231,8 @@ def test_without_a_checkpoint_resume_starts_anew(videos, tmp_path):
     trainer, losses = make_trainer(videos, tmp_path, epochs=1, resume=False)
     trainer.run()
     assert list(losses.seen) == [1, 2, 3]
-    assert sorted(path.name for path in tmp_path.glob("*.*")) == ["last.pt", "losses.csv"]
+    names = ["last.json", "last.pt", "losses.csv"]
+    assert sorted(path.name for path in tmp_path.glob("*.*")) == names
 
 
 def test_a_finished_training_stays_finished(videos, tmp_path, caplog):
