@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-all test-fast test-floors coverage check dist check-wheel weights clean
+.PHONY: demo test test-all test-heavy test-fast test-floors coverage check check-code dist check-wheel weights clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ test: $(VENV)/.installed
 test-all: $(VENV)/.installed
 	$(PYTEST)
 
+test-heavy: $(VENV)/.installed
+	$(PYTEST) -m heavy
+
 test-fast: $(VENV)/.installed
 	$(RUN) -m pytest -m "not slow and not heavy"
 
@@ -36,11 +39,13 @@ test-fast: $(VENV)/.installed
 coverage: $(VENV)/.installed
 	$(PYTEST) --cov --cov-report=term --cov-report=html:output/coverage
 
-check: $(VENV)/.installed
+check-code: $(VENV)/.installed
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports
+
+check: check-code
 	$(MAKE) test-all
 
 # Wheel and source distribution, in DIST.

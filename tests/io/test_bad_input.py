@@ -34,7 +34,6 @@ def inputs(tmp_path):
     Image.fromarray(mask).save(tmp_path / "mask.png")
     Image.fromarray(mask[:20]).save(tmp_path / "short.png")
     Image.fromarray(0 * mask).save(tmp_path / "empty.png")
-    Image.fromarray(np.dstack([mask, 0 * mask, mask])).save(tmp_path / "colour.png")
     volume = np.zeros((40, 24, 3), np.uint8)
     volume[10:30, 6:18, 0] = 1
     nib.save(nib.Nifti1Image(volume, np.eye(4)), tmp_path / "three.nii.gz")
@@ -97,7 +96,6 @@ def root_cause(error):
         ({"mask": "nothing.png"}, "nothing.png"),
         ({"mask": "short.png"}, "40x20"),
         ({"mask": "empty.png"}, "empty"),
-        ({"mask": "colour.png"}, "colour picture"),
         ({"mask": "three.nii.gz"}, "3"),
         ({"weights": "nothing.pt"}, "no weights at"),
         ({"weights": "text.pt"}, "not a weights file"),
