@@ -67,7 +67,7 @@ def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
     assert row["without"] == [70.0, 70.0]
     assert row["difference_of_each_seed"] == [0.0, 6.0]
     assert row["difference"]["mean"] == 3.0  # of a: 3, of b: 3
-    assert "interval_95" not in row["difference"]
+    assert row["difference"]["interval_95"] == [3.0, 3.0]
 
     lines = ["iteration,cross_entropy,dice,value_distance,collapsed", "20,9,9,9,9"]
     lines += [f"{20 * i},0.5,0.25,{i / 10},0" for i in range(2, 7)]

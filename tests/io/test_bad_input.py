@@ -104,7 +104,7 @@ def root_cause(error):
         ({"max_memory_frames": 1}, "max_memory_frames"),
         ({"memory_every": 0}, "memory_every"),
         ({"inference_size": 3}, "inference_size"),
-        ({"inference_size": "large"}, "--inference_size must be a whole number or null"),
+        ({"inference_size": "large"}, "inference_size must be a whole number or null"),
         ({"precision": "half"}, "precision"),
         ({"overwrite": "yes"}, "--overwrite must be true or false"),
         ({"device": "cuda:99"}, "cuda:99"),
