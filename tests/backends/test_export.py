@@ -25,6 +25,7 @@ from bundle.cli import main as run_command  # noqa: E402
 from bundle.commands import export_onnx  # noqa: E402
 from bundle.inference.inferers import VideoInferer  # noqa: E402
 from bundle.io.reading.video import open_video  # noqa: E402
+from bundle.networks import TCMN  # noqa: E402
 from bundle.networks.definition import make_network  # noqa: E402
 from bundle.networks.weights import file_digest, load_weights  # noqa: E402
 from bundle.visualization.overlay import PALETTE  # noqa: E402

@@ -52,7 +52,9 @@ def unsafe_calls(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [node.module] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names]
-            bad = {"pickle", "marshal", "shelve", "dill", "joblib", "yaml"}
+            bad = {"pickle", "marshal", "shelve", "dill", "joblib"}
+            if isinstance(node, ast.ImportFrom):
+                bad.add("yaml")  # by its name alone it is seen below
             yield from (name for name in names if name and name.split(".")[0] in bad)
         if not isinstance(node, ast.Call):
             continue
@@ -62,7 +64,11 @@ def unsafe_calls(tree):
             yield name
         elif name.endswith("torch.load") and constant.get("weights_only") is not True:
             yield f"{name} without weights_only=True"
-        elif "jit.load" in name or "torch.hub" in name:
+        elif (
+            (name.startswith("yaml.") and not name.startswith("yaml.safe_"))
+            or "jit.load" in name
+            or "torch.hub" in name
+        ):
             yield name
         elif constant.get("allow_pickle") or constant.get("shell"):
             yield f"{name} with allow_pickle or shell"

@@ -340,4 +340,5 @@ def test_a_dicom_source_that_cannot_be_referred_to(tmp_path, cine, caplog):
 def test_every_format_writes_the_file_it_names(tmp_path, cine):
     for name, kind in FORMATS.items():
         folder = write(tmp_path / name, cine, name)
-        assert [path.name for path in folder.iterdir()] == [kind.file]
+        names = {path.name for path in folder.iterdir()}
+        assert names == {kind.file, "manifest.json"}
