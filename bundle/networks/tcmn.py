@@ -304,12 +304,13 @@ def complete_masks(
     """
     values = [network.memorize(features, masks, unknown)]
     before = masks
-    for _ in range(rounds):
+    for number in range(rounds):
+        if number > 0:
+            values = [values[0], network.memorize(features, before)]
         keys = torch.stack([features.key] * len(values), dim=2)
         readout = read_memory(keys, torch.stack(values, dim=3), features.key)
         logits = network.segment(features, readout, before)
         before = logits.softmax(1)[:, 1:]
-        values = [values[0], network.memorize(features, before)]
     return logits
 
 

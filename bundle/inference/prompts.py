@@ -1,0 +1,387 @@
+"""What a user points at in a frame, and the masks that the network makes of it.
+
+Every way in (the Python interface, the command line, the page, MONAI Label) completes a frame here, so
+that equal prompts give equal masks. H x W is the frame.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Protocol, runtime_checkable
+
+import cv2
+import numpy as np
+import torch
+from jaxtyping import Bool
+from torch import nn
+
+from bundle.inference.confidence import choose_class
+from bundle.inference.frame_stream import to_image
+from bundle.inference.session import VideoSession
+from bundle.inference.settings import InferenceSettings
+from bundle.networks.prompts import (
+    PartialMask,
+    from_box,
+    from_points,
+    from_rough_mask,
+    from_scribble,
+    point_radius,
+)
+from bundle.networks.tcmn import VideoNetwork
+from bundle.types import Frame, LabelMap
+
+MAX_ID = 255
+"""Label maps hold object ids in one byte, 0 is the background."""
+UNKNOWN = 255
+"""What a partial mask holds where nothing is known."""
+NEEDS_PARTIAL_MASKS = (
+    "boxes, points, scribbles and partial masks need a network that takes them: these weights were "
+    "trained without, so give whole masks, or use weights that were trained with prompts"
+)
+
+Point = tuple[float, float]
+"""(x, y) in pixels of the video: (0, 0) is the top left corner of the top left pixel."""
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+
+
+@dataclass(frozen=True)
+class Scribble:
+    """A line drawn on an object, or beside it.
+
+    Attributes:
+        points: Its corners.
+        positive: Whether it lies on the object.
+    """
+
+    points: tuple[Point, ...]
+    positive: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectPrompt:
+    """What a user pointed at, of one object in one frame.
+
+    Attributes:
+        box: The object lies in it.
+        points: Single pixels.
+        positive: Of each point, whether it lies on the object or beside it.
+        scribbles: Lines; where two cross, the later one counts.
+        mask: (H, W): 1 on the object, 0 beside it, 255 where nothing is known. Without any 255 it is a
+            rough mask, whose outline is not trusted.
+
+    Example:
+        >>> prompt = ObjectPrompt().with_box((40, 30, 120, 110)).with_points([(60, 70)], [True])
+        >>> prompt.box, prompt.points, prompt.positive
+        ((40, 30, 120, 110), ((60, 70),), (True,))
+    """
+
+    box: Box | None = None
+    points: tuple[Point, ...] = ()
+    positive: tuple[bool, ...] = ()
+    scribbles: tuple[Scribble, ...] = ()
+    mask: LabelMap | None = None
+
+    def with_box(self, box: Box) -> "ObjectPrompt":
+        """The same with this box in place of its own."""
+        return replace(self, box=box)
+
+    def with_points(
+        self, points: Sequence[Point], positive: Sequence[bool | int]
+    ) -> "ObjectPrompt":
+        """The same with more points."""
+        signs = (*self.positive, *map(bool, positive))
+        return replace(self, points=(*self.points, *points), positive=signs)
+
+    def with_scribble(self, points: Sequence[Point], positive: bool | int = True) -> "ObjectPrompt":
+        """The same with one more scribble."""
+        return replace(self, scribbles=(*self.scribbles, Scribble(tuple(points), bool(positive))))
+
+    def with_mask(self, mask: LabelMap) -> "ObjectPrompt":
+        """The same with this mask in place of its own."""
+        return replace(self, mask=mask)
+
+
+@runtime_checkable
+class Segmenter(Protocol):
+    """What completing a frame asks of a ``bundle.VideoSegmenter``."""
+
+    network: VideoNetwork
+    settings: InferenceSettings
+    device: torch.device
+
+
+def takes_prompts(network: VideoNetwork | nn.Module) -> bool:
+    """Whether a network was trained with partial masks, which boxes, points and scribbles become."""
+    return bool(getattr(network, "partial_masks", False))
+
+
+def require_prompts(network: VideoNetwork | nn.Module) -> None:
+    """Refuse a network that takes no partial masks.
+
+    Raises:
+        ValueError: It takes none.
+    """
+    if not takes_prompts(network):
+        raise ValueError(NEEDS_PARTIAL_MASKS)
+
+
+def complete_frame(
+    segmenter: Segmenter, frame: Frame, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
+) -> LabelMap:
+    """The label map of a frame after prompts.
+
+    Every prompt is kept to: the pixel of a positive point is in the mask, that of a negative one is
+    not, nothing lies outside of a box, and what a partial mask is sure of stays. Objects without a
+    prompt keep their pixels, but for those that a prompt surely gives to another object.
+
+    Args:
+        segmenter: With a network that takes partial masks.
+        frame: RGB.
+        prompts: Object id, from 1 to 255, to all that was pointed at. A box by itself begins its
+            object anew. Points and scribbles correct the pixels that the object has in ``labels``.
+        labels: What was given or found before; not changed.
+
+    Returns:
+        A new label map.
+
+    Raises:
+        ValueError: The network takes no partial masks, or a prompt makes no sense: an id is out of
+            range, a point lies outside of the frame or of its object's box, a box has no area, a mask
+            is of another size, the same pixel is said to be on the object and beside it, or on two
+            objects, or nothing says where the object is.
+
+    Example:
+        >>> from bundle import VideoSegmenter
+        >>> from bundle.networks import make_network
+        >>> network = make_network("resnet18", key_channels=8, partial_masks=True).eval()
+        >>> frame, labels = np.full((48, 64, 3), 90, np.uint8), np.zeros((48, 64), np.uint8)
+        >>> prompts = {2: ObjectPrompt().with_points([(20, 10)], [True])}
+        >>> complete_frame(VideoSegmenter(network), frame, prompts, labels)[10, 20]
+        np.uint8(2)
+    """
+    require_prompts(segmenter.network)
+    _check(prompts, frame, labels)
+    if not prompts:
+        return labels.copy()
+    ids = sorted(prompts)
+    parts = [_partial_mask(i, prompts[i], labels == i) for i in ids]
+    others = (labels > 0) & ~np.isin(labels, ids)
+    if others.any():  # all at once: the network tells an object apart from the union of the others
+        parts.append(PartialMask(others.astype(np.float32), np.zeros(labels.shape, np.float32)))
+    masks, unknown = (
+        torch.from_numpy(np.stack(maps))[None].to(segmenter.device)
+        for maps in zip(*parts, strict=True)
+    )
+    settings = segmenter.settings
+    session = VideoSession(settings, segmenter.network, settings.inference_size)
+    logits = session.complete(to_image(frame, segmenter.device), masks, unknown)
+    logits = logits[:, : 1 + len(ids)].clone()
+    for number, i in enumerate(ids, start=1):
+        never = torch.from_numpy(_never(prompts[i], labels.shape)).to(logits.device)
+        logits[:, number].masked_fill_(never, -torch.inf)
+    lookup = np.array([0, *ids], np.uint8)
+    found = lookup[choose_class(logits)[0].cpu().numpy()]
+    found = np.where(others, labels, found)
+    for i in ids:
+        mask = prompts[i].mask
+        if mask is not None:
+            found[_sure(mask)[0] & ~_never(prompts[i], labels.shape)] = i
+    return _kept_to({i: prompts[i] for i in ids}, found)
+
+
+def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) -> None:
+    shape = frame.shape[:2]
+    if labels.shape != shape:
+        raise ValueError(
+            f"the labels are {labels.shape} but the frame is {shape} (rows, columns): give them at "
+            "the frame's size"
+        )
+    for i, prompt in prompts.items():
+        if not 1 <= i <= MAX_ID:
+            raise ValueError(f"object ids must be from 1 to {MAX_ID}, got {i}")
+        _check_places(i, prompt, (shape[0], shape[1]))
+        _check_mask(i, prompt, (shape[0], shape[1]))
+        shows = prompt.box is not None or prompt.mask is not None or (labels == i).any()
+        if not shows and not any([*prompt.positive, *(s.positive for s in prompt.scribbles)]):
+            raise ValueError(
+                f"nothing says where object {i} is: give a box, or a point or scribble on it, before "
+                "points beside it"
+            )
+    masks = [(i, _sure(each.mask)[0]) for i, each in prompts.items() if each.mask is not None]
+    for (i, first), (j, second) in combinations(masks, 2):
+        if (first & second).any():
+            y, x = np.argwhere(first & second)[0]
+            raise ValueError(
+                f"pixel {x},{y} is given to object {i} and to object {j} by their masks: a pixel "
+                "belongs to one object, make one of the masks smaller"
+            )
+    owners: dict[tuple[int, int], int] = {}
+    for i, prompt in prompts.items():
+        for (x, y), on in zip(prompt.points, prompt.positive, strict=True):
+            if on and owners.setdefault((int(x), int(y)), i) != i:
+                raise ValueError(
+                    f"point {x:g},{y:g} is given to object {owners[int(x), int(y)]} and to object "
+                    f"{i}: a pixel belongs to one object, take one of the points back"
+                )
+
+
+def _check_places(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
+    """Refuse points that lie nowhere, or that contradict each other or the box."""
+    height, width = shape
+    if len(prompt.points) != len(prompt.positive):
+        raise ValueError(
+            f"object {i} has {len(prompt.points)} points and {len(prompt.positive)} signs: give for "
+            "each point 1 (on the object) or 0 (beside it)"
+        )
+    if not all(scribble.points for scribble in prompt.scribbles):
+        raise ValueError(f"a scribble of object {i} has no point: give at least one")
+    lines = [(x, y, "scribble point") for each in prompt.scribbles for x, y in each.points]
+    for x, y, what in [*((x, y, "point") for x, y in prompt.points), *lines]:
+        if not (0 <= x < width and 0 <= y < height):
+            raise ValueError(
+                f"{what} {x:g},{y:g} of object {i} lies outside of the frame, which is "
+                f"{width}x{height} pixels"
+            )
+    if prompt.box is not None:
+        from_box(shape, prompt.box)
+    signs: dict[tuple[int, int], bool] = {}
+    for (x, y), on in zip(prompt.points, prompt.positive, strict=True):
+        if signs.setdefault((int(x), int(y)), on) != on:
+            raise ValueError(
+                f"point {x:g},{y:g} is said to be on object {i} and beside it: take one of the two "
+                "back"
+            )
+        if on and prompt.box is not None and not _inside(shape, prompt.box)[int(y), int(x)]:
+            box = ",".join(f"{edge:g}" for edge in prompt.box)
+            raise ValueError(
+                f"point {x:g},{y:g} on object {i} lies outside of its box {box}: move the point, or "
+                "draw the box anew"
+            )
+
+
+def _check_mask(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
+    mask = prompt.mask
+    if mask is None:
+        return
+    if mask.shape != shape:
+        raise ValueError(
+            f"the partial mask of object {i} is {mask.shape} but the frame is {shape} (rows, "
+            "columns): give it at the frame's size"
+        )
+    odd = sorted({int(value) for value in np.unique(mask)} - {0, 1, UNKNOWN})
+    if odd:
+        raise ValueError(
+            f"the partial mask of object {i} holds {odd[0]}: expected 1 on the object, 0 beside it "
+            f"and {UNKNOWN} where nothing is known"
+        )
+    if not (mask == UNKNOWN).any() and not mask.any():
+        raise ValueError(f"the mask of object {i} is empty: show the object, or leave the mask out")
+
+
+def _partial_mask(i: int, prompt: ObjectPrompt, guess: Bool[np.ndarray, "H W"]) -> PartialMask:
+    """All that is said of an object, on top of its guess."""
+    shape = guess.shape[0], guess.shape[1]
+    part = PartialMask(guess.astype(np.float32), np.ones(shape, np.float32))
+    if prompt.mask is not None:
+        must, never = _sure(prompt.mask)
+        rough = part.mask if (prompt.mask == UNKNOWN).any() else prompt.mask
+        mask = np.where(must, 1, np.where(never, 0, rough)).astype(np.float32)
+        part = PartialMask(mask, (~must & ~never).astype(np.float32))
+    if prompt.box is not None:
+        box = from_box(shape, prompt.box)
+        alone = not (prompt.points or prompt.scribbles or prompt.mask is not None)
+        guess = part.mask * part.unknown
+        if alone or not (box.unknown * part.mask).any():
+            guess = box.mask
+        mask = np.where(part.unknown > 0, guess, part.mask)
+        part = PartialMask(box.unknown * mask, box.unknown * part.unknown)
+    for scribble in prompt.scribbles:
+        # OpenCV draws nothing for a line of one point.
+        line = scribble.points if len(scribble.points) > 1 else scribble.points * 2
+        part = from_scribble(shape, line, scribble.positive, part)
+    if prompt.points:
+        marked = from_points(shape, prompt.points, prompt.positive, part.mask)
+        part = PartialMask(marked.mask, np.minimum(marked.unknown, part.unknown))
+    return part
+
+
+def _sure(mask: LabelMap) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
+    """Where a partial or rough mask is sure that the object is, and where it is not."""
+    if (mask == UNKNOWN).any():
+        return mask == 1, mask == 0
+    part = from_rough_mask(mask)
+    sure = part.unknown == 0
+    return sure & (mask == 1), sure & (mask == 0)
+
+
+def _never(prompt: ObjectPrompt, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
+    """Where the box and the mask say that the object is not."""
+    never = np.zeros(shape, bool)
+    if prompt.mask is not None:
+        never |= _sure(prompt.mask)[1]
+    if prompt.box is not None:
+        never |= ~_inside((shape[0], shape[1]), prompt.box)
+    return never
+
+
+def _inside(shape: tuple[int, int], box: Box) -> Bool[np.ndarray, "H W"]:
+    left, top, right, bottom = box
+    y, x = (np.arange(side) + 0.5 for side in shape)
+    inside: Bool[np.ndarray, "H W"] = np.outer((y > top) & (y < bottom), (x > left) & (x < right))
+    return inside
+
+
+def _kept_to(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> LabelMap:
+    """Labels that agree with all points and scribbles.
+
+    Where an answer disagrees with one, all that its pen covers changes, so that no single pixels are
+    left behind; where it agrees, the outline around stays the network's.
+    """
+    shape = found.shape[0], found.shape[1]
+    radius = point_radius(shape)
+    pen = np.zeros((2 * radius + 1, 2 * radius + 1), np.uint8)
+    cv2.circle(pen, (radius, radius), radius, 1, thickness=-1)
+    labels = found.copy()
+    hints = list(_hints(prompts, shape))
+    for i, core, on in hints:
+        wrong = core & ((found == i) != on)
+        if wrong.any():
+            _mark(labels, cv2.dilate(wrong.astype(np.uint8), pen) > 0, prompts[i], i, on)
+    for i, core, on in hints:  # last, so that no pen covers the pixel of another hint
+        _mark(labels, core, prompts[i], i, on)
+    return labels
+
+
+def _mark(
+    labels: LabelMap, where: Bool[np.ndarray, "H W"], prompt: ObjectPrompt, i: int, on: bool
+) -> None:
+    """Give pixels to an object, as far as its box reaches, or take them from it, in place."""
+    if not on:
+        labels[where & (labels == i)] = 0
+    elif prompt.box is None:
+        labels[where] = i
+    else:
+        labels[where & _inside((labels.shape[0], labels.shape[1]), prompt.box)] = i
+
+
+def _hints(
+    prompts: Mapping[int, ObjectPrompt], shape: tuple[int, int]
+) -> Iterator[tuple[int, Bool[np.ndarray, "H W"], bool]]:
+    """Object, pixels, and whether they lie on it: of each scribble, one pixel wide, and each point.
+
+    Points come last, since a point is meant to the pixel.
+    """
+    for i, prompt in prompts.items():
+        for scribble in prompt.scribbles:
+            # OpenCV draws nothing for a line of one point.
+            line = scribble.points if len(scribble.points) > 1 else scribble.points * 2
+            corners = np.array([(int(x), int(y)) for x, y in line], np.int32)[:, None]
+            core = np.zeros(shape, np.uint8)
+            cv2.polylines(core, [corners], False, 1)
+            yield i, core > 0, scribble.positive
+    for i, prompt in prompts.items():
+        for (x, y), on in zip(prompt.points, prompt.positive, strict=True):
+            core = np.zeros(shape, bool)
+            core[int(y), int(x)] = True
+            yield i, core, on
