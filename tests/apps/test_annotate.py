@@ -355,6 +355,49 @@ class TestMarks:
         with pytest.raises(ValueError, match="there is nothing to undo"):
             work.undo()
 
+    def test_redo_goes_forward_step_by_step(self, work):
+        states = [work.draw(2, "brush", [(x, 16)], 5, 1) for x in (10, 20, 30)]
+        for _ in states:
+            work.undo()
+        assert not work.prompts
+        for state in states:
+            assert work.redo() == 2
+            np.testing.assert_array_equal(work.labels(2), state)
+        with pytest.raises(ValueError, match="there is nothing to redo"):
+            work.redo()
+
+    def test_undo_and_redo_in_turn_change_nothing(self, work):
+        work.add_object("tool", 3)
+        draw_square(work, 0, 3)
+        draw_square(work, 4)
+        work.remove_object(3)
+        after = dict(work.objects), all_labels(work)
+        for count in range(1, 5):
+            for take in (work.undo, work.redo):
+                for _ in range(count):
+                    take()
+            assert work.objects == after[0]
+            np.testing.assert_array_equal(all_labels(work), after[1])
+
+    def test_another_edit_ends_what_could_be_redone(self, work):
+        draw_square(work, 0)
+        work.undo()
+        draw_square(work, 1)
+        with pytest.raises(ValueError, match="there is nothing to redo"):
+            work.redo()
+        assert list(work.prompts) == [1]
+
+    def test_a_mask_that_is_undone_and_redone_is_carried_as_before(self, work):
+        draw_square(work, 0)
+        draw_square(work, 6)
+        carry(work)
+        before = all_labels(work)
+        work.undo()
+        assert work.changed
+        work.redo()
+        assert not work.changed
+        np.testing.assert_array_equal(all_labels(work), before)
+
     def test_areas_are_counted(self, work):
         mask = draw_square(work, 3)
         assert work.areas(1) == [None] * 3 + [int((mask == 1).sum())] + [None] * 8

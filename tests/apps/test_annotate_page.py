@@ -330,6 +330,15 @@ class TestPage:
         assert not (tab.work.prompts[0] == 2).any()
         tab.press("Control+z")
         wait_for(lambda: (tab.work.prompts[0] == 2).any())
+        for redo in ("Control+Shift+z", "Control+y"):
+            tab.press(redo)
+            wait_for(lambda: (tab.work.prompts[0] == 1).any())
+            tab.press("Control+z")
+            wait_for(lambda: (tab.work.prompts[0] == 2).any())
+        tab.find("redo").click()
+        wait_for(lambda: (tab.work.prompts[0] == 1).any())
+        tab.find("undo").click()
+        wait_for(lambda: (tab.work.prompts[0] == 2).any())
         tab.page.mouse.click(*tab.at(20, 20))
         tab.page.get_by_text("the outline is open").wait_for()
 

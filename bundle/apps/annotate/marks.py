@@ -1,4 +1,4 @@
-"""What somebody marks in a video: objects, masks of single frames, and undoing that.
+"""What somebody marks in a video: objects, masks of single frames; undoing that and redoing it.
 
 Labels are (H, W) in the video's own pixels, 0 for background.
 """
@@ -71,6 +71,7 @@ class Marks:
         self.revision = 0
         self._given: dict[int, Seen] = {}
         self._undo: list[Step] = []
+        self._redo: list[Step] = []
         self._lock = threading.RLock()
         self._new_object(1)
 
@@ -186,17 +187,26 @@ class Marks:
         Raises:
             ValueError: There is nothing to undo.
         """
+        return self._exchange(self._undo, self._redo, "there is nothing to undo")
+
+    def redo(self) -> int | None:
+        """Do again what was undone last; the frame to look at, if it was one's mask.
+
+        Raises:
+            ValueError: Nothing was undone, or another edit came after it.
+        """
+        return self._exchange(self._redo, self._undo, "there is nothing to redo")
+
+    def _exchange(self, steps: list[Step], others: list[Step], nothing: str) -> int | None:
         with self._lock:
-            if not self._undo:
-                raise ValueError("there is nothing to undo")
-            step = self._undo.pop()
+            if not steps:
+                raise ValueError(nothing)
+            step = steps.pop()
+            others.append(self._step(step.prompts))
             # Names and colours are not undone.
             self.objects = {i: self.objects.get(i, each) for i, each in step.objects.items()}
             for index, packed in step.prompts.items():
-                labels = None
-                if packed is not None:
-                    labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(self.size)
-                self._set(index, labels)
+                self._set(index, None if packed is None else unpack(packed, self.size))
             self.revision += 1
             return min(step.prompts, default=None)
 
@@ -227,17 +237,29 @@ class Marks:
         self._given[index] = Seen(areas, dict.fromkeys(areas, 1.0), False)
 
     def _note(self, frames: Iterable[int]) -> None:
-        """Keep what an edit is about to replace."""
-        packed = {
-            i: zlib.compress(self.prompts[i].tobytes(), 1) if i in self.prompts else None
-            for i in frames
-        }
-        self._undo.append(Step(packed, dict(self.objects)))
+        """Keep what an edit is about to replace; what was undone before it is gone."""
+        self._undo.append(self._step(frames))
         del self._undo[:-UNDO_STEPS]
+        self._redo.clear()
+
+    def _step(self, frames: Iterable[int]) -> Step:
+        """The masks of these frames, and the objects, as they are."""
+        packed = {i: pack(self.prompts[i]) if i in self.prompts else None for i in frames}
+        return Step(packed, dict(self.objects))
 
     def _check_frame(self, index: int) -> None:
         if not 0 <= index < self.frame_count:
             raise IndexError(f"the video has frames 0 to {self.frame_count - 1}, not {index}")
+
+
+def pack(labels: LabelMap) -> bytes:
+    """A label map in few bytes."""
+    return zlib.compress(labels.tobytes(), 1)
+
+
+def unpack(packed: bytes, size: tuple[int, int]) -> LabelMap:
+    """A label map of (height, width) that ``pack`` made small."""
+    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(size)
 
 
 def measure(labels: LabelMap) -> dict[int, int]:

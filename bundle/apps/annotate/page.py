@@ -83,8 +83,14 @@ class Page:
         self.refresh()
 
     def undo(self) -> None:
+        self._step(self.work.undo)
+
+    def redo(self) -> None:
+        self._step(self.work.redo)
+
+    def _step(self, take: Callable[[], int | None]) -> None:
         with told():
-            index = self.work.undo()
+            index = take()
             if index is not None:
                 self.go(index)
         self.refresh()
@@ -111,7 +117,7 @@ class Page:
     def _shortcut(self, event: events.GenericEventArguments) -> None:
         key = str(event.args)
         others: dict[str, Callable[[], None]] = {
-            "undo": self.undo, "n": self.go_next, "k": self.confirm,
+            "undo": self.undo, "redo": self.redo, "n": self.go_next, "k": self.confirm,
             "[": lambda: self.tools.resize(-1), "]": lambda: self.tools.resize(1),
         }  # fmt: skip
         if key in TOOL_KEYS:

@@ -250,8 +250,9 @@ export default {
         actions.Backspace = () => { this.corners.pop(); this.draw(); };
       }
       if (event.ctrlKey || event.metaKey) {
-        if (event.key.toLowerCase() !== "z") return;
-        this.$emit("shortcut", "undo");
+        const letter = event.key.toLowerCase();
+        if (letter !== "z" && letter !== "y") return;
+        this.$emit("shortcut", letter === "y" || event.shiftKey ? "redo" : "undo");
       } else if (actions[event.key]) actions[event.key]();
       else if (/^[bepfnk[\]1-9]$/.test(event.key)) this.$emit("shortcut", event.key);
       else return;
