@@ -89,7 +89,16 @@ class ObjectPrompt:
     def with_points(
         self, points: Sequence[Point], positive: Sequence[bool | int]
     ) -> "ObjectPrompt":
-        """The same with more points."""
+        """The same with more points.
+
+        Raises:
+            ValueError: There are more signs than points, or fewer.
+        """
+        if len(points) != len(positive):
+            raise ValueError(
+                f"{len(points)} points have {len(positive)} signs: give for each point 1 (on the "
+                "object) or 0 (beside it)"
+            )
         signs = (*self.positive, *map(bool, positive))
         return replace(self, points=(*self.points, *points), positive=signs)
 
@@ -100,6 +109,16 @@ class ObjectPrompt:
     def with_mask(self, mask: LabelMap) -> "ObjectPrompt":
         """The same with this mask in place of its own."""
         return replace(self, mask=mask)
+
+    def with_prompt(self, other: "ObjectPrompt") -> "ObjectPrompt":
+        """The same with all that another one has."""
+        joined = self.with_points(other.points, other.positive)
+        return replace(
+            joined,
+            box=self.box if other.box is None else other.box,
+            scribbles=(*self.scribbles, *other.scribbles),
+            mask=self.mask if other.mask is None else other.mask,
+        )
 
 
 @runtime_checkable

@@ -5,7 +5,8 @@ A prompt is a frame whose mask was given.
 
 import logging
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from bundle.inference.frame_stream import (
     split_objects,
     to_image,
 )
+from bundle.inference.prompted_frames import FoundObjects, PromptedFrames, Search
 from bundle.inference.results import FrameResult, judge
 from bundle.inference.session import VideoSession
 from bundle.inference.settings import InferenceSettings
@@ -48,6 +50,8 @@ class Propagation:
         annotations: Frame index to label map (H, W); at least one shows an object. A mask is taken
             as complete: an object that it does not show is not there.
         device: Where the network and its memory are.
+        objects: Frame index to the ids that its mask speaks of, for masks that are not complete. The
+            other objects are found in that frame, from the frames that speak of them.
 
     Raises:
         ValueError: No mask shows an object, one is of no frame of the video, or has another size
@@ -69,32 +73,47 @@ class Propagation:
         video: Frames,
         annotations: Mapping[int, LabelMap],
         device: torch.device | str = "cpu",
+        objects: Mapping[int, Collection[int]] | None = None,
     ) -> None:
         self.settings, self.network, self.video = settings, network, video
         self.device = torch.device(device)
         self.inference_size = settings.inference_size
-        self.prompts: dict[int, LabelMap] = {}
         self._pending: list[Stretch] = []
         self._results: dict[int, tuple[bytes, tuple[int, ...], dict[int, float]]] = {}
-        self._ids: list[int] = []
         self._remembered: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         require_object(annotations.values())
         for index in sorted(annotations):
             self._check(index, annotations[index])
-            self.prompts[index] = annotations[index]
-        self._read_ids()
+        self._given = PromptedFrames(annotations, objects)
+        require_object(self.prompts.values())
         self._pending = self._plan()
 
-    def annotate(self, index: int, labels: LabelMap) -> None:
+    @property
+    def prompts(self) -> Mapping[int, LabelMap]:
+        """Frame index to the mask that was given."""
+        return self._given.masks
+
+    def annotate(
+        self, index: int, labels: LabelMap, objects: Collection[int] | None = None
+    ) -> None:
         """Give a mask, or correct one. ``run`` then goes over what lies between its neighbours.
 
         A new object changes the whole video.
+
+        Args:
+            index: The frame.
+            labels: (H, W).
+            objects: The ids that the mask speaks of. The others stay as they were found in the frame,
+                or are found there. By default the mask is complete.
 
         Raises:
             ValueError: There is no such frame, the mask has another size, or no object is left.
         """
         self._check(index, labels)
-        self._change({**self.prompts, index: labels}, index)
+        spoken = {i: each for i, each in self._given.objects.items() if i != index}
+        if objects is not None:
+            spoken[index] = frozenset(objects)
+        self._change({**self.prompts, index: labels}, spoken)
 
     def retract(self, index: int) -> None:
         """Take back the mask of a frame; ``run`` then finds one.
@@ -106,21 +125,25 @@ class Propagation:
         rest = {i: labels for i, labels in self.prompts.items() if i != index}
         if len(rest) == len(self.prompts):
             raise KeyError(f"frame {index} has no mask to take back")
-        self._change(rest, index)
+        self._change(rest, self._given.objects)
 
-    def adopt(self, prompts: Mapping[int, LabelMap]) -> None:
+    def adopt(
+        self,
+        prompts: Mapping[int, LabelMap],
+        objects: Mapping[int, Collection[int]] | None = None,
+    ) -> None:
         """Make these its masks; ``run`` then goes over what the differences touch.
+
+        Args:
+            prompts: Frame index to label map (H, W).
+            objects: As when it was made.
 
         Raises:
             ValueError: None shows an object, one is of no frame, or has another size than it.
         """
-        # Those that show something first, so that at no time nothing would be left.
-        for index in sorted(prompts, key=lambda i: not prompts[i].any()):
-            had = self.prompts.get(index)
-            if had is None or not np.array_equal(had, prompts[index]):
-                self.annotate(index, prompts[index])
-        for index in sorted(set(self.prompts) - set(prompts)):
-            self.retract(index)
+        for index in sorted(prompts):
+            self._check(index, prompts[index])
+        self._change(prompts, objects or {})
 
     def restore(self, results: Iterable[FrameResult]) -> list[int]:
         """Take frames as done; ``run`` then goes over the others only.
@@ -133,29 +156,41 @@ class Propagation:
         """
         restored = []
         for result in results:
-            self._keep(result.frame, result.labels, dict(result.confidence))
+            if result.frame in self._given.objects:
+                objects = frozenset(self._given.ids)
+                found = FoundObjects(result.labels, objects, result.confidence)
+                self._given.add_found(result.frame, found)
+            else:
+                self._keep(result.frame, result.labels, dict(result.confidence))
             restored.append(result.frame)
         self._pending = [
             stretch for stretch in self._pending if not all(map(self.done, stretch.frames))
         ]
         return restored
 
-    def _change(self, prompts: dict[int, LabelMap], index: int) -> None:
+    def _change(
+        self, prompts: Mapping[int, LabelMap], objects: Mapping[int, Collection[int]]
+    ) -> None:
         require_object(prompts.values())
-        others = [i for i in prompts if i != index]
-        before = max((i for i in others if i < index), default=-1)
-        after = min((i for i in others if i > index), default=self.video.frame_count)
-        self.prompts = prompts
-        self._remembered.pop(index, None)
-        had = self._ids
-        self._read_ids()
+        before, given = self._given, PromptedFrames(prompts, objects)
+        require_object(given.masks.values())
+        changes = given.changes(before)
+        if not changes and given.objects == before.objects:
+            return
+        new = [i for i in given.objects if i not in before.masks and self.done(i)]
+        given.take_over(before, {i: self.result(i) for i in new})
+        count = self.video.frame_count
         # What was pending stays so; it may be cut at the new prompt.
         stale = {i for stretch in self._pending for i in stretch.frames}
-        stale |= set(
-            range(before + 1, after) if self._ids == had else range(self.video.frame_count)
-        )
+        if given.ids != before.ids:
+            stale |= set(range(count))
+            self._remembered.clear()
+        for index, changed in changes.items():
+            stale |= set(given.reach(index, changed, count))
+            self._remembered.pop(index, None)
+        self._given = given
         self._pending = [stretch for stretch in self._plan() if stale & set(stretch.frames)]
-        for i in stale:
+        for i in stale | set(given.masks):
             self._results.pop(i, None)
 
     def run(self) -> Iterator[int]:
@@ -163,16 +198,23 @@ class Propagation:
 
         It can be broken off at any frame and called again: a stretch that was begun begins anew.
         """
-        while self._pending:
-            stretch = self._pending[0]
-            yield from self._run_stretch(stretch)
-            if self._pending[:1] == [stretch]:  # else a prompt came meanwhile
-                del self._pending[0]
+        while True:
+            search = self._given.next_search()
+            if search is not None:
+                yield from self._find(search)
+            elif self._pending:
+                stretch = self._pending[0]
+                yield from self._run_stretch(stretch)
+                if self._pending[:1] == [stretch]:  # else a prompt came meanwhile
+                    del self._pending[0]
+            else:
+                return
 
     @property
     def remaining(self) -> int:
-        """How many frames ``run`` would go over."""
-        return sum(len(stretch.frames) for stretch in self._pending)
+        """How many frames ``run`` would yield."""
+        lacking = sum(bool(self._given.missing(i)) for i in self.prompts)
+        return lacking + sum(len(stretch.frames) for stretch in self._pending)
 
     def result(self, index: int) -> FrameResult:
         """What was found in a frame; a mask that was given comes back to the pixel.
@@ -181,16 +223,24 @@ class Propagation:
             KeyError: The frame has not been done yet.
         """
         if index in self.prompts:
-            labels = self.prompts[index]
-            given = {int(i): 1.0 for i in np.unique(labels) if i > 0}
-            return judge(self.settings, index, labels, given)
+            if self._given.missing(index):
+                raise KeyError(index)
+            labels, trust = self._given.labels(index), self._given.confidence(index)
+            if index in self._given.objects:
+                # Found for the memory; but one that comes later, say, is not looked for earlier.
+                sought = self._shown(self._prompts_of(index))
+                labels = np.where(np.isin(labels, sought), labels, np.uint8(0))
+                trust = {i: value for i, value in trust.items() if i in sought}
+            return judge(self.settings, index, labels, trust)
         packed, shape, confidence = self._results[index]
         labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
         return judge(self.settings, index, labels, confidence)
 
     def done(self, index: int) -> bool:
         """Whether ``result`` has this frame."""
-        return index in self.prompts or index in self._results
+        if index in self.prompts:
+            return not self._given.missing(index)
+        return index in self._results
 
     def forget(self, index: int) -> None:
         """Free the result of a frame that is not needed any more."""
@@ -209,11 +259,45 @@ class Propagation:
             )
         check_size(index, labels, (self.video.height, self.video.width))
 
-    def _read_ids(self) -> None:
-        ids = list_ids(self.prompts.values())
-        if ids != self._ids:
-            self._ids = ids
-            self._remembered.clear()
+    def _shown(self, prompts: Iterable[int]) -> list[int]:
+        """The objects that the masks of these frames show."""
+        return list_ids(self.prompts[i] for i in prompts)
+
+    def _find(self, search: Search) -> Iterator[int]:
+        """Find objects in frames whose masks do not speak of them.
+
+        Yields:
+            Each frame that is done by that.
+        """
+        given = self._given
+        settings = replace(self.settings, direction="both")
+        work = Propagation(settings, self.network, self.video, search.masks, self.device)
+        work.inference_size = self.inference_size
+        work._limit(search.frames)
+        for index in work.run():
+            if index in search.frames:
+                found = work.result(index)
+                trust = {i: v for i, v in found.confidence.items() if i in search.objects}
+                labels = np.where(
+                    np.isin(found.labels, list(search.objects)), found.labels, np.uint8(0)
+                )
+                given.add_found(index, FoundObjects(labels, search.objects, trust))
+                self._remembered.pop(index, None)
+                if self.done(index):
+                    yield index
+                if self._given is not given:  # a prompt came meanwhile
+                    return
+            work.forget(index)
+        self.inference_size = work.inference_size
+
+    def _limit(self, frames: Collection[int]) -> None:
+        """Go no further than these frames need."""
+        pending = []
+        for stretch in self._pending:
+            needed = [number for number, i in enumerate(stretch.frames, start=1) if i in frames]
+            if needed:
+                pending.append(Stretch(stretch.prompt, stretch.frames[: needed[-1]]))
+        self._pending = pending
 
     def _plan(self) -> list[Stretch]:
         return plan_stretches(sorted(self.prompts), self.video.frame_count, self.settings.direction)
@@ -237,20 +321,20 @@ class Propagation:
                 self._keep(index, np.zeros((self.video.height, self.video.width), np.uint8), {})
                 yield index
             return
-        prompts = self._prompts_of(stretch.prompt)
-        shown = list_ids(self.prompts[i] for i in prompts)
+        prompts, ids = self._prompts_of(stretch.prompt), self._given.ids
+        shown = self._shown(prompts)
         session = VideoSession(self.settings, self.network, self.inference_size)
-        session.known = torch.tensor([i in shown for i in self._ids], device=self.device)
+        session.known = torch.tensor([i in shown for i in ids], device=self.device)
         for key, value in self._remember(prompts):
             session.remember(key, value)
-        session.follow(split_objects(self.prompts[stretch.prompt], self._ids, self.device))
-        lookup = np.array([0, *self._ids], dtype=np.uint8)
+        session.follow(split_objects(self._given.labels(stretch.prompt), ids, self.device))
+        lookup = np.array([0, *ids], dtype=np.uint8)
         pictures = ahead(read_range(self.video, stretch.frames))
         for number, (index, frame) in enumerate(zip(stretch.frames, pictures, strict=True)):
             found = session.step(to_image(frame, self.device))
             if number < skip:
                 continue
-            trust = zip(self._ids, found.confidence[0].tolist(), strict=True)
+            trust = zip(ids, found.confidence[0].tolist(), strict=True)
             labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
             self._keep(index, labels, {i: value for i, value in trust if i in shown})
             yield index
@@ -269,7 +353,7 @@ class Propagation:
         """Key and value of prompts, each worked out once."""
         new = [i for i in prompts if i not in self._remembered]
         for i, frame in zip(new, self.video.frames(new), strict=True):
-            masks = split_objects(self.prompts[i], self._ids, self.device)
+            masks = split_objects(self._given.labels(i), self._given.ids, self.device)
             session = VideoSession(self.settings, self.network, self.inference_size)
             self._remembered[i] = session.encode_prompt(to_image(frame, self.device), masks)
         return (self._remembered[i] for i in prompts)

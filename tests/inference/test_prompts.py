@@ -290,7 +290,10 @@ def points(*places, signs=None):
         ({256: points((1, 1))}, "object ids must be from 1 to 255, got 256"),
         ({2: points((64, 1))}, "point 64,1 of object 2 lies outside of the frame, which is 64x48"),
         ({2: points((1, -0.5))}, "point 1,-0.5 of object 2 lies outside of the frame"),
-        ({2: points((1, 1), signs=[1, 0])}, "object 2 has 1 points and 2 signs: give for each"),
+        (
+            {2: ObjectPrompt(points=((1, 1),), positive=(True, False))},
+            "object 2 has 1 points and 2 signs: give for each",
+        ),
         (
             {2: ObjectPrompt().with_scribble([(5, 5), (5, 48)])},
             "scribble point 5,48 of object 2 lies outside of the frame, which is 64x48",
@@ -335,3 +338,20 @@ def test_a_network_without_partial_masks_says_so():
     assert not takes_prompts(network)
     with pytest.raises(ValueError, match=NEEDS_PARTIAL_MASKS[:60]):
         complete_frame(VideoSegmenter(network), FRAME, {1: points((1, 1))}, NOTHING)
+
+
+def test_points_without_their_signs_are_refused():
+    with pytest.raises(ValueError, match="1 points have 2 signs: give for each point 1"):
+        ObjectPrompt().with_points([(1, 1)], [1, 0])
+
+
+def test_prompts_join():
+    first = ObjectPrompt(box=(1, 1, 9, 9)).with_points([(2, 2)], [True]).with_scribble([(3, 3)])
+    second = (
+        ObjectPrompt(mask=block(2, 2)).with_points([(4, 4)], [False]).with_scribble([(5, 5)], 0)
+    )
+    both = first.with_prompt(second)
+    assert (both.box, both.mask is second.mask) == ((1, 1, 9, 9), True)
+    assert (both.points, both.positive) == (((2, 2), (4, 4)), (True, False))
+    assert [each.positive for each in both.scribbles] == [True, False]
+    assert both.with_prompt(ObjectPrompt(box=(2, 2, 8, 8))).box == (2, 2, 8, 8)
