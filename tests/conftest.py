@@ -17,10 +17,11 @@ install_import_hook(
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cache_of_converted_networks(tmp_path_factory):
+def cache_and_state_of_their_own(tmp_path_factory):
     """Nothing is left in the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TCMN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TCMN_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
 
 

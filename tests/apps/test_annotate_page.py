@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
+from bundle.apps.annotate.autosave import StateFolder
 from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.site_guard import COOKIE, Guard
@@ -362,6 +363,25 @@ class TestPage:
         wait_for(lambda: tab.desk.number > number)
         tab.find("object-2").wait_for()
         assert tab.work.objects[2].name == "left atrium"
+        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+
+    def test_masks_that_were_not_saved_are_there_again(self, tab, echo, tmp_path, monkeypatch):
+        monkeypatch.setattr(tab.desk, "_state", StateFolder(tmp_path))
+        tab.desk.open(echo)  # the tab loads it by itself
+        tab.page.locator("[data-testid=kept]").wait_for(state="attached")
+        tab.wait_until_drawn()
+        assert tab.find("kept-bar").count() == 0
+        tab.drag((160, 100), (180, 120))
+        tab.says("kept", "kept at")
+        mask = tab.work.prompts[0]
+        tab.desk.open(echo)  # as another program would
+        tab.says("kept-bar", "the program ended before they were saved")
+        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+        tab.find("start-anew").click()
+        wait_for(lambda: not tab.work.prompts)
+        tab.says("kept-bar", "were not saved")
+        tab.find("go-on-with-them").click()
+        wait_for(lambda: 0 in tab.work.prompts)
         np.testing.assert_array_equal(tab.work.prompts[0], mask)
 
     def test_mistakes_are_told_in_plain_words(self, tab, tmp_path):

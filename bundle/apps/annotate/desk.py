@@ -1,10 +1,13 @@
 """What the process has open: one annotation, and uploads in a folder that goes when it ends."""
 
+import logging
 import tempfile
+from datetime import datetime
 from pathlib import Path
 
+from bundle.apps.annotate.autosave import Autosave, Slot, StateFolder, begin_autosave
 from bundle.apps.annotate.pictures import FramePictures
-from bundle.apps.annotate.session_file import is_session, open_session
+from bundle.apps.annotate.session_file import is_session, open_session, resume_session
 from bundle.apps.annotate.work import Work
 from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix
 from bundle.io.reading.frame_folder import MASK_WORD, split_folder
@@ -16,28 +19,41 @@ from bundle.utils.paths import expand_user
 RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin")
 MASK_SUFFIXES = (".seg.nrrd", ".json", ".xml")
 
+logger = logging.getLogger(__name__)
+
 
 class Desk:
     """Where the page and its requests find what is open; it outlives every tab.
 
     Args:
         model: What carries masks.
+        state: Where annotations are kept until they are saved; None to keep them in memory alone.
 
     Attributes:
         work: What is annotated; None before a video is opened.
         pictures: Its frames.
         number: Rises with each video that is opened.
+        autosave: What keeps ``work`` on disk.
+        resumed: When the masks that it went on with were kept; None if it began otherwise.
+        left: Other masks of the video that were not saved, if there are any.
     """
 
-    def __init__(self, model: VideoSegmenter) -> None:
+    def __init__(self, model: VideoSegmenter, state: Path | None = None) -> None:
         self.model = model
         self.work: Work | None = None
         self.pictures: FramePictures | None = None
         self.number = 0
+        self.autosave: Autosave | None = None
+        self.resumed: datetime | None = None
+        self.left: Slot | None = None
+        self._state = None if state is None else StateFolder(state)
         self._folder = tempfile.TemporaryDirectory(prefix="tcmn-annotate-")
 
     def open(self, path: str | Path, masks: str | Path | None = None) -> Work:
         """Open a video, or a session that was saved; what was open before is closed.
+
+        A video goes on with the masks of a program that ended before they were saved, if there are
+        any; beside a session or masks that are given they are only offered.
 
         Args:
             path: Anything that ``bundle.io.reading.video.open_video`` takes, or a session.
@@ -48,7 +64,8 @@ class Desk:
             ValueError: It is no video or session, or is damaged; what was open stays.
         """
         path = expand_user(path)
-        if is_session(path):
+        session = is_session(path)
+        if session:
             current = None if self.work is None else self.work.video
             work = open_session(path, self.model, current)
         else:
@@ -57,11 +74,76 @@ class Desk:
             work.give(read_annotations(masks, work.video))
         pictures = FramePictures(work.video)
         pictures.jpeg(work.place)  # what cannot be read is better known now
+        self._put_away()
+        left = None if self._state is None else self._state.find_left(work.video)
+        resumed = None if left is None or session or masks is not None else self._resume(left, work)
+        if resumed is None:
+            self._take(work, None, left)
+        else:
+            self._take(resumed, left, None)
+        self.pictures = pictures
+        self.number += 1
+        assert self.work is not None
+        return self.work
+
+    def start_anew(self) -> None:
+        """Begin again without masks; those that are open are kept and offered."""
+        if self.work is not None:
+            self._swap(Work(self.work.video, self.model), None)
+
+    def go_on(self) -> None:
+        """Open the masks that are left, and keep those that are open for later.
+
+        Raises:
+            ValueError: There are none, or they cannot be read.
+        """
+        if self.work is None or self.left is None:
+            raise ValueError("there are no other masks of this video that were not saved")
+        work = resume_session(self.left.path, self.model, self.work.video)
+        self._swap(work, self.left)
+
+    def forget_left(self) -> None:
+        """Delete the masks that are left."""
+        if self.left is not None:
+            self.left.release(keep=False)
+            self.left = None
+
+    def _resume(self, left: Slot, work: Work) -> Work | None:
+        try:
+            return resume_session(left.path, self.model, work.video)
+        except ValueError as error:  # of a newer program, say: it stays where it is
+            logger.warning("masks that were not saved cannot be read: %s", error)
+            return None
+
+    def _swap(self, work: Work, slot: Slot | None) -> None:
+        """Put another annotation of the same video in place of what is open."""
+        assert self.work is not None
+        self.work.close()
+        closed = None if self.autosave is None else self.autosave.close()
+        left = self.left if slot is None and closed is None else closed
+        if self.left is not None and self.left is not slot and self.left is not left:
+            self.left.release(keep=True)
+        self._take(work, slot, left)
+        self.number += 1
+
+    def _take(self, work: Work, slot: Slot | None, left: Slot | None) -> None:
+        """Keep an annotation on disk from now on, in a slot that it came from or in a new one."""
+        self.resumed = None if slot is None else slot.time
+        self.autosave = None
+        if self._state is not None:
+            new = self._state.new_slot
+            self.autosave = begin_autosave(work, lambda: slot or new(work.video))
+        self.work, self.left = work, left
+
+    def _put_away(self) -> None:
+        """End what is under way; what was not saved is kept on disk."""
         if self.work is not None:
             self.work.close()
-        self.work, self.pictures = work, pictures
-        self.number += 1
-        return work
+        slot = None if self.autosave is None else self.autosave.close()
+        for each in (slot, self.left):
+            if each is not None:
+                each.release(keep=True)
+        self.autosave = self.left = None
 
     def new_folder(self) -> Path:
         """An empty folder for uploads and downloads, removed when the process ends."""
@@ -73,8 +155,7 @@ class Desk:
 
     def close(self) -> None:
         """End what is under way and remove temporary files."""
-        if self.work is not None:
-            self.work.close()
+        self._put_away()
         self._folder.cleanup()
 
 

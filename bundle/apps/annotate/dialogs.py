@@ -47,9 +47,10 @@ def ask_open(desk: Desk) -> None:
             "data-testid=open-path"
         )
         path.classes("tcmn-wide").props("outlined dense autofocus")
-        unsaved = desk.work is not None and desk.work.unsaved
-        if unsaved:
-            ui.label("What is open now has not been saved: it will be closed.").classes("tcmn-warn")
+        if desk.work is not None and desk.work.unsaved:
+            kept = desk.autosave is not None and desk.autosave.problem is None
+            then = "open its video again to go on with it" if kept else "it will be closed"
+            ui.label(f"What is open now has not been saved: {then}.").classes("tcmn-warn")
 
         async def open_path() -> None:
             text = path.value.strip()

@@ -8,6 +8,7 @@ from nicegui import events, ui
 from bundle.apps.annotate.controls import STATES, CarryPanel, ToolPanel, heading, labelled_button
 from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
+from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
 from bundle.apps.annotate.notices import tell, told
 from bundle.apps.annotate.panels import Curves, ObjectList
 from bundle.apps.annotate.work import Work
@@ -192,6 +193,8 @@ def _build_header(desk: Desk, work: Work | None) -> None:
             parts = [video.name, f"{video.frame_count} frames", f"{video.width} x {video.height}"]
             parts += [f"{video.fps:.4g} frames/s"] if video.fps else []
             ui.label(" · ".join(parts)).classes("tcmn-about")
+        if desk.autosave is not None:
+            build_kept_note(desk.autosave)
         ui.space()
         labelled_button("Open", "folder_open", lambda: ask_open(desk), "A video or a session")
         if work is not None:
@@ -222,6 +225,7 @@ def build_page(desk: Desk) -> None:
             if work is None:
                 _build_empty(desk)
             else:
+                build_kept_bar(desk)
                 Page(desk, work)
         # Another tab may have opened another video.
         ui.timer(REFRESH_S, lambda: ui.navigate.reload() if desk.number != number else None)

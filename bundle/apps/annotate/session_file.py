@@ -7,13 +7,14 @@ found. Pixel values are object ids.
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from bundle.apps.annotate.marks import MarkedObject
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.work import NEVER, Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.writing.mask_png import REST, decode_mask, encode_mask
@@ -42,10 +43,57 @@ def save_session(work: Work, path: Path) -> None:
     """
     if path.exists() and not _is_own(path):
         raise FileExistsError(f"{path} exists and is no session of this page: choose another name")
-    revision = work.revision
+    work.saved = write_session(work, path)
+
+
+class EncodedMasks:
+    """PNGs of the masks that were written last, so that only what has changed is encoded anew."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, tuple[object, bytes]] = {}
+        self._used: dict[str, tuple[object, bytes]] = {}
+
+    def get(self, name: str, source: object, labels: Callable[[], LabelMap | None]) -> bytes | None:
+        """The PNG of a mask.
+
+        Args:
+            name: Of its file.
+            source: What is another object if the mask is another one.
+            labels: Gives the mask, if it is needed; None if there is none any more.
+        """
+        kept, data = self._kept.get(name, (None, b""))
+        if kept is not source:
+            found = labels()
+            if found is None:
+                return None
+            data = encode_mask(found)
+        self._used[name] = source, data
+        return data
+
+    def forget_unused(self) -> None:
+        """Forget what was not asked for since the last time."""
+        self._kept, self._used = self._used, {}
+
+
+def write_session(work: Work, path: Path, encoded: EncodedMasks | None = None) -> int:
+    """Write a session in place of any file; it appears whole or not at all.
+
+    Args:
+        work: What is annotated.
+        path: The file.
+        encoded: Of the same annotation, written before.
+
+    Returns:
+        The revision that was written.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    encoded = EncodedMasks() if encoded is None else encoded
     with written_beside(path) as beside, zipfile.ZipFile(beside, "w") as archive:
-        _write(work, archive)
-    work.saved = revision
+        revision = _write(work, archive, encoded)
+    encoded.forget_unused()
+    return revision
 
 
 def _is_own(path: Path) -> bool:
@@ -55,18 +103,27 @@ def _is_own(path: Path) -> bool:
         return HEAD in archive.namelist()
 
 
-def _write(work: Work, archive: zipfile.ZipFile) -> None:
-    prompts = dict(work.prompts)
-    carried = {} if work.carried is None else dict(work.carried.prompts)
+def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
+    state = work.snapshot()
+    other = {
+        i: labels
+        for i, labels in state.carried.items()
+        if i not in state.prompts
+        or (labels is not state.prompts[i] and (labels != state.prompts[i]).any())
+    }
+    for folder, masks in {"prompts": state.prompts, "carried": other}.items():
+        for index, labels in masks.items():
+            name = f"{folder}/{index:05d}.png"
+            data = encoded.get(name, labels, partial(_same, labels))
+            assert data is not None
+            archive.writestr(name, data)
     confidence: dict[int, Mapping[int, float]] = {}
-    for index, labels in prompts.items():
-        archive.writestr(f"prompts/{index:05d}.png", encode_mask(labels))
-    other = {i: m for i, m in carried.items() if i not in prompts or (m != prompts[i]).any()}
-    for index, labels in other.items():
-        archive.writestr(f"carried/{index:05d}.png", encode_mask(labels))
-    for result in work.results():
-        archive.writestr(f"results/{result.frame:05d}.png", encode_mask(result.labels))
-        confidence[result.frame] = result.confidence
+    for index, seen in state.found.items():
+        name = f"results/{index:05d}.png"
+        data = encoded.get(name, seen, partial(work.found_labels, index, seen))
+        if data is not None:
+            archive.writestr(name, data)
+            confidence[index] = seen.confidence
     video = work.video
     head = {
         "version": VERSION,
@@ -76,15 +133,20 @@ def _write(work: Work, archive: zipfile.ZipFile) -> None:
             "height": video.height,
             "width": video.width,
         },
-        "objects": {i: asdict(each) for i, each in work.objects.items()},
+        "objects": {i: asdict(each) for i, each in state.objects.items()},
         "place": work.place,
-        "direction": work.direction,
-        "prompts": sorted(prompts),
-        "carried": sorted(carried),
+        "direction": state.direction,
+        "prompts": sorted(state.prompts),
+        "carried": sorted(state.carried),
         "carried_otherwise": sorted(other),
         "confidence": confidence,
     }
     archive.writestr(HEAD, json.dumps(head), zipfile.ZIP_DEFLATED)
+    return state.revision
+
+
+def _same(labels: LabelMap) -> LabelMap:
+    return labels
 
 
 def open_session(path: Path, model: VideoSegmenter, current: VideoSource | None = None) -> Work:
@@ -99,17 +161,35 @@ def open_session(path: Path, model: VideoSegmenter, current: VideoSource | None 
         FileNotFoundError: Its video is not where it was, nor beside the session, nor open.
         ValueError: The file is damaged or no session, or the video is another one.
     """
+    work = _read(path, model, lambda head: _find_video(path, head, current))
+    work.saved = work.revision
+    return work
+
+
+def resume_session(path: Path, model: VideoSegmenter, video: VideoSource) -> Work:
+    """Go on with a session that was kept and not saved, wherever its video lay then.
+
+    Raises:
+        ValueError: The file is damaged or no session, or the video is another one.
+    """
+    work = _read(path, model, lambda head: _check_video(video, head))
+    work.saved = NEVER
+    return work
+
+
+def _read(
+    path: Path, model: VideoSegmenter, find_video: Callable[[Mapping[str, Any]], VideoSource]
+) -> Work:
     try:
         with zipfile.ZipFile(path) as archive:
             head = _read_head(archive)
-            work = Work(_find_video(path, head, current), model)
+            work = Work(find_video(head), model)
             _fill(work, head, archive)
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no session of this page, or damaged ({type(error).__name__}: {error}): "
             "open one that was saved here"
         ) from error
-    work.saved = work.revision
     return work
 
 
@@ -128,8 +208,7 @@ def _read_head(archive: zipfile.ZipFile) -> dict[str, Any]:
 
 
 def _find_video(path: Path, head: Mapping[str, Any], current: VideoSource | None) -> VideoSource:
-    expected = head["video"]
-    stored = Path(expected["path"])
+    stored = Path(head["video"]["path"])
     places = [place for place in (stored, path.parent / stored.name) if place.exists()]
     if places:
         video = open_video(places[0])
@@ -140,6 +219,12 @@ def _find_video(path: Path, head: Mapping[str, Any], current: VideoSource | None
             f"the session's video is not at {stored} any more: put it beside the session, or open it "
             "first and then the session"
         )
+    return _check_video(video, head)
+
+
+def _check_video(video: VideoSource, head: Mapping[str, Any]) -> VideoSource:
+    """The video, if it can be the session's."""
+    expected = head["video"]
     found = {name: getattr(video, name) for name in ("frame_count", "height", "width")}
     if any(found[name] != expected[name] for name in found):
         raise ValueError(

@@ -3,13 +3,14 @@
 Knows nothing of the page. Labels are (H, W) in the video's own pixels, 0 for background.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from bundle.apps.annotate.carrying import Worker
-from bundle.apps.annotate.marks import Marks, Seen, measure
+from bundle.apps.annotate.marks import MarkedObject, Marks, Seen, measure
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
 from bundle.inference.propagation import Propagation
@@ -17,6 +18,29 @@ from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource
 from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
+
+NEVER = -1
+"""Revision that was saved last, of what was never saved."""
+
+
+class Snapshot(NamedTuple):
+    """An annotation at one moment; its masks are never changed in place.
+
+    Attributes:
+        revision: Of that moment.
+        prompts: The masks that were given.
+        carried: Those that were carried last.
+        found: What is known of the frames that were found from them.
+        objects: By id.
+        direction: Which way masks were carried last.
+    """
+
+    revision: int
+    prompts: Mapping[int, LabelMap]
+    carried: Mapping[int, LabelMap]
+    found: Mapping[int, Seen]
+    objects: Mapping[int, MarkedObject]
+    direction: str
 
 
 class Work(Marks):
@@ -121,14 +145,25 @@ class Work(Marks):
             self.revision += 1
             self.worker.start(self.carried, self._found)
 
-    def results(self) -> Iterator[FrameResult]:
-        """What was found so far, but for frames whose mask was given before that."""
-        for index in sorted(self._seen):
-            with self._lock:
-                if self.carried is None or index not in self._seen:
-                    continue
-                result = self.carried.result(index)
-            yield result
+    def snapshot(self) -> Snapshot:
+        """All that a session holds."""
+        with self._lock:
+            carried = {} if self.carried is None else self.carried.prompts
+            return Snapshot(
+                self.revision,
+                dict(self.prompts),
+                dict(carried),
+                dict(sorted(self._seen.items())),
+                dict(self.objects),
+                self.direction,
+            )
+
+    def found_labels(self, index: int, seen: Seen) -> LabelMap | None:
+        """The mask of a frame of a snapshot; None if another propagation was begun since."""
+        with self._lock:
+            if self.carried is None or self._seen.get(index) is not seen:
+                return None
+            return self.carried.result(index).labels
 
     def restore_results(
         self, prompts: Mapping[int, LabelMap], results: Iterable[FrameResult]

@@ -1,0 +1,80 @@
+"""What the page says of masks that were kept on disk without being saved."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from nicegui import run, ui
+
+from bundle.apps.annotate.autosave import Autosave
+from bundle.apps.annotate.controls import labelled_button
+from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.notices import told
+
+LOOK_S = 1.0
+
+
+def build_kept_note(autosave: Autosave) -> None:
+    """Say in the header whether the last change is on disk."""
+    note = ui.label().classes("tcmn-about").props("data-testid=kept")
+
+    def show() -> None:
+        note.set_text(describe(autosave.time, autosave.problem))
+
+    show()
+    ui.timer(LOOK_S, show)
+
+
+def describe(time: datetime | None, problem: Exception | None) -> str:
+    """What the header says.
+
+    Example:
+        >>> describe(datetime(2026, 5, 4, 13, 7, 9), None)
+        'kept at 13:07:09'
+    """
+    if problem is not None:
+        return f"not kept on disk, save it yourself: {problem}"
+    return "" if time is None else f"kept at {time:%H:%M:%S}"
+
+
+def build_kept_bar(desk: Desk) -> None:
+    """Say that masks were not saved the last time, and offer the others."""
+    left = None if desk.left is None else desk.left.time
+    if desk.resumed is None and left is None:
+        return
+    with ui.element("div").classes("tcmn-bar").props("data-testid=kept-bar") as bar:
+        if desk.resumed is not None:
+            ui.label(
+                f"You go on with masks of {say_when(desk.resumed)}: the program ended before they "
+                "were saved."
+            )
+            _button("Start anew", "restart_alt", desk.start_anew, "These masks are kept")
+        if left is not None:
+            ui.label(f"Other masks of this video, of {say_when(left)}, were not saved.")
+            _button("Go on with them", "history", desk.go_on, "What is open now is kept")
+
+            def forget() -> None:
+                desk.forget_left()
+                if desk.resumed is None:
+                    bar.delete()
+
+            _button("Delete them", "delete", forget, "There is no way back")
+        ui.space()
+        ui.button(icon="close", color=None, on_click=bar.delete).props("flat dense round size=sm")
+
+
+def say_when(time: datetime) -> str:
+    """A time of the last days.
+
+    Example:
+        >>> say_when(datetime(2026, 5, 4, 13, 7))
+        '4 May, 13:07'
+    """
+    return f"{time.day} {time:%b, %H:%M}"
+
+
+def _button(text: str, icon: str, action: Callable[[], None], hint: str) -> None:
+    async def act() -> None:
+        with told():
+            await run.io_bound(action)
+
+    labelled_button(text, icon, act, hint)
