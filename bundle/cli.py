@@ -21,6 +21,7 @@ from bundle.utils.paths import expand_user
 
 DEFAULTS = InferenceSettings()
 ADVANCED = "Advanced"
+PROMPTS = "Pointing at objects"
 EXTRA_VALUES = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands that hand on what they do not know to a config."""
 
@@ -184,6 +185,57 @@ def segment(
     ] = "auto",
     device: Device = "auto",
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors are shown.")] = False,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A box around the object, in pixels; may be repeated, for objects 1, 2 and so on.",
+            metavar="LEFT,TOP,RIGHT,BOTTOM",
+            rich_help_panel=PROMPTS,
+            show_default=False,
+        ),
+    ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A point in pixels, with 1 on the object or 0 beside it; may be repeated.",
+            metavar="X,Y,1",
+            rich_help_panel=PROMPTS,
+            show_default=False,
+        ),
+    ] = None,
+    frame: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="The frame of boxes and points, from 0; one for all, or one for each.",
+            rich_help_panel=PROMPTS,
+            show_default="0",
+        ),
+    ] = None,
+    object_id: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--object",
+            help="The object's number; one for all, or one for each.",
+            rich_help_panel=PROMPTS,
+            show_default="1",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="A JSON file of boxes, points, scribbles and masks of any frames; docs/prompts.md.",
+            rich_help_panel=PROMPTS,
+            show_default=False,
+        ),
+    ] = None,
+    unknown: Annotated[
+        int | None,
+        typer.Option(
+            help="The value, such as 255, of the mask's pixels of which nothing is known.",
+            rich_help_panel=PROMPTS,
+            show_default=False,
+        ),
+    ] = None,
     mask_frame: Annotated[
         str | None,
         typer.Option(
@@ -204,7 +256,7 @@ def segment(
     review_below: Review = None,
     precision: Precision = None,
 ) -> None:
-    """Segment a video from the mask of one frame, or of a few."""
+    """Segment a video from the mask of one frame, or of a few; or from a box or points."""
     if quiet:
         logging.getLogger("bundle").setLevel(logging.ERROR)
     with _quick_start():
@@ -217,6 +269,12 @@ def segment(
         formats=formats,
         progress=not quiet,
         mask_frame=mask_frame,
+        unknown=unknown,
+        boxes=box or (),
+        points=points or (),
+        frames=frame or (),
+        objects=object_id or (),
+        prompts=prompts,
         device=device,
         backend=backend,
         weights=weights,

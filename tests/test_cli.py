@@ -9,6 +9,7 @@ from PIL import Image
 from bundle import cli
 from bundle.apps.annotate.launch import open_page
 from bundle.cli import main
+from bundle.commands.prompt_options import read_prompt_options
 from bundle.commands.serve import serve_label_app
 from bundle.utils.bundle_files import bundle_root, program_version
 
@@ -56,6 +57,78 @@ def test_a_video_without_a_mask_is_told_what_is_missing(capsys, tmp_path):
     assert status == 1
     assert "no mask given" in text
     assert "add --mask PATH" in text
+    assert "with --box LEFT,TOP,RIGHT,BOTTOM or --points X,Y,1" in text
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--box 4,3,20,11", [(0, 1, (4, 3, 20, 11), [])]),
+        ("--box -4,3,20.5,11 --frame 7 --object 9", [(7, 9, (-4, 3, 20.5, 11), [])]),
+        (
+            "--box 4,3,20,11 --box 1,2,3,4 --frame 7",
+            [(7, 1, (4, 3, 20, 11), []), (7, 2, (1, 2, 3, 4), [])],
+        ),
+        (
+            "--points 6,7,1 --points 8,9,0 --object 3",
+            [(0, 3, None, [(6, 7, True)]), (0, 3, None, [(8, 9, False)])],
+        ),
+        ("--points 6,7,1,8,9,0", [(0, 1, None, [(6, 7, True), (8, 9, False)])]),
+        (
+            "--box 4,3,20,11 --points 6,7,1 --points 8,9,0 --frame 2",
+            [(2, 1, (4, 3, 20, 11), [(6, 7, True)]), (2, 1, None, [(8, 9, False)])],
+        ),
+        (
+            "--frame 2 --object 5 --points 6,7,1 --points 8,9,1 --frame 4 --object 6",
+            [(2, 5, None, [(6, 7, True)]), (4, 6, None, [(8, 9, True)])],
+        ),
+    ],
+)
+def test_boxes_and_points_become_prompts(calls, options, expected):
+    assert main(["segment", "v", *options.split()]) == 0
+    given = calls[0][1]
+    entries = read_prompt_options(
+        given["boxes"], given["points"], given["frames"], given["objects"]
+    )
+    found = [
+        (
+            entry.frame,
+            entry.object_id,
+            entry.prompt.box,
+            [
+                (*point, on)
+                for point, on in zip(entry.prompt.points, entry.prompt.positive, strict=True)
+            ],
+        )
+        for entry in entries
+    ]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--box 4,3,20", "--box '4,3,20' cannot be read: give LEFT,TOP,RIGHT,BOTTOM in pixels"),
+        ("--box 4,3,20,nan", "--box '4,3,20,nan' cannot be read"),
+        ("--points 4,3", "--points '4,3' cannot be read: give X,Y,1 (on the object) or X,Y,0"),
+        ("--points 4,3,2", "the third number must be 1 (on the object) or 0 (beside it), got 2"),
+        ("--frame 3", "--frame says where a --box or --points is: add one"),
+        ("--object 3 -m m.png", "--object says where a --box or --points is: add one"),
+        ("--box 1,2,3,4 --frame -1", "--frame must be a frame's number from 0 on, got -1"),
+        ("--box 1,2,3,4 --object 0", "--object must be from 1 to 255, got 0"),
+        ("--box 1,2,3,4 --object 1 --object 2", "2 --object do not fit 1 --box or --points"),
+        (
+            "--box 1,2,3,4 --box 1,2,3,4 --points 1,1,1",
+            "it is not clear which of 2 --box the 1 --points belong to",
+        ),
+        ("--prompts nowhere.json", "no such file of prompts: nowhere.json"),
+    ],
+)
+def test_prompts_that_cannot_be_read_are_named(capsys, tmp_path, options, message):
+    (tmp_path / "v.mp4").touch()
+    status, text = said(capsys, "segment", str(tmp_path / "v.mp4"), *options.split())
+    assert status == 1
+    assert message in text
 
 
 def test_a_missing_extra_says_what_to_install(monkeypatch, tmp_path):

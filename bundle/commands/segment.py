@@ -1,9 +1,12 @@
 """``tcmn segment``: one video or many, from files to files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from bundle.commands.prompt_options import read_prompt_options
 from bundle.inference.inputs import list_videos
+from bundle.inference.prompts_file import read_prompts
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
 from bundle.segmenter import VideoSegmenter
@@ -19,36 +22,53 @@ def segment_videos(
     formats: str = "auto",
     progress: bool = True,
     mask_frame: str | None = None,
+    unknown: int | None = None,
+    boxes: Sequence[str] = (),
+    points: Sequence[str] = (),
+    frames: Sequence[int] = (),
+    objects: Sequence[int] = (),
+    prompts: Path | None = None,
     **options: Any,
 ) -> None:
     """Segment a video, or each of a folder or list, and write the results.
 
     Args:
-        video: Anything that ``open_video`` takes; without ``mask`` a folder of videos, each with its
-            mask beside it, or a list of videos and masks, see ``list_inputs``. Of many, those whose
-            results are there already are passed over, and after a failure the next one is done.
+        video: Anything that ``open_video`` takes; without ``mask`` and prompts a folder of videos, each
+            with its mask beside it, or a list of videos and masks, see ``list_inputs``. Of many, those
+            whose results are there already are passed over, and after a failure the next one is done.
         mask: Anything that ``read_masks`` takes.
         output_dir: Results go to ``output_dir/NAME``.
         overwrite: Replace results that are there already.
         formats: See ``bundle.io.writing.ResultWriter``.
         progress: Show a progress bar.
         mask_frame: The frame that a single mask belongs to, from 0; see ``read_masks``.
+        unknown: The value of the mask's pixels of which nothing is known.
+        boxes: See ``bundle.commands.prompt_options``.
+        points: Likewise.
+        frames: Of the boxes and points.
+        objects: Likewise.
+        prompts: A file of boxes, points, scribbles and masks; see ``bundle.inference.prompts_file``.
         options: Of ``VideoSegmenter.from_pretrained``.
 
     Raises:
         FileNotFoundError, ValueError: A file is missing or damaged, or a value is out of range; of
             many videos, at the end, if some failed.
     """
-    many = mask is None
+    entries = read_prompt_options(boxes, points, frames, objects)
+    if prompts is not None:
+        entries = [*read_prompts(expand_user(prompts)), *entries]
+    many = mask is None and not entries
     video, output_dir = expand_user(video), expand_user(output_dir)
     if many and video.is_file() and video.suffix.lower() != ".csv":
         raise ValueError(
-            f"no mask given for {video}: add --mask PATH, a picture of the first frame's mask"
+            f"no mask given for {video}: add --mask PATH, a picture of the first frame's mask, or "
+            "point at the object with --box LEFT,TOP,RIGHT,BOTTOM or --points X,Y,1"
         )
-    if mask is None:
-        videos = list_videos(None, None, video, output_dir, mask_frame)
+    if many:
+        videos = list_videos(None, None, video, output_dir, mask_frame, None, unknown)
     else:
-        videos = list_videos(video, expand_user(mask), None, output_dir, mask_frame)
+        given = None if mask is None else expand_user(mask)
+        videos = list_videos(video, given, None, output_dir, mask_frame, entries, unknown)
     saver = ResultSaver(output_dir, overwrite, progress, formats, keep_going=many)
     if many:
         saver.begin()

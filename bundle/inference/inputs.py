@@ -7,8 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bundle.datasets.video_folder import find_pairs, pick_pair
-from bundle.io.reading.masks import read_annotations
+from bundle.inference.job import SegmentationJob
+from bundle.inference.prompts import Segmenter
+from bundle.inference.prompts_file import PromptEntry, check_entry, give_prompts, read_prompts
+from bundle.io.reading.masks import PartialLabels, read_annotations, read_partial_annotations
 from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, source_name
 from bundle.types import LabelMap
@@ -27,15 +32,19 @@ class PromptedVideo:
 
     Attributes:
         path: Anything that ``open_video`` takes.
-        mask: Anything that ``read_annotations`` takes.
+        mask: Anything that ``read_annotations`` takes; None where there are prompts only.
         problem: Why there is nothing to open, if so; raised instead.
         mask_frame: The frame that a single mask belongs to; see ``read_annotations``.
+        unknown: The value of the mask's pixels of which nothing is known, if there are any.
+        prompts: Boxes, points, scribbles and more masks.
     """
 
     path: Path
-    mask: Path
+    mask: Path | None
     problem: Exception | None = None
     mask_frame: int | None = None
+    unknown: int | None = None
+    prompts: Sequence[PromptEntry] = ()
 
     @property
     def name(self) -> str:
@@ -51,26 +60,66 @@ class PromptedVideo:
 
     @cached_property
     def annotations(self) -> Mapping[int, LabelMap]:
-        """Frame index to label map (H, W)."""
-        return read_annotations(self.mask, self.source, self.mask_frame)
+        """Frame index to label map (H, W), of the mask; 0 also where it knows nothing."""
+        return {i: part.labels for i, part in self._masks.items()}
+
+    @property
+    def annotated(self) -> frozenset[int]:
+        """The frames of the mask and of the prompts."""
+        return frozenset(self._masks) | {entry.frame for entry in self.prompts}
+
+    def give(self, segmenter: Segmenter) -> SegmentationJob:
+        """A job to which the mask and the prompts are given; nothing is propagated yet.
+
+        Raises:
+            ValueError: A prompt makes no sense, or the network takes no partial masks.
+        """
+        for entry in self.prompts:  # before the network works on the first
+            check_entry(entry, self.source)
+        job = SegmentationJob(segmenter, self.source)
+        for index, part in self._masks.items():
+            mask = np.where(part.unknown, -1, part.labels.astype(np.int16))
+            job.add_mask(index, mask, unknown=-1)
+        give_prompts(job, self.prompts)
+        return job
+
+    @cached_property
+    def _masks(self) -> Mapping[int, PartialLabels]:
+        if self.mask is None:
+            return {}
+        if self.unknown is not None:
+            return read_partial_annotations(self.mask, self.source, self.unknown, self.mask_frame)
+        whole = read_annotations(self.mask, self.source, self.mask_frame)
+        return {i: PartialLabels(m, np.zeros(m.shape, bool)) for i, m in whole.items()}
 
 
 class OpenPromptedVideod:
     """Makes the paths in ``image`` and ``label`` one ``PromptedVideo`` in ``image``.
+
+    Beside them may be ``mask_frame``, ``unknown`` and ``prompts``.
 
     Raises:
         ValueError: A path is missing.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        for key, option in (("image", "video"), ("label", "mask")):
-            if data.get(key) is None:
-                raise ValueError(
-                    f"no {option} given: add --{option} PATH, or --input_dir DIR for many videos"
-                )
-        image, label = Path(str(data["image"])), Path(str(data["label"]))
-        mask_frame = data.get("mask_frame")
-        return {"image": PromptedVideo(image, label, data.get("problem"), mask_frame)}
+        image, label, prompts = data.get("image"), data.get("label"), data.get("prompts", ())
+        if image is None:
+            raise ValueError("no video given: add --video PATH, or --input_dir DIR for many videos")
+        if label is None and not prompts:
+            raise ValueError(
+                "no mask given: add --mask PATH, or --prompts FILE.json with a box or points, or "
+                "--input_dir DIR for many videos"
+            )
+        video = PromptedVideo(
+            Path(str(image)),
+            None if label is None else Path(str(label)),
+            data.get("problem"),
+            data.get("mask_frame"),
+            data.get("unknown"),
+            prompts,
+        )
+        return {"image": video}
 
 
 def list_inputs(
@@ -79,6 +128,8 @@ def list_inputs(
     input_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
     mask_frame: int | str | None = None,
+    prompts: str | Path | Sequence[PromptEntry] | None = None,
+    unknown: int | str | None = None,
 ) -> list[dict[str, Any]]:
     """What there is to do, as items for ``OpenPromptedVideod``; nothing is opened.
 
@@ -94,6 +145,9 @@ def list_inputs(
         output_dir: Where results will go.
         mask_frame: The frame that a single mask belongs to, from 0; a column ``mask_frame`` of a list
             goes before it.
+        prompts: Of one video, beside its mask or instead: a file, see ``prompts_file``, or what it
+            holds.
+        unknown: The value of masks' pixels of which nothing is known.
 
     Raises:
         FileNotFoundError: There is no such folder or list, or no mask in the folder.
@@ -101,6 +155,9 @@ def list_inputs(
             the results of two videos would be one.
     """
     given = parse_text(input_dir)
+    entries = _read_prompts(prompts)
+    if entries and given is not None:
+        raise ValueError("--prompts is for one video: leave it out, or --input_dir")
     if given is None:
         items: list[dict[str, Any]] = [{"image": parse_text(video), "label": parse_text(mask)}]
     elif parse_text(video) is not None or parse_text(mask) is not None:
@@ -117,6 +174,10 @@ def list_inputs(
     frame = parse_count(mask_frame, "mask_frame")
     if frame is not None:
         items = [{"mask_frame": frame, **item} for item in items]
+    value = parse_count(unknown, "unknown")
+    more = {"unknown": value, "prompts": entries}
+    more = {name: each for name, each in more.items() if each not in (None, [])}
+    items = [item | more for item in items]
     _refuse_clashes([item["image"] for item in items if item["image"] is not None])
     number, processes = process_share()
     return items[number::processes]
@@ -128,10 +189,19 @@ def list_videos(
     input_dir: str | Path | None = None,
     output_dir: str | Path | None = None,
     mask_frame: int | str | None = None,
+    prompts: str | Path | Sequence[PromptEntry] | None = None,
+    unknown: int | str | None = None,
 ) -> list[PromptedVideo]:
     """``list_inputs``, each ready to be opened."""
-    items = list_inputs(video, mask, input_dir, output_dir, mask_frame)
+    items = list_inputs(video, mask, input_dir, output_dir, mask_frame, prompts, unknown)
     return [OpenPromptedVideod()(item)["image"] for item in items]
+
+
+def _read_prompts(prompts: str | Path | Sequence[PromptEntry] | None) -> list[PromptEntry]:
+    if prompts is None or isinstance(prompts, (str, Path)):
+        path = parse_text(prompts)
+        return [] if path is None else read_prompts(path)
+    return list(prompts)
 
 
 def _list_folder(folder: Path) -> list[dict[str, Any]]:

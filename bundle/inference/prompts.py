@@ -125,6 +125,20 @@ class ObjectPrompt:
 class Segmenter(Protocol):
     """What completing a frame asks of a ``bundle.VideoSegmenter``."""
 
+    @property
+    def network(self) -> VideoNetwork: ...
+
+    @property
+    def settings(self) -> InferenceSettings: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedNetwork:
+    """A network on its device with the settings of inference, as ``Segmenter``."""
+
     network: VideoNetwork
     settings: InferenceSettings
     device: torch.device
@@ -217,10 +231,7 @@ def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) 
             "the frame's size"
         )
     for i, prompt in prompts.items():
-        if not 1 <= i <= MAX_ID:
-            raise ValueError(f"object ids must be from 1 to {MAX_ID}, got {i}")
-        _check_places(i, prompt, (shape[0], shape[1]))
-        _check_mask(i, prompt, (shape[0], shape[1]))
+        check_prompt(i, prompt, (shape[0], shape[1]))
         shows = prompt.box is not None or prompt.mask is not None or (labels == i).any()
         if not shows and not any([*prompt.positive, *(s.positive for s in prompt.scribbles)]):
             raise ValueError(
@@ -243,6 +254,23 @@ def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) 
                     f"point {x:g},{y:g} is given to object {owners[int(x), int(y)]} and to object "
                     f"{i}: a pixel belongs to one object, take one of the points back"
                 )
+
+
+def check_prompt(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
+    """Refuse a prompt that makes no sense by itself.
+
+    Args:
+        i: The object's id.
+        prompt: What was pointed at of it.
+        shape: (height, width) of the frame.
+
+    Raises:
+        ValueError: See ``complete_frame``.
+    """
+    if not 1 <= i <= MAX_ID:
+        raise ValueError(f"object ids must be from 1 to {MAX_ID}, got {i}")
+    _check_places(i, prompt, shape)
+    _check_mask(i, prompt, shape)
 
 
 def _check_places(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:

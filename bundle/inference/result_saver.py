@@ -107,7 +107,7 @@ class ResultSaver:
             self.output_dir,
             video.source,
             overwrite=self.overwrite,
-            annotated=video.annotations,
+            annotated=video.annotated,
             formats=self.formats,
         )
         bar = tqdm(

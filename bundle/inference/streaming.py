@@ -1,7 +1,7 @@
 """A video's results one by one, as they are found: the loop that every way in runs."""
 
 import itertools
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from bundle.inference.frame_stream import (
     to_image,
 )
 from bundle.inference.inputs import PromptedVideo
+from bundle.inference.prompts import LoadedNetwork
 from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult, judge
 from bundle.inference.session import VideoSession
@@ -32,6 +33,7 @@ def stream_results(
     video: Frames | Iterable[Frame],
     annotations: Mapping[int, LabelMap],
     device: torch.device | str = "cpu",
+    objects: Mapping[int, Collection[int]] | None = None,
 ) -> Iterator[FrameResult]:
     """Segment a video.
 
@@ -44,6 +46,8 @@ def stream_results(
         annotations: Frame index to label map (H, W) uint8. A mask is taken as complete: an object
             that it does not show is not in that frame.
         device: Where the network and its memory are.
+        objects: Frame index to the ids of which its mask speaks, for masks that are not complete; not
+            for an iterator. See ``Propagation``.
 
     Yields:
         One result per frame, in order of time.
@@ -56,7 +60,7 @@ def stream_results(
         yield from _stream_live(settings, network, video, annotations, torch.device(device))
         return
     frames = video if isinstance(video, Frames) else FrameList(list(video))
-    work = Propagation(settings, network, frames, annotations, device)
+    work = Propagation(settings, network, frames, annotations, device, objects)
     shown = 0
     for _ in itertools.chain(work.run(), [None]):
         while shown < frames.frame_count and work.done(shown):
@@ -75,7 +79,8 @@ def stream_with_frames(
 
     Whoever takes the first frame learns that the video cannot be opened.
     """
-    results = stream_results(settings, network, video.source, video.annotations, device)
+    given = video.give(LoadedNetwork(network, settings, torch.device(device)))
+    results = stream_results(settings, network, video.source, given.masks, device, given.objects)
     yield from zip(ahead(iter(video.source)), results, strict=True)
 
 

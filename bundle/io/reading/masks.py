@@ -1,7 +1,12 @@
 """Reading the masks that annotate some frames of a video, whatever holds them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from bundle.io.reading.decode import (
     STILL_SUFFIXES,
@@ -13,7 +18,7 @@ from bundle.io.reading.decode import (
 )
 from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
-from bundle.io.reading.labels import settle_labels
+from bundle.io.reading.labels import StoredMask, settle_labels
 from bundle.io.reading.mask_dicom import is_segmentation, read_segmentation
 from bundle.io.reading.mask_folder import frame_of_mask, match_masks
 from bundle.io.reading.mask_json import read_json, read_labelme
@@ -24,6 +29,18 @@ from bundle.io.reading.mask_xml import read_cvat
 from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, is_single_image
 from bundle.types import LabelMap
+
+
+class PartialLabels(NamedTuple):
+    """A mask of which only a part is known.
+
+    Attributes:
+        labels: (H, W), 0 where nothing is known.
+        unknown: (H, W), where that is.
+    """
+
+    labels: LabelMap
+    unknown: npt.NDArray[np.bool_]
 
 
 def read_annotations(
@@ -50,7 +67,55 @@ def read_annotations(
         ValueError: The masks are empty, hold no labels, or differ from the video in size or number;
             or their names have numbers that may mean one frame or another.
     """
-    path = Path(path)
+    found = _read_found(Path(path), video, mask_frame)
+    labels = dict(zip(found, settle_labels(list(found.values())), strict=True))
+    annotations = {index: each for index, each in labels.items() if each.any()}
+    if not annotations:
+        raise _empty(path)
+    return annotations
+
+
+def read_partial_annotations(
+    path: str | Path, video: VideoSource, unknown: int, mask_frame: int | None = None
+) -> dict[int, PartialLabels]:
+    """Read masks in which a value stands for pixels of which nothing is known.
+
+    Args:
+        path: As of ``read_annotations``.
+        video: What the masks belong to.
+        unknown: The value, such as 255.
+        mask_frame: As of ``read_annotations``.
+
+    Raises:
+        FileNotFoundError: As ``read_annotations``.
+        ValueError: As ``read_annotations``, or the masks are coloured or compressed with loss, so that
+            no value can be told.
+    """
+    found = _read_found(Path(path), video, mask_frame)
+    for mask in found.values():
+        if mask.kind not in ("exact", "grey"):
+            raise ValueError(
+                f"{mask.source} is coloured or compressed with loss, so no pixel can be told to be "
+                f"{unknown}, the value for unknown: save the mask as a grey PNG"
+            )
+    open_pixels = [mask.values == unknown for mask in found.values()]
+    known = [
+        replace(mask, values=np.where(pixels, 0, mask.values).astype(mask.values.dtype))
+        for mask, pixels in zip(found.values(), open_pixels, strict=True)
+    ]
+    settled = zip(found, settle_labels(known), open_pixels, strict=True)
+    parts = {i: PartialLabels(labels, pixels) for i, labels, pixels in settled if labels.any()}
+    if not parts:
+        raise _empty(path)
+    return parts
+
+
+def _empty(path: str | Path) -> ValueError:
+    return ValueError(f"{path} is empty: expected the object painted on at least one frame")
+
+
+def _read_found(path: Path, video: VideoSource, mask_frame: int | None) -> dict[int, StoredMask]:
+    """The masks as their files hold them, by frame."""
     if not path.exists():
         raise FileNotFoundError(f"no such mask: {path}")
     if not path.is_dir():
@@ -69,11 +134,7 @@ def read_annotations(
                 f"{video.width}x{video.height}: export the mask at the video's size"
             )
         found[index] = mask
-    labels = dict(zip(found, settle_labels(list(found.values())), strict=True))
-    annotations = {index: each for index, each in labels.items() if each.any()}
-    if not annotations:
-        raise ValueError(f"{path} is empty: expected the object painted on at least one frame")
-    return annotations
+    return found
 
 
 def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
