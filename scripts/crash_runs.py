@@ -1,6 +1,7 @@
 """What ``study_crashes.py`` runs: each kind of run by the shipped configs, tiny, and what it leaves."""
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ import torch
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from bundle.io.writing.manifest import MANIFEST
 from bundle.networks import TCMN
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -189,6 +191,8 @@ def read_result(path: Path) -> Any:
     """
     if path.suffix == ".pt":
         return _plain(torch.load(path, weights_only=True))
+    if path.name == MANIFEST:
+        return _check_manifest(path)
     if path.suffix == ".json":
         return _plain(json.loads(path.read_text()))
     if path.suffix == ".csv":
@@ -201,6 +205,16 @@ def read_result(path: Path) -> Any:
         with Image.open(path) as picture:
             return picture.mode, picture.size, picture.tobytes()
     return path.read_bytes()
+
+
+def _check_manifest(path: Path) -> Any:
+    """All but sizes and checksums: they differ with what no two runs have in common."""
+    content = json.loads(path.read_text())
+    for name, entry in content["files"].items():
+        data = (path.parent / name).read_bytes()
+        if entry != {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}:
+            raise ValueError(f"{path} describes another {name}")
+    return content | {"files": sorted(content["files"])}
 
 
 def _plain(value: Any) -> Any:

@@ -279,7 +279,8 @@ class TestPage:
         written = np.asarray(nib.load(folder / "masks.nii.gz").dataobj).squeeze().T
         np.testing.assert_array_equal(written, [python.result(i).labels for i in range(COUNT)])
         assert {file.name for file in folder.iterdir()} == {
-            "masks.nii.gz", "masks", "overlay.mp4", "frames.csv", "summary.png", "masks.dcm"
+            "masks.nii.gz", "masks", "overlay.mp4", "frames.csv", "summary.png", "masks.dcm",
+            "manifest.json",
         }  # fmt: skip
         with open(folder / "frames.csv", newline="") as file:
             assert len(list(csv.DictReader(file))) == COUNT * len(np.unique(written)[1:])

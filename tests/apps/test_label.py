@@ -49,6 +49,11 @@ ROOT = Path(__file__).resolve().parents[2]
 X, Y, T = 56, 40, 6
 # Turned and shifted, unlike any default.
 AFFINE = np.array([[0, -0.7, 0, 10], [0.5, 0, 0, -20], [0, 0, 2.0, 5], [0, 0, 0, 1]])
+# Of the studies that write_meta and write_cine make. A client paints in the geometry of what it shows.
+META_AFFINE = np.diag([-1, -1, 1, 1]) @ AFFINE
+CINE_AFFINE = np.diag([-0.5, -0.7, 1, 1])
+# By 30 degrees out of the plane of the frames.
+OBLIQUE = np.array([[0.866, 0, 0.5, 0], [0, 1, 0, 0], [-0.5, 0, 0.866, 0], [0, 0, 0, 1]])
 
 
 def disk(t, radius=9):
@@ -62,13 +67,13 @@ def save(path, volume, affine=AFFINE):
     return path
 
 
-def paint(path, *frames, values=(1,), shape=(X, Y, T)):
+def paint(path, *frames, values=(1,), shape=(X, Y, T), affine=AFFINE):
     """A label volume whose frames show disks, smaller ones inside for further objects."""
     volume = np.zeros(shape, np.uint8)
     for t in frames:
         for number, value in enumerate(values):
             volume[..., t][disk(t, 9 - 5 * number)] = value
-    return save(path, volume)
+    return save(path, volume, affine)
 
 
 def make_bundle(folder):
@@ -380,12 +385,20 @@ def assert_lies_like(found, source):
 
 @pytest.mark.parametrize("colour", [False, True], ids=["grey", "colour"])
 @pytest.mark.parametrize(
-    ("suffix", "write"), [(".mhd", write_meta), (".mha", write_meta), (".dcm", write_cine)]
+    ("suffix", "write", "affine"),
+    [
+        (".mhd", write_meta, META_AFFINE),
+        (".mha", write_meta, META_AFFINE),
+        (".dcm", write_cine, CINE_AFFINE),
+    ],
 )
-def test_a_study_of_another_kind_is_answered_in_its_geometry(ours, suffix, write, colour, tmp_path):
-    study = ours.add_study(lambda path: write(path, colour), f"other{suffix}")
-    found, _ = ours.infer("tcmn", study, paint(tmp_path / "mask.nii.gz", 2))
-    assert_lies_like(found, ours.studies / f"other{suffix}")
+def test_a_study_of_another_kind_is_answered_in_its_geometry(
+    ours, suffix, write, affine, colour, tmp_path
+):
+    name = f"{suffix[1:]}_{'colour' if colour else 'grey'}{suffix}"
+    study = ours.add_study(lambda path: write(path, colour), name)
+    found, _ = ours.infer("tcmn", study, paint(tmp_path / "mask.nii.gz", 2, affine=affine))
+    assert_lies_like(found, ours.studies / name)
     np.testing.assert_array_equal(np.asarray(found.dataobj)[..., 2], disk(2))
     ours.remove_studies(study)
 
@@ -441,7 +454,20 @@ def test_bad_requests_get_a_message_and_the_server_lives_on(server, tmp_path):
         ("echo0", None, {}, 400, "no mask came with the request: paint"),
         ("echo0", paint(tmp_path / "empty.nii.gz"), {}, 400, "the mask is empty"),
         ("echo0", paint(tmp_path / "small.nii.gz", 0, shape=(X, Y, 3)), {}, 400, "3 masks but"),
-        ("echo0", save(tmp_path / "wide.nii.gz", np.ones((X + 1, Y, T))), {}, 400, "57x40 but"),
+        (
+            "echo0",
+            save(tmp_path / "wide.nii.gz", np.ones((X + 1, Y, T)), np.eye(4)),
+            {},
+            400,
+            "57x40 but",
+        ),
+        (
+            "echo0",
+            paint(tmp_path / "oblique.nii.gz", 0, affine=AFFINE @ OBLIQUE),
+            {},
+            400,
+            "the mask lies elsewhere in space than the video, or obliquely to it",
+        ),
         ("echo0", garbage, {}, 400, "the mask"),
         ("nobody", good, {}, 404, "there is no such image"),
         (
@@ -500,7 +526,7 @@ def test_a_damaged_video_is_told(ours, tmp_path):
     good = paint(tmp_path / "good.nii.gz", 0)
     study = ours.add_study(lambda path: write_meta(path, False), "damaged.mhd")
     (ours.studies / "damaged.raw").unlink()
-    message = refusal(ours, study, good)
+    message = refusal(ours, study, paint(tmp_path / "meta.nii.gz", 0, affine=META_AFFINE))
     assert "Status: 400" in message
     assert "cannot read frame 0 of 6 of the video" in message
     ours.remove_studies(study)
@@ -694,7 +720,7 @@ def test_nothing_of_a_patient_is_written(ours, tmp_path):
             setattr(cine, keyword, value)
         cine.save_as(path)
 
-    mask = paint(tmp_path / "mask.nii.gz", 2)
+    mask = paint(tmp_path / "mask.nii.gz", 2, affine=CINE_AFFINE)
     study = ours.add_study(write, "patient.dcm")
     found, answer = ours.infer("tcmn", study, mask)
     ours.client.save_label(study, str(mask))
