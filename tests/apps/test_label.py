@@ -743,13 +743,33 @@ def test_what_slicer_is_told(ours):
     assert {name: model["type"] for name, model in models.items()} == {
         "tcmn": "scribbles",
         "tcmn_stored_label": "segmentation",
+        "tcmn_points": "deepedit",
+        "tcmn_points_one_frame": "deepedit",
     }
+    # Without labels 3D Slicer offers foreground and background; two dimensions are one frame.
+    assert not models["tcmn_points"]["labels"]
+    dimensions = [models[name]["dimension"] for name in ("tcmn_points", "tcmn_points_one_frame")]
+    assert dimensions == [3, 2]
     config = models["tcmn"]["config"]
     assert config["direction"][0] == "both"
     assert config["reference_frame"] == -1
     assert config["spatial_prior"] == -1
     assert list(ours.info["trainers"]) == ["tcmn"]
     assert "lowest_confidence" in ours.info["strategies"]
+
+
+@pytest.mark.parametrize("model", ["tcmn_points", "tcmn_points_one_frame"])
+def test_points_need_weights_that_take_them(ours, model):
+    """The tiny network was made without; test_label_points.py has one that takes points."""
+    points = {"foreground": [[14, 12, 0]], "background": [], "slice": 0}
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.infer(model, "echo0", **points)
+    assert "Status: 400" in caught.value.msg
+    assert "these weights were trained without" in caught.value.msg
+    with pytest.raises(MONAILabelClientException) as caught:
+        ours.infer(model, "echo0", **(points | {"foreground": []}))
+    assert "no point on the structure came with the request" in caught.value.msg
+    assert ours.process.poll() is None
 
 
 def test_scribbles_as_slicer_sends_them(ours, tmp_path):

@@ -7,7 +7,7 @@ holds is read in ``bundle.apps.monai_label.requests``.
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ from bundle.apps.monai_label.model import (
     of_monailabel,
 )
 from bundle.apps.monai_label.options import RequestOptions, refuse
-from bundle.apps.monai_label.requests import Prompts, read_request, understandable
+from bundle.apps.monai_label.points import read_points, segment_pointed
+from bundle.apps.monai_label.requests import read_request, understandable
 from bundle.apps.monai_label.uploads import (
     SUFFIXES,
     FrameSessions,
@@ -30,8 +31,10 @@ from bundle.apps.monai_label.uploads import (
     use_scratch_folder,
 )
 from bundle.inference.confidence import suggest_frame
+from bundle.inference.results import FrameResult
 from bundle.inference.settings import DIRECTIONS
 from bundle.io.reading.decode import natural_key
+from bundle.io.reading.video import VideoSource
 from bundle.io.writing.volume import NiftiWriter
 from bundle.io.writing.writer import Segmented
 from bundle.networks.tcmn import VideoNetwork
@@ -42,6 +45,10 @@ InferTask: Any = of_monailabel("interfaces.tasks.infer_v2", "InferTask")
 Strategy: Any = of_monailabel("interfaces.tasks.strategy", "Strategy")
 MONAILabelException: Any = of_monailabel("interfaces.exception", "MONAILabelException")
 
+POINTS_DESCRIPTION = (
+    "Segments a structure that was pointed at, in all frames; points in other frames correct it"
+)
+FRAME_DESCRIPTION = "Segments a structure that was pointed at, in this frame alone"
 DESCRIPTION = "Carries a structure that was painted on one frame to all frames of the video"
 RECORD = "tcmn"
 """Key of what the tasks note of an image in the datastore."""
@@ -91,17 +98,14 @@ class PaintedFrameTask(InferTask):
         if self.stored_label and not request.get("label") and Path(request["image"]).is_file():
             request["label"], names = self._stored(request.get("image_id", ""))
         prompts = read_request(request)
-        with understandable({self.get_path(): "model.pt on the server"}, status=500):
-            network = self.model.network(name_to_device(request["device"]))
+        network = self._load(request)
         opened = time.perf_counter()
         # Its frames are read while they are segmented: this is where a damaged one is found.
         with understandable({str(request["image"]): "the video"}):
-            path, answer = self._segment(prompts, network, RequestOptions.read(request))
-        answer["latencies"] = {
-            "open": round(opened - begin, 3),
-            "infer": round(time.perf_counter() - opened, 3),
-            "total": round(time.perf_counter() - begin, 3),
-        }
+            chosen = RequestOptions.read(request)
+            results = self.model.inferer.run(prompts, network, chosen)
+            path, answer = self._write(prompts.video, results, prompts.annotations)
+        answer["latencies"] = _latencies(begin, opened)
         selected = request.get("selected_label_name")
         ids = answer.pop("ids")
         answer["label_names"] = (
@@ -110,15 +114,19 @@ class PaintedFrameTask(InferTask):
         self._note(request.get("image_id", ""), answer)
         return path, answer
 
-    def _segment(
-        self, prompts: Prompts, network: VideoNetwork, options: RequestOptions
+    def _load(self, request: Mapping[str, Any]) -> VideoNetwork:
+        with understandable({self.get_path(): "model.pt on the server"}, status=500):
+            return self.model.network(name_to_device(request["device"]))
+
+    def _write(
+        self, video: VideoSource, results: Iterator[FrameResult], given: Collection[int]
     ) -> tuple[str, dict[str, Any]]:
-        video, annotations = prompts
+        """The path of the label volume, and what is told beside it; ``given`` are frames."""
         confidence: dict[int, dict[int, float]] = {}
         review, ids = [], set[int]()
         with tempfile.TemporaryDirectory() as folder:
             writer = NiftiWriter(Path(folder), video, ())
-            for result in self.model.inferer.run(prompts, network, options):
+            for result in results:
                 writer.write(Segmented(result.frame, UNSEEN, result.labels))
                 confidence[result.frame] = dict(result.confidence)
                 ids |= set(result.confidence)
@@ -132,10 +140,10 @@ class PaintedFrameTask(InferTask):
         worst = {i: round(min(each.values(), default=1.0), 4) for i, each in confidence.items()}
         return path, {
             "ids": sorted(ids),
-            "painted_frames": sorted(annotations),
+            "painted_frames": sorted(given),
             "confidence": list(worst.values()),
             "review": review,
-            "suggested_frame": suggest_frame(confidence, list(annotations)),
+            "suggested_frame": suggest_frame(confidence, list(given)),
         }
 
     def _stored(self, image_id: str) -> tuple[str, dict[str, int]]:
@@ -157,6 +165,60 @@ class PaintedFrameTask(InferTask):
             frame = answer["suggested_frame"]
             note = {"lowest_confidence": min(answer["confidence"]), "frame": frame}
             self.datastore.update_image_info(image_id, {RECORD: note})
+
+
+class PointsTask(PaintedFrameTask):
+    """Segments a video, or one of its frames, from points or a box; keeps nothing of a request.
+
+    Of type ``deepedit`` without labels, to which 3D Slicer's *SmartEdit* panel sends foreground and
+    background points of the selected segment. The answer is as ``PaintedFrameTask``'s.
+
+    Args:
+        model: What serves.
+        datastore: Of the app. Confidences are noted in it.
+        one_frame: Of the frame alone in which the last point was set.
+    """
+
+    def __init__(self, model: ServedModel, datastore: Any, one_frame: bool = False) -> None:
+        options: dict[str, Any] = {"device": device_list()}
+        if not one_frame:
+            options |= {"direction": list(DIRECTIONS), "spatial_prior": -1.0}
+        # Two dimensions tell 3D Slicer to change the current frame alone.
+        InferTask.__init__(
+            self,
+            "deepedit",
+            {},
+            2 if one_frame else 3,
+            FRAME_DESCRIPTION if one_frame else POINTS_DESCRIPTION,
+            options,
+        )
+        self.model, self.datastore, self.one_frame = model, datastore, one_frame
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        begin = time.perf_counter()
+        request = {**self.config(), **request}
+        pointed = read_points(request, self.one_frame)
+        network = self._load(request)
+        opened = time.perf_counter()
+        with understandable({str(request["image"]): "the video"}):
+            settings = RequestOptions.read(request).applied_to(self.model.inferer.settings)
+            results = segment_pointed(pointed, network, settings, self.one_frame)
+            path, answer = self._write(pointed.video, results, pointed.prompts)
+        ids = answer.pop("ids")
+        answer["latencies"] = _latencies(begin, opened)
+        answer["label_names"] = {str(request.get("label") or "object"): i for i in ids}
+        if not self.one_frame:
+            self._note(request.get("image_id", ""), answer)
+        return path, answer
+
+
+def _latencies(begin: float, opened: float) -> dict[str, float]:
+    now = time.perf_counter()
+    return {
+        "open": round(opened - begin, 3),
+        "infer": round(now - opened, 3),
+        "total": round(now - begin, 3),
+    }
 
 
 class LowestConfidence(Strategy):
@@ -228,6 +290,8 @@ class LabelApp(MONAILabelApp):
             "tcmn_stored_label": PaintedFrameTask(
                 self.model, "segmentation", store, stored_label=True
             ),
+            "tcmn_points": PointsTask(self.model, store),
+            "tcmn_points_one_frame": PointsTask(self.model, store, one_frame=True),
         }
 
     def init_trainers(self) -> dict[str, Any]:

@@ -52,18 +52,34 @@ def read_request(request: Mapping[str, Any]) -> Prompts:
             empty, of another size, or on several frames with no word which to take.
     """
     options = RequestOptions.read(request)
-    image, label = request.get("image"), request.get("label")
+    label = request.get("label")
+    _check_image(request)
+    if not label or not Path(label).is_file():
+        refuse("no mask came with the request: paint the structure on one frame and send it again")
+    video = open_image(request)
+    with understandable({str(label): "the mask", str(request["image"]): "the video"}):
+        painted = _read_painted(Path(label), video, request, options)
+    return Prompts(video, choose_frames(painted, options, video.frame_count))
+
+
+def open_image(request: Mapping[str, Any]) -> VideoSource:
+    """Open the video of a request.
+
+    Raises:
+        HTTPException: Or ValueError, see ``refuse``: it is not there, or unreadable.
+    """
+    _check_image(request)
+    folder = Path(request["image"])
+    with understandable({str(folder): "the video"}):
+        return open_video(only_folder(folder) if folder.is_dir() else folder)
+
+
+def _check_image(request: Mapping[str, Any]) -> None:
+    image = request.get("image")
     if not image or not Path(image).exists():
         refuse(
             "there is no such image on the server, or its session has ended: choose another", 404
         )
-    if not label or not Path(label).is_file():
-        refuse("no mask came with the request: paint the structure on one frame and send it again")
-    with understandable({str(label): "the mask", str(image): "the video"}):
-        folder = Path(image)
-        video = open_video(only_folder(folder) if folder.is_dir() else folder)
-        painted = _read_painted(Path(label), video, request, options)
-    return Prompts(video, choose_frames(painted, options, video.frame_count))
 
 
 @contextmanager
