@@ -3,27 +3,23 @@
 import asyncio
 import csv
 import json
-import shutil
 import threading
-import time
 from types import SimpleNamespace
 
 import nibabel as nib
 import numpy as np
-import pydicom.data
 import pytest
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
 from bundle.apps.annotate.autosave import StateFolder
-from bundle.apps.annotate.desk import Desk
-from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.site_guard import COOKIE, Guard
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.propagation import Propagation
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.segmenter import VideoSegmenter
+from tests.apps.browsing import open_tab, painted, wait_for
 
 HEIGHT, WIDTH, COUNT = 240, 320, 30
 SETTINGS = {"inference_size": 48, "precision": "float32"}
@@ -83,142 +79,14 @@ class TestGuard:
         assert headers["set-cookie"].startswith(f"{COOKIE}=abc; HttpOnly")
 
 
-@pytest.fixture(scope="module")
-def echo():
-    found = pydicom.data.get_testdata_file("examples_ybr_color.dcm", download=False)
-    if found is None:
-        pytest.skip("this pydicom comes without the echocardiogram")
-    return found
-
-
-@pytest.fixture(scope="module")
-def served(network):
-    """A server in this process, whose state the tests can look at."""
-    desk = Desk(VideoSegmenter(network, InferenceSettings(**SETTINGS, spatial_prior=None)))
-    server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
-    thread.start()
-    wait_for(lambda: server.started)
-    yield SimpleNamespace(desk=desk, url=f"http://127.0.0.1:{taken.getsockname()[1]}")
-    server.should_exit = True
-    thread.join(20)
-    assert not thread.is_alive()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("needs Chromium on the PATH")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def tab(browser, served, echo):
-    """The echocardiogram in a fresh tab; nothing may be asked from elsewhere, nothing may fail."""
-    served.desk.open(echo)
-    context = browser.new_context(viewport={"width": 1300, "height": 820})
-    context.set_default_timeout(15_000)
-    asked, wrong = [], []
-    context.on("request", lambda request: asked.append(request.url))
-    context.on("console", lambda message: message.type == "error" and wrong.append(message.text))
-    context.on("weberror", lambda error: wrong.append(str(error.error)))
-    tab = Tab(context, served)
-    yield tab
-    context.close()
-    assert any(url.startswith(served.url) for url in asked)
-    outside = [u for u in asked if not u.startswith((served.url, "data:", "blob:"))]
-    assert not outside
-    assert [text for text in wrong if "status of 422" not in text] == []
-
-
-class Tab:
-    """What a person does on the page."""
-
-    def __init__(self, context, served):
-        self.context, self.served, self.desk = context, served, served.desk
-        self.load()
-
-    def load(self):
-        self.page = self.context.new_page()
-        self.page.goto(self.served.url)
-        self.wait_until_drawn()
-
-    def wait_until_drawn(self):
-        self.page.wait_for_function(
-            "() => { const c = document.querySelector('[data-testid=view]');"
-            " return c && c.width > 0 && c.getContext('2d')"
-            ".getImageData(c.width / 2, c.height / 2, 1, 1).data[3] > 0; }"
-        )
-
-    @property
-    def work(self):
-        return self.desk.work
-
-    def find(self, name):
-        return self.page.locator(f"[data-testid={name}]")
-
-    def at(self, x, y):
-        """A point of the video on the screen."""
-        box = self.find("view").bounding_box()
-        scale = 0.98 * min(box["width"] / WIDTH, box["height"] / HEIGHT)
-        left = box["x"] + (box["width"] - WIDTH * scale) / 2
-        top = box["y"] + (box["height"] - HEIGHT * scale) / 2
-        return left + x * scale, top + y * scale
-
-    def drag(self, *points, button="left"):
-        self.page.mouse.move(*self.at(*points[0]))
-        with self.page.expect_response("**/draw/**"):
-            self.page.mouse.down(button=button)
-            for point in points:
-                self.page.mouse.move(*self.at(*point), steps=3)
-            self.page.mouse.up(button=button)
-
-    def press(self, *keys):
-        for key in keys:
-            self.page.keyboard.press(key)
-
-    def go(self, index):
-        self.press("Home", *["ArrowRight"] * index)
-        self.page.wait_for_function(
-            "text => document.querySelector('[data-testid=count]').textContent === text",
-            arg=f"{index} / {COUNT - 1}",
-        )
-        self.says("frame", f"Frame {index},")
-        self.page.locator("[data-testid=view][data-ready=true]").wait_for()
-
-    def says(self, name, text):
-        self.page.wait_for_function(
-            "([name, text]) => document.querySelector(`[data-testid=${name}]`)"
-            "?.textContent.includes(text)",
-            arg=[name, text],
-        )
-
-    def colour(self, x, y):
-        """Of a point of the video, (red, green, blue)."""
-        px, py = self.at(x, y)
-        box = self.find("view").bounding_box()
-        return self.page.evaluate(
-            "([x, y]) => [...document.querySelector('[data-testid=view]').getContext('2d')"
-            ".getImageData(x * devicePixelRatio, y * devicePixelRatio, 1, 1).data].slice(0, 3)",
-            [px - box["x"], py - box["y"]],
-        )
-
-
-def wait_for(true, seconds=20):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.02)
-
-
-def painted(colour):
-    """The first object is green, the echocardiogram grey."""
-    return colour[1] > colour[0] + 30
+def tab(browser, server, network, echo):
+    """The echocardiogram in a fresh tab."""
+    settings = InferenceSettings(**SETTINGS, spatial_prior=None)
+    server.desk.model = VideoSegmenter(network, settings)
+    server.desk.open(echo)
+    with open_tab(browser, server) as tab:
+        yield tab
 
 
 @pytest.fixture

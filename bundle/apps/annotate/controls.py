@@ -19,7 +19,29 @@ TOOLS = {
     "fill": ("format_color_fill", "Fill (F): a closed outline, or all that hangs together"),
 }
 """Name to icon and hint."""
-STATES = {"g": "mask given", "d": "found", "r": "found, please look", ".": "no mask yet"}
+POINTING = {
+    "box": (
+        f"M4 6H20V18H4Z{OUTLINED}|0 0 24 24",
+        "Box (X): drag it around an object, its mask follows; the right button adds a point beside it",
+    ),
+    "point": (
+        f"M12 3V21M3 12H21{OUTLINED}|0 0 24 24",
+        "Point (C): click on an object, its mask follows; with Alt or the right button beside it",
+    ),
+    "scribble": (
+        "gesture",
+        "Scribble (S): draw a line on an object, its mask follows; with Alt or the right button "
+        "beside it",
+    ),
+}
+"""Likewise, of the tools that propose a mask."""
+STATES = {
+    "o": "mask proposed",
+    "g": "mask given",
+    "d": "found",
+    "r": "found, please look",
+    ".": "no mask yet",
+}
 WAYS = {"backward": "← backward", "both": "both ways", "forward": "forward →"}
 
 
@@ -32,6 +54,9 @@ class Actions(Protocol):
     def redo(self) -> None: ...
     def confirm(self) -> None: ...
     def take_back(self) -> None: ...
+    def accept(self) -> None: ...
+    def drop(self) -> None: ...
+    def go(self, index: int) -> None: ...
     def propagate(self) -> None: ...
     def go_next(self) -> None: ...
 
@@ -64,6 +89,7 @@ class ToolPanel:
 
     def __init__(self, work: Work, actions: Actions, changed: Callable[[], None]) -> None:
         self.tool, self._changed = "brush", changed
+        self._problem = work.completer.problem
         self._buttons: dict[str, ui.button] = {}
         heading("Tools")
         with ui.element("div").classes("tcmn-tools"):
@@ -71,6 +97,9 @@ class ToolPanel:
                 button = ui.button(icon=icon, color=None, on_click=lambda _, n=name: self.pick(n))
                 button.props(f"unelevated data-testid={name}").tooltip(hint)
                 self._buttons[name] = button
+            for name, (icon, hint) in POINTING.items():
+                self._build_pointing(name, icon, hint)
+        self.proposal = ProposalBox(work, actions)
         short = min(work.size)
         self.size = self._slider("Size", 1, max(40, short // 3), max(3, short // 20), "px")
         self.opacity = self._slider("Overlay", 0, 100, 45, "%")
@@ -95,7 +124,13 @@ class ToolPanel:
         self.pick(self.tool)
 
     def pick(self, name: str) -> None:
-        """Choose a tool."""
+        """Choose a tool.
+
+        Raises:
+            ValueError: The weights cannot do what it needs.
+        """
+        if name in POINTING and self._problem is not None:
+            raise ValueError(self._problem)
         self.tool = name
         for each, button in self._buttons.items():
             button.classes(add="tcmn-on") if each == name else button.classes(remove="tcmn-on")
@@ -109,12 +144,54 @@ class ToolPanel:
         """Whether the frame's mask can be taken back."""
         self._take_back.set_enabled(given)
 
+    def _build_pointing(self, name: str, icon: str, hint: str) -> None:
+        # Around the button, since browsers tell nothing of the mouse on one that is disabled.
+        with ui.element("div").classes("tcmn-tool").props(f"data-testid={name}-place"):
+            button = ui.button(icon=icon, color=None, on_click=lambda: self.pick(name))
+            button.props(f"unelevated data-testid={name}")
+            ui.tooltip(hint if self._problem is None else self._problem)
+        button.set_enabled(self._problem is None)
+        self._buttons[name] = button
+
     def _slider(self, text: str, low: int, high: int, start: int, unit: str) -> ui.slider:
         with ui.element("div").classes("tcmn-slider"):
             ui.label(text)
             slider = ui.slider(min=low, max=high, value=start, on_change=lambda: self._changed())
             ui.label().bind_text_from(slider, "value", lambda value: f"{value:g} {unit}")
         return slider
+
+
+class ProposalBox:
+    """What is proposed, and what to do with it; hidden while there is nothing.
+
+    Args:
+        work: Whose proposal.
+        actions: Of the buttons.
+    """
+
+    def __init__(self, work: Work, actions: Actions) -> None:
+        self._work, self._actions = work, actions
+        with ui.element("div").classes("tcmn-proposal").props("data-testid=proposal") as self._box:
+            self._text = ui.label().classes("tcmn-note").on("click", self._go)
+            with ui.element("div").classes("tcmn-row"):
+                accept = ui.button("Accept", icon="check", on_click=actions.accept)
+                accept.props("no-caps unelevated dense data-testid=accept").classes("tcmn-run")
+                accept.tooltip("Take it as this frame's mask (Enter)")
+                drop = ui.button("Drop", icon="close", color=None, on_click=actions.drop)
+                drop.props("no-caps outline dense data-testid=drop").tooltip("Drop it (Escape)")
+        self._box.set_visibility(False)
+
+    def show(self, index: int) -> None:
+        """Show it as from this frame."""
+        proposal = self._work.proposal
+        self._box.set_visibility(proposal is not None)
+        if proposal is not None:
+            here = "Point again to correct it." if proposal.frame == index else "Click to go there."
+            self._text.set_text(f"Mask proposed for frame {proposal.frame}. {here}")
+
+    def _go(self) -> None:
+        if self._work.proposal is not None:
+            self._actions.go(self._work.proposal.frame)
 
 
 class CarryPanel:
@@ -166,6 +243,8 @@ class CarryPanel:
             return f"frame {worker.finished} of {worker.total} …"
         if worker.problem is not None:
             return f"It stopped: {explain(worker.problem)}"
+        if work.proposal is not None:
+            return "A mask is proposed: accept it or drop it, then propagate."
         if not work.prompts:
             return "Paint the object on one frame, then propagate."
         if work.changed:
@@ -178,14 +257,13 @@ class CarryPanel:
     def show_frame(self, index: int) -> None:
         """State and confidences of a frame."""
         work, seen = self._work, self._work.seen(index)
-        given = index in work.prompts
-        state = "g" if given else "." if seen is None else "r" if seen.review else "d"
+        state = work.state(index)
         times = work.video.times
         time = "" if times is None else f", {times[index]:.2f} s"
         self._frame.set_text(f"Frame {index}{time}: {STATES[state]}")
         self._trust.clear()
         with self._trust:
-            for object_id, value in (seen.confidence if seen and not given else {}).items():
+            for object_id, value in (seen.confidence if seen and state in "dr" else {}).items():
                 if object_id in work.objects:
                     ui.label(work.objects[object_id].name)
                     ui.label(f"confidence {value:.2f}").classes("tcmn-number")

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 
 from bundle.apps.annotate.drawing import TOOLS, Point
+from bundle.apps.annotate.proposals import Proposal
 from bundle.inference.frame_stream import Frames, check_size, list_ids
+from bundle.inference.prompts import ObjectPrompt
 from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.types import LabelMap
 
@@ -45,10 +47,11 @@ class Seen(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an edit replaced: masks by frame, packed (None: there was none), and the objects."""
+    """What an edit replaced: masks by frame, packed (None: there was none), objects, the proposal."""
 
     prompts: Mapping[int, bytes | None]
     objects: Mapping[int, MarkedObject]
+    proposal: Proposal | None
 
 
 class Marks:
@@ -60,6 +63,7 @@ class Marks:
     Attributes:
         prompts: Frame index to label map, replaced and never changed in place.
         objects: Object id to name and colour.
+        proposal: A mask that waits to be accepted or dropped, if there is one.
         revision: Rises with each change of what can be seen.
     """
 
@@ -68,6 +72,7 @@ class Marks:
         self.frame_count = video.frame_count
         self.prompts: dict[int, LabelMap] = {}
         self.objects: dict[int, MarkedObject] = {}
+        self.proposal: Proposal | None = None
         self.revision = 0
         self._given: dict[int, Seen] = {}
         self._undo: list[Step] = []
@@ -112,11 +117,12 @@ class Marks:
         """Remove an object and its pixels from all masks; masks that showed it alone are taken back.
 
         Raises:
-            ValueError: It is the only one.
+            ValueError: It is the only one, or there is a proposal.
         """
         with self._lock:
             if len(self.objects) == 1:
                 raise ValueError("this is the only object: add another one first, or rename it")
+            self._refuse_proposal()
             shown = {i: m for i, m in self.prompts.items() if (m == object_id).any()}
             self._note(shown)
             del self.objects[object_id]
@@ -130,6 +136,8 @@ class Marks:
     ) -> LabelMap:
         """Use a tool of ``bundle.apps.annotate.drawing`` on a frame, whose mask is then a prompt.
 
+        Painting on a proposal accepts it.
+
         Returns:
             The frame's new mask.
 
@@ -139,10 +147,12 @@ class Marks:
         with self._lock:
             if tool not in TOOLS:
                 raise ValueError(f"unknown tool {tool!r}: there are {', '.join(TOOLS)}")
-            if object_id not in self.objects:
-                raise ValueError(f"there is no object {object_id} any more: pick another one")
-            before = self.labels(index)
+            self._check_object(object_id)
+            proposed = self.proposal is not None and self.proposal.frame == index
+            before = self.shown(index)
             after = TOOLS[tool](before, points, size, object_id)
+            if proposed:
+                self.accept()
             # An untouched result stays a result; that a frame shows nothing must be said, though.
             if (after != before).any() or (tool == "clear" and index not in self.prompts):
                 self.give({index: after})
@@ -172,13 +182,77 @@ class Marks:
         """Take back the mask of a frame; the next propagation finds one.
 
         Raises:
-            ValueError: None was given for it.
+            ValueError: None was given for it, or there is a proposal.
         """
         with self._lock:
+            self._refuse_proposal()
             if index not in self.prompts:
                 raise ValueError(f"frame {index} has no mask of yours to take back")
             self._note([index])
             self._set(index, None)
+            self.revision += 1
+
+    def shown(self, index: int) -> LabelMap:
+        """The mask that is proposed for a frame, else its ``labels``.
+
+        Raises:
+            IndexError: There is no such frame.
+        """
+        with self._lock:
+            if self.proposal is not None and self.proposal.frame == index:
+                return unpack(self.proposal.packed, self.size)
+            return self.labels(index)
+
+    def propose(self, index: int, object_id: int, hint: ObjectPrompt) -> LabelMap:
+        """Point at an object in a frame; its proposal follows.
+
+        Further hints in the same frame refine the proposal. Each can be undone.
+
+        Args:
+            index: The frame.
+            object_id: The object.
+            hint: A box, points or a scribble.
+
+        Returns:
+            The frame's label map as it is proposed.
+
+        Raises:
+            ValueError: The hint makes no sense, there is no such object, another frame has a proposal,
+                or the network takes no hints.
+        """
+        with self._lock:
+            self._check_frame(index)
+            self._check_object(object_id)
+            self._refuse_proposal(but_of=index)
+            had = {} if self.proposal is None else self.proposal.prompts
+            joined = had[object_id].with_prompt(hint) if object_id in had else hint
+            labels = self._complete(index, {object_id: joined}, self.shown(index))
+            self._note([])
+            self.proposal = Proposal(index, {**had, object_id: joined}, pack(labels))
+            self.revision += 1
+            return labels
+
+    def accept(self) -> None:
+        """Take the proposal as given.
+
+        Raises:
+            ValueError: There is none.
+        """
+        with self._lock:
+            proposal = self._require_proposal()
+            self.give({proposal.frame: self.shown(proposal.frame)})
+            self.proposal = None
+
+    def drop(self) -> None:
+        """Drop the proposal.
+
+        Raises:
+            ValueError: There is none.
+        """
+        with self._lock:
+            self._require_proposal()
+            self._note([])
+            self.proposal = None
             self.revision += 1
 
     def undo(self) -> int | None:
@@ -203,12 +277,15 @@ class Marks:
                 raise ValueError(nothing)
             step = steps.pop()
             others.append(self._step(step.prompts))
+            proposals = step.proposal, self.proposal
+            self.proposal = step.proposal
             # Names and colours are not undone.
             self.objects = {i: self.objects.get(i, each) for i, each in step.objects.items()}
             for index, packed in step.prompts.items():
                 self._set(index, None if packed is None else unpack(packed, self.size))
             self.revision += 1
-            return min(step.prompts, default=None)
+            frames = [*step.prompts, *(each.frame for each in proposals if each is not None)]
+            return min(step.prompts or frames, default=None)
 
     def restore_prompts(self, prompts: Mapping[int, LabelMap]) -> None:
         """Put back masks of an earlier process; nothing to undo.
@@ -245,7 +322,29 @@ class Marks:
     def _step(self, frames: Iterable[int]) -> Step:
         """The masks of these frames, and the objects, as they are."""
         packed = {i: pack(self.prompts[i]) if i in self.prompts else None for i in frames}
-        return Step(packed, dict(self.objects))
+        return Step(packed, dict(self.objects), self.proposal)
+
+    def _complete(
+        self, index: int, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
+    ) -> LabelMap:
+        """A frame's label map after prompts."""
+        raise NotImplementedError
+
+    def _require_proposal(self) -> Proposal:
+        if self.proposal is None:
+            raise ValueError("there is no proposal: point at an object with box, point or scribble")
+        return self.proposal
+
+    def _refuse_proposal(self, but_of: int | None = None) -> None:
+        if self.proposal is not None and self.proposal.frame != but_of:
+            raise ValueError(
+                f"frame {self.proposal.frame} has a proposal: accept it (Enter) or drop it (Escape) "
+                "first"
+            )
+
+    def _check_object(self, object_id: int) -> None:
+        if object_id not in self.objects:
+            raise ValueError(f"there is no object {object_id} any more: pick another one")
 
     def _check_frame(self, index: int) -> None:
         if not 0 <= index < self.frame_count:

@@ -5,17 +5,26 @@ from pathlib import Path
 
 from nicegui import events, ui
 
-from bundle.apps.annotate.controls import STATES, CarryPanel, ToolPanel, heading, labelled_button
+from bundle.apps.annotate.controls import (
+    STATES,
+    CarryPanel,
+    ToolPanel,
+    heading,
+    labelled_button,
+)
 from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
 from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
 from bundle.apps.annotate.notices import tell, told
 from bundle.apps.annotate.panels import Curves, ObjectList
+from bundle.apps.annotate.proposals import describe_prompts
 from bundle.apps.annotate.work import Work
 
 WEB = Path(__file__).parent / "web"
 REFRESH_S = 0.2
-TOOL_KEYS = {"b": "brush", "e": "eraser", "p": "polygon", "f": "fill"}
+TOOL_KEYS = {
+    "b": "brush", "e": "eraser", "p": "polygon", "f": "fill", "x": "box", "c": "point", "s": "scribble",
+}  # fmt: skip
 
 
 class Canvas(ui.element, component=WEB / "canvas.js", esm={"tcmn-drawing": str(WEB / "lib")}):
@@ -57,10 +66,12 @@ class Page:
         canvas.props.update(
             number=self.number, count=video.frame_count, width=video.width, height=video.height,
             aspect=row_mm / column_mm, fps=video.fps or 25.0, start=self.index,
-            states="", revision=0, suggested=-1,
+            states="", revision=0, suggested=-1, proposal=None,
         )  # fmt: skip
         canvas.on("frame", self._show_frame, throttle=0.1)
         canvas.on("edited", lambda: self.refresh())
+        canvas.on("proposed", self._look_at_proposal)
+        canvas.on("aiming", lambda event: self.work.completer.prepare(int(event.args)))
         canvas.on("problem", lambda event: tell(ValueError(event.args)))
         canvas.on("shortcut", self._shortcut)
         return canvas
@@ -98,9 +109,22 @@ class Page:
 
     def confirm(self) -> None:
         with told():
-            if self.work.seen(self.index) is None:
+            if self._proposed:
+                self.work.accept()
+            elif self.work.seen(self.index) is None:
                 raise ValueError("this frame has no mask yet: propagate, or paint one")
-            self.work.give({self.index: self.work.labels(self.index)})
+            else:
+                self.work.give({self.index: self.work.labels(self.index)})
+        self.refresh()
+
+    def accept(self) -> None:
+        with told():
+            self.work.accept()
+        self.refresh()
+
+    def drop(self) -> None:
+        with told():
+            self.work.drop()
         self.refresh()
 
     def take_back(self) -> None:
@@ -118,11 +142,13 @@ class Page:
     def _shortcut(self, event: events.GenericEventArguments) -> None:
         key = str(event.args)
         others: dict[str, Callable[[], None]] = {
-            "undo": self.undo, "redo": self.redo, "n": self.go_next, "k": self.confirm,
+            "undo": self.undo, "redo": self.redo, "accept": self.accept, "drop": self.drop,
+            "n": self.go_next, "k": self.confirm,
             "[": lambda: self.tools.resize(-1), "]": lambda: self.tools.resize(1),
         }  # fmt: skip
         if key in TOOL_KEYS:
-            self.tools.pick(TOOL_KEYS[key])
+            with told():
+                self.tools.pick(TOOL_KEYS[key])
         elif key in others:
             others[key]()
         elif key.isdigit() and int(key) in self.work.objects:
@@ -144,7 +170,7 @@ class Page:
         assert self.canvas is not None
         self.canvas.props.update(
             states=work.states(), revision=work.revision,
-            suggested=-1 if suggested is None else suggested,
+            suggested=-1 if suggested is None else suggested, proposal=self._describe_proposal(),
         )  # fmt: skip
         self._set_props()
         self.carrying.show_progress()
@@ -159,8 +185,29 @@ class Page:
         self._show_this_frame()
         self.curves.mark(self.index)
 
+    @property
+    def _proposed(self) -> bool:
+        """Whether the frame that is looked at has a proposal."""
+        return self.work.proposal is not None and self.work.proposal.frame == self.index
+
+    def _describe_proposal(self) -> dict[str, object] | None:
+        proposal = self.work.proposal
+        if proposal is None:
+            return None
+        return {"frame": proposal.frame, "hints": describe_prompts(proposal.prompts)}
+
+    def _look_at_proposal(self, event: events.GenericEventArguments) -> None:
+        """Say so if nothing of the object was found."""
+        proposal, object_id = self.work.proposal, int(event.args)
+        if proposal is not None and not (self.work.shown(proposal.frame) == object_id).any():
+            with told():
+                name = self.work.objects[object_id].name
+                raise ValueError(f"nothing of {name} was found there: point at it, or paint it")
+        self.refresh()
+
     def _show_this_frame(self) -> None:
         self.tools.show(given=self.index in self.work.prompts)
+        self.tools.proposal.show(self.index)
         self.carrying.show_frame(self.index)
 
     def _set_props(self) -> None:

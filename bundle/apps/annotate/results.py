@@ -39,12 +39,17 @@ def export(
         The folder.
 
     Raises:
-        ValueError: Masks are being carried, or frames have none yet, or a format does not suit.
+        ValueError: Masks are being carried or proposed, frames have none, or a format does not suit.
         FileExistsError: There are results already.
         OSError: Nothing can be written there.
     """
     if work.worker.running:
         raise ValueError("masks are being carried: wait for the end, or cancel, then export")
+    if work.proposal is not None:
+        raise ValueError(
+            f"frame {work.proposal.frame} has a proposal: accept it (Enter) or drop it (Escape), then "
+            "export"
+        )
     if not work.prompts:
         raise ValueError("there is nothing to export: paint a mask first")
     video = work.video

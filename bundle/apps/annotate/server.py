@@ -17,6 +17,7 @@ from bundle.apps.annotate.page import build_page
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.work import Work
 from bundle.apps.site_guard import Guard
+from bundle.inference.prompts import ObjectPrompt
 from bundle.types import LabelMap
 
 FAVICON = (
@@ -38,6 +39,25 @@ class Drawing(BaseModel):
     points: list[tuple[Coordinate, Coordinate]] = Field(max_length=MAX_POINTS)
     size: float = Field(gt=0, le=10_000)
     object: int = Field(ge=1, le=255)
+
+
+class Hint(BaseModel):
+    """Something that was pointed at; see ``bundle.inference.prompts``."""
+
+    kind: Literal["box", "point", "scribble"]
+    points: list[tuple[Coordinate, Coordinate]] = Field(min_length=1, max_length=MAX_POINTS)
+    """Two corners of a box, one point, or a line."""
+    positive: bool = True
+    object: int = Field(ge=1, le=255)
+
+    def as_prompt(self) -> ObjectPrompt:
+        """The same as everywhere else."""
+        if self.kind == "point":
+            return ObjectPrompt().with_points(self.points, [self.positive] * len(self.points))
+        if self.kind == "scribble":
+            return ObjectPrompt().with_scribble(self.points, self.positive)
+        across, down = zip(*self.points, strict=True)
+        return ObjectPrompt().with_box((min(across), min(down), max(across), max(down)))
 
 
 def make_app(
@@ -69,7 +89,7 @@ def make_app(
     @app.get("/labels/{number}/{index}")
     def labels(number: int, index: int) -> Response:
         try:
-            return _pack(find(number)[0].labels(index))
+            return _pack(find(number)[0].shown(index))
         except IndexError as error:
             raise HTTPException(404, str(error)) from error
 
@@ -79,6 +99,14 @@ def make_app(
         try:
             each = drawing.tool, drawing.points, drawing.size, drawing.object
             return _pack(work.draw(index, *each))
+        except (ValueError, IndexError) as error:
+            raise HTTPException(422, str(error)) from error
+
+    @app.post("/propose/{number}/{index}")
+    def propose(number: int, index: int, hint: Hint) -> Response:
+        work = find(number)[0]
+        try:
+            return _pack(work.propose(index, hint.object, hint.as_prompt()))
         except (ValueError, IndexError) as error:
             raise HTTPException(422, str(error)) from error
 

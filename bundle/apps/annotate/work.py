@@ -11,8 +11,10 @@ import numpy as np
 
 from bundle.apps.annotate.carrying import Worker
 from bundle.apps.annotate.marks import MarkedObject, Marks, Seen, measure
+from bundle.apps.annotate.proposals import FrameCompleter
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
+from bundle.inference.prompts import ObjectPrompt
 from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource
@@ -57,6 +59,7 @@ class Work(Marks):
         place: The frame that was looked at last.
         direction: Which way masks were carried last.
         saved: Revision that was saved last.
+        completer: What proposes masks.
     """
 
     def __init__(self, video: VideoSource, model: VideoSegmenter) -> None:
@@ -65,6 +68,7 @@ class Work(Marks):
         self.place, self.direction, self.saved = 0, "both", 0
         self.worker = Worker()
         self.carried: Propagation | None = None
+        self.completer = FrameCompleter(model, video)
         self._seen: dict[int, Seen] = {}
 
     def labels(self, index: int) -> LabelMap:
@@ -89,13 +93,24 @@ class Work(Marks):
         """Areas, confidence and flag of a frame; None if it has no mask yet."""
         return self._given.get(index) or self._seen.get(index)
 
+    def state(self, index: int) -> str:
+        """The letter of one frame; see ``states``."""
+        seen = self._seen.get(index)
+        if self.proposal is not None and self.proposal.frame == index:
+            return "o"
+        return (
+            "g" if index in self.prompts else "." if seen is None else "r" if seen.review else "d"
+        )
+
     def states(self) -> str:
-        """A letter for each frame: given, review, done, or ``.`` for pending."""
+        """A letter for each frame: proposed, given, review, done, or ``.`` for pending."""
         letters = ["."] * self.frame_count
         for index, seen in list(self._seen.items()):
             letters[index] = "r" if seen.review else "d"
         for index in list(self.prompts):
             letters[index] = "g"
+        if (proposal := self.proposal) is not None:
+            letters[proposal.frame] = "o"
         return "".join(letters)
 
     def areas(self, object_id: int) -> list[int | None]:
@@ -129,11 +144,13 @@ class Work(Marks):
         Another direction than before begins anew.
 
         Raises:
-            ValueError: No mask shows an object, the direction is unknown, or it is under way.
+            ValueError: No mask shows an object, the direction is unknown, it is under way, or there is
+                a proposal.
         """
         with self._lock:
             if self.worker.running:
                 raise ValueError("masks are being carried already: wait, or cancel first")
+            self._refuse_proposal()
             require_object(self.prompts.values())
             if self.carried is None or direction != self.carried.settings.direction:
                 self.carried = self._begin(direction, self.prompts)
@@ -177,6 +194,12 @@ class Work(Marks):
         """End what is under way."""
         self.worker.cancel()
         self.worker.wait()
+        self.completer.close()
+
+    def _complete(
+        self, index: int, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
+    ) -> LabelMap:
+        return self.completer.complete(index, prompts, labels)
 
     def _begin(self, direction: str, prompts: Mapping[int, LabelMap]) -> Propagation:
         settings = replace(self.model.settings, direction=direction)

@@ -2,10 +2,15 @@
 // points, and what comes back is the frame's new label map; until then a preview stands in for it.
 // Positions are in pixels of the video, from its top left corner.
 
-import { clear, drawBrush, drawCorners, drawPreview, drawTimeLine, paintMasks } from "tcmn-drawing";
+import {
+  clear, drawBrush, drawCorners, drawHint, drawPreview, drawTimeLine, paintMasks,
+} from "tcmn-drawing";
 
 const CLOSE_PX = 9; // a click this near to a polygon's first corner closes it
 const MAX_BLOBS = 600; // pictures kept
+const POINTING = ["box", "point", "scribble"]; // tools whose answer is a proposal
+const AIM_MS = 150; // on a frame, before it is encoded ahead of a click
+const MIN_BOX_PX = 4;
 const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 export default {
@@ -29,6 +34,7 @@ export default {
     states: String, // a letter for each frame
     suggested: Number, // -1 for none
     revision: Number,
+    proposal: Object, // { frame, hints: [{ kind, object, points, positive }] }, or null
     colours: Object, // by object id
     tool: String,
     size: Number, // of the brush
@@ -39,7 +45,7 @@ export default {
   created() {
     Object.assign(this, {
       shown: -1, labels: null, picture: null, overlay: null, blobs: new Map(), previews: [],
-      stroke: null, corners: [], pointer: null, pan: null, zoom: 1, shift: [0, 0],
+      stroke: null, hint: null, proposed: new Set(), aim: 0, corners: [], pointer: null, pan: null, zoom: 1, shift: [0, 0],
       queue: Promise.resolve(), loading: null,
     });
   },
@@ -62,6 +68,7 @@ export default {
   },
   unmounted() {
     this.playing = false;
+    clearTimeout(this.aim);
     this.observer.disconnect();
     window.removeEventListener("keydown", this.key, true);
   },
@@ -72,7 +79,8 @@ export default {
     states() { this.drawLine(); },
     suggested() { this.drawLine(); },
     size() { this.draw(); },
-    tool() { this.corners = []; this.draw(); },
+    tool() { this.corners = []; this.draw(); this.prepare(); },
+    proposal() { this.compose(); },
   },
   methods: {
     // Frames and masks from the server
@@ -92,6 +100,7 @@ export default {
           this.picture?.close();
           [this.picture, this.labels, this.shown, this.corners] = [picture, labels, index, []];
           this.compose();
+          this.prepare();
         } catch (error) {
           this.playing = false;
           this.$emit("problem", error.message);
@@ -133,6 +142,32 @@ export default {
         if (index === this.shown) { this.labels = labels; this.compose(); }
       });
     },
+    propose(hint, time) { // time: when it was clicked
+      const preview = { index: this.shown, ...hint, object: this.object };
+      this.previews.push(preview);
+      this.draw();
+      return this.later(async () => {
+        try {
+          const { index, ...body } = preview;
+          const answer = await this.ask(`/propose/${this.number}/${index}`, body);
+          const labels = new Uint8Array(await answer.arrayBuffer());
+          if (index === this.shown) {
+            this.labels = labels;
+            this.proposed.add(body.object);
+          }
+          requestAnimationFrame(() => performance.measure("tcmn-propose", { start: time, end: performance.now() }));
+          this.$emit("proposed", body.object);
+        } finally {
+          this.previews = this.previews.filter((each) => each !== preview);
+          this.compose(false);
+        }
+      });
+    },
+    prepare() {
+      clearTimeout(this.aim);
+      if (!POINTING.includes(this.tool) || this.playing) return;
+      this.aim = setTimeout(() => this.shown === this.index && this.$emit("aiming", this.shown), AIM_MS);
+    },
     send(tool, points = []) {
       const preview = { index: this.shown, tool, points, size: this.size, object: this.object };
       if (preview.index < 0) return this.queue;
@@ -164,6 +199,7 @@ export default {
       }
       if (this.shown !== this.index || this.playing) return;
       const point = this.where(event);
+      if (POINTING.includes(this.tool)) return this.pressHint(event, this.inside(point));
       const tool = event.button === 2 ? "eraser" : this.tool;
       if (tool === "brush" || tool === "eraser") this.stroke = { tool, points: [point] };
       else if (tool === "fill") this.send("fill", [point]);
@@ -173,19 +209,47 @@ export default {
     move(event) {
       if (this.pan) this.shift = [event.clientX - this.pan[0], event.clientY - this.pan[1]];
       this.pointer = this.where(event);
-      if (this.stroke) {
+      if (this.stroke || this.hint) {
         const all = event.getCoalescedEvents?.() ?? [];
-        this.stroke.points.push(...(all.length ? all : [event]).map((each) => this.where(each)));
+        const points = (all.length ? all : [event]).map((each) => this.where(each));
+        if (this.stroke) this.stroke.points.push(...points);
+        else this.moveHint(points.map(this.inside));
       }
       this.draw();
     },
-    release() {
+    release(event) {
       this.pan = null;
+      if (this.hint) this.releaseHint(event);
       if (this.stroke) {
         const { tool, points } = this.stroke;
         this.stroke = null;
         this.send(tool, points);
       }
+    },
+    pressHint(event, point) {
+      const positive = event.button !== 2 && !event.altKey;
+      if (this.tool === "point" || (this.tool === "box" && !positive)) {
+        return this.propose({ kind: "point", points: [point], positive }, event.timeStamp);
+      }
+      this.hint = { kind: this.tool, points: this.tool === "box" ? [point, point] : [point], positive };
+      this.draw();
+    },
+    moveHint(points) {
+      const { hint } = this;
+      if (hint.kind === "box") hint.points = [hint.points[0], points[points.length - 1]];
+      else hint.points.push(...points);
+    },
+    releaseHint(event) {
+      const [hint, { kx, ky }] = [this.hint, this.frame()];
+      this.hint = null;
+      const [[left, top], [right, bottom]] = [hint.points[0], hint.points[hint.points.length - 1]];
+      const narrow = Math.min(Math.abs(right - left) * kx, Math.abs(bottom - top) * ky) < MIN_BOX_PX;
+      if (event.type === "pointercancel") this.draw();
+      else if (hint.kind !== "box" || !narrow) this.propose(hint, event.timeStamp);
+      else this.$emit("problem", "a box needs an area: drag from one corner to the opposite one");
+    },
+    inside([x, y]) { // the nearest point of the frame, so that a drag may leave it
+      return [clamp(x, 0, this.width - 0.01), clamp(y, 0, this.height - 0.01)];
     },
     addCorner(point) {
       const [first, { kx, ky }] = [this.corners[0], this.frame()];
@@ -248,13 +312,16 @@ export default {
         actions.Enter = this.closePolygon;
         actions.Escape = () => { this.corners = []; this.draw(); };
         actions.Backspace = () => { this.corners.pop(); this.draw(); };
+      } else if (this.proposal?.frame === this.shown) {
+        actions.Enter = () => this.$emit("shortcut", "accept");
+        actions.Escape = () => this.$emit("shortcut", "drop");
       }
       if (event.ctrlKey || event.metaKey) {
         const letter = event.key.toLowerCase();
         if (letter !== "z" && letter !== "y") return;
         this.$emit("shortcut", letter === "y" || event.shiftKey ? "redo" : "undo");
       } else if (actions[event.key]) actions[event.key]();
-      else if (/^[bepfnk[\]1-9]$/.test(event.key)) this.$emit("shortcut", event.key);
+      else if (/^[bepfxcsnk[\]1-9]$/.test(event.key)) this.$emit("shortcut", event.key);
       else return;
       event.preventDefault();
       event.stopPropagation();
@@ -262,11 +329,13 @@ export default {
 
     // Drawing
 
-    compose() {
+    compose(anew = true) { // else objects that were just proposed stay so until the server says more
       if (!this.labels) return;
+      const here = this.proposal?.frame === this.shown ? this.proposal.hints : [];
+      if (anew) this.proposed = new Set(here.map((hint) => hint.object));
       const size = { width: this.width, height: this.height };
       this.overlay ??= Object.assign(document.createElement("canvas"), size);
-      paintMasks(this.overlay, this.labels, this.colours, this.opacity);
+      paintMasks(this.overlay, this.labels, this.colours, this.opacity, this.proposed);
       this.draw();
     },
     draw() {
@@ -283,8 +352,11 @@ export default {
       const colour = this.colours[this.object];
       const pending = this.previews.filter((each) => each.index === this.shown);
       if (this.stroke) pending.push({ ...this.stroke, size: this.size, object: this.object });
+      if (this.hint) pending.push({ ...this.hint, object: this.object });
+      if (this.proposal?.frame === this.shown) pending.unshift(...this.proposal.hints);
       for (const each of pending) {
-        drawPreview(context, { ...each, colour: this.colours[each.object] }, kx, ky);
+        const coloured = { ...each, colour: this.colours[each.object] };
+        (each.kind ? drawHint : drawPreview)(context, coloured, kx, ky);
       }
       if (this.corners.length) drawCorners(context, this.corners, this.pointer, colour, kx, ky);
       if (this.pointer && !this.playing && ["brush", "eraser"].includes(this.tool)) {

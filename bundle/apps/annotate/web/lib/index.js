@@ -1,7 +1,8 @@
 // What is drawn, from nothing but its arguments.
 
-const STATE_COLOURS = { ".": "#343a43", d: "#5a86b8", r: "#ef6461", g: "#f4c04e" };
-const RANK = ".drg"; // where several frames share a pixel of the time line, the last of these shows
+const STATE_COLOURS = { ".": "#343a43", d: "#5a86b8", r: "#ef6461", g: "#f4c04e", o: "#c58bff" };
+const RANK = ".drgo"; // where several frames share a pixel of the time line, the last of these shows
+const STRIPE_PX = 3; // of a mask that is proposed, in pixels of the video
 const MARGIN_PX = 9; // of the time line, above and below
 
 /** Fit a canvas's pixels to the screen's; its context then counts in CSS pixels. */
@@ -21,8 +22,11 @@ function pack(hex, alpha) {
   return ((Math.round(alpha * 255) << 24) | (blue << 16) | (green << 8) | red) >>> 0;
 }
 
-/** Turn a label map into a picture: half clear inside of an object, twice as solid along its border. */
-export function paintMasks(canvas, labels, colours, opacity) {
+/**
+ * Turn a label map into a picture: half clear inside of an object, twice as solid along its border.
+ * Objects that are proposed are striped.
+ */
+export function paintMasks(canvas, labels, colours, opacity, proposed) {
   const { width, height } = canvas;
   const context = canvas.getContext("2d");
   const image = context.createImageData(width, height);
@@ -39,7 +43,8 @@ export function paintMasks(canvas, labels, colours, opacity) {
       const border =
         (x > 0 && labels[i - 1] !== id) || (x < width - 1 && labels[i + 1] !== id) ||
         (y > 0 && labels[i - width] !== id) || (y < height - 1 && labels[i + width] !== id);
-      pixels[i] = border ? edge[id] : inside[id];
+      const gap = proposed.has(id) && Math.floor((x + y) / STRIPE_PX) % 2;
+      if (border || !gap) pixels[i] = border ? edge[id] : inside[id];
     }
   }
   context.putImageData(image, 0, 0);
@@ -60,6 +65,40 @@ export function drawPreview(context, { tool, points, size, colour }, kx, ky) {
   if (tool === "polygon") context.fill();
   else if (tool === "brush" || tool === "eraser") context.stroke();
   context.globalAlpha = 1;
+}
+
+/** Draw what was pointed at: on an object in its colour, beside it in red. */
+export function drawHint(context, { kind, points, positive, colour }, kx, ky) {
+  const [stroke, [x, y]] = [positive ? colour : "#ef6461", points[0].map((each, i) => each * [kx, ky][i])];
+  const line = (width, style) => {
+    [context.lineWidth, context.strokeStyle] = [width, style];
+    context.stroke();
+  };
+  context.lineCap = context.lineJoin = "round";
+  if (kind === "scribble") {
+    trace(context, points.length === 1 ? [...points, ...points] : points, kx, ky);
+    line(6, "#ffffff");
+    line(3.5, stroke);
+    return;
+  }
+  if (kind === "box") {
+    context.beginPath();
+    context.rect(x, y, points[1][0] * kx - x, points[1][1] * ky - y);
+    line(3, "rgba(0, 0, 0, 0.5)");
+    line(1.5, stroke);
+    return;
+  }
+  context.beginPath();
+  context.arc(x, y, 7, 0, 2 * Math.PI);
+  context.fillStyle = stroke;
+  context.fill();
+  line(1.5, "#ffffff");
+  context.beginPath();
+  [[-3.5, 0, 3.5, 0], ...(positive ? [[0, -3.5, 0, 3.5]] : [])].forEach(([fromX, fromY, toX, toY]) => {
+    context.moveTo(x + fromX, y + fromY);
+    context.lineTo(x + toX, y + toY);
+  });
+  line(2, "#ffffff");
 }
 
 /** Draw the polygon that is being set, its first corner larger: there it closes. */

@@ -1,0 +1,229 @@
+"""Masks that are proposed from boxes, points and scribbles, without a browser."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bundle.apps.annotate.proposals import NOT_TRAINED, EncodedOnce, describe_prompts
+from bundle.apps.annotate.results import export
+from bundle.apps.annotate.work import Work
+from bundle.inference.prompts import ObjectPrompt, complete_frame
+from bundle.inference.settings import InferenceSettings
+from bundle.io.reading.video import open_video
+from bundle.networks import TCMN
+from bundle.segmenter import VideoSegmenter
+from tests.tiny import NETWORK, OWN_SIZE
+
+HEIGHT, WIDTH, COUNT = 48, 64, 6
+BOX = ObjectPrompt(box=(10.0, 8.0, 40.0, 36.0))
+SQUARE = [(8, 8), (24, 8), (24, 24), (8, 24)]
+
+
+def point(x, y, positive=True):
+    return ObjectPrompt().with_points([(float(x), float(y))], [positive])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("polyp")
+    random = np.random.default_rng(0)
+    for index in range(COUNT):
+        picture = random.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        Image.fromarray(picture).save(folder / f"{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Takes partial masks; not trained."""
+    torch.manual_seed(1)
+    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
+    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
+    return VideoSegmenter(network, InferenceSettings(**OWN_SIZE, precision="float32"))
+
+
+@pytest.fixture
+def work(folder, model):
+    work = Work(open_video(folder), model)
+    yield work
+    work.close()
+
+
+class TestProposing:
+    def test_masks_are_those_of_the_python_interface(self, work, model):
+        second = work.add_object()
+        hints = [(1, BOX), (2, point(50, 40)), (1, point(20, 20)), (1, point(30, 30, False))]
+        hints.append((second, ObjectPrompt().with_scribble([(45, 5), (60, 12)])))
+        job = model.start(work.video)
+        for object_id, hint in hints:
+            expected = job.add_prompts(2, {object_id: hint})
+            np.testing.assert_array_equal(work.propose(2, object_id, hint), expected)
+        work.accept()
+        np.testing.assert_array_equal(work.prompts[2], expected)
+
+    def test_a_proposal_corrects_what_was_there(self, work, model):
+        before = work.draw(3, "polygon", SQUARE, 1, 1)
+        found = work.propose(3, 1, point(40, 40))
+        (frame,) = work.video.frames([3])
+        expected = complete_frame(model, frame, {1: point(40, 40)}, before)
+        np.testing.assert_array_equal(found, expected)
+
+    def test_it_is_no_mask_until_it_is_accepted(self, work):
+        found = work.propose(1, 1, BOX)
+        assert found.any()
+        np.testing.assert_array_equal(work.shown(1), found)
+        assert not work.labels(1).any()
+        assert not work.prompts
+        assert work.states() == ".o...."
+        work.accept()
+        np.testing.assert_array_equal(work.labels(1), found)
+        assert work.states() == ".g...."
+        work.propagate()
+        assert work.worker.wait(60)
+
+    def test_another_object_stays_as_it_is(self, work):
+        second = work.add_object()
+        before = work.draw(0, "polygon", SQUARE, 1, second)
+        found = work.propose(0, 1, ObjectPrompt(box=(30.0, 20.0, 60.0, 44.0)))
+        np.testing.assert_array_equal(found == second, before == second)
+        assert (found == 1).any()
+
+    def test_drop_leaves_what_was_there(self, work):
+        before = work.draw(0, "polygon", SQUARE, 1, 1)
+        work.propose(0, 1, BOX)
+        work.drop()
+        np.testing.assert_array_equal(work.shown(0), before)
+        work.undo()  # of dropping
+        assert work.proposal is not None
+
+    def test_undo_takes_hint_after_hint_and_redo_brings_them_back(self, work):
+        hints = [BOX, point(20, 20), point(30, 30, False)]
+        shown = [work.shown(4), *(work.propose(4, 1, hint) for hint in hints)]
+        work.accept()
+        assert work.undo() == 4
+        assert work.states() == "....o."
+        for expected in shown[-2::-1]:
+            assert work.undo() == 4
+            np.testing.assert_array_equal(work.shown(4), expected)
+        assert work.proposal is None
+        for expected in shown[1:]:
+            assert work.redo() == 4
+            np.testing.assert_array_equal(work.shown(4), expected)
+        assert work.states() == "....o."
+        work.redo()
+        assert work.states() == "....g."
+        assert work.proposal is None
+
+    def test_painting_on_it_accepts_it(self, work):
+        found = work.propose(0, 1, BOX)
+        painted = work.draw(0, "brush", [(55, 40)], 5, 1)
+        assert work.proposal is None
+        assert painted[40, 55] == 1
+        outside = painted.copy()
+        outside[36:45, 50:60] = found[36:45, 50:60]
+        np.testing.assert_array_equal(outside, found)
+        work.undo()
+        np.testing.assert_array_equal(work.prompts[0], found)
+
+    def test_a_stroke_beside_the_frame_accepts_nothing(self, work):
+        work.propose(0, 1, BOX)
+        with pytest.raises(ValueError, match="the stroke lies outside of the frame"):
+            work.draw(0, "brush", [(500, 500)], 5, 1)
+        assert work.proposal is not None
+
+    def test_painting_elsewhere_leaves_it_alone(self, work):
+        found = work.propose(0, 1, BOX)
+        work.draw(2, "polygon", SQUARE, 1, 1)
+        np.testing.assert_array_equal(work.shown(0), found)
+        assert work.states() == "o.g..."
+
+    @pytest.mark.parametrize(
+        "act",
+        [
+            lambda w: w.propagate(),
+            lambda w: w.propose(1, 1, BOX),
+            lambda w: w.take_back(0),
+            lambda w: w.remove_object(1),
+            lambda w: export(w, w.video.path.parent / "out"),
+        ],
+    )
+    def test_what_a_proposal_bars_is_refused(self, work, act):
+        work.add_object()
+        work.draw(0, "polygon", SQUARE, 1, 1)
+        work.propose(0, 1, BOX)
+        with pytest.raises(
+            ValueError, match=r"frame 0 has a proposal: accept it \(Enter\) or drop it \(Escape\)"
+        ):
+            act(work)
+
+    @pytest.mark.parametrize(
+        ("act", "message"),
+        [
+            (lambda w: w.accept(), "there is no proposal: point at an object"),
+            (lambda w: w.drop(), "there is no proposal: point at an object"),
+            (lambda w: w.propose(0, 7, BOX), "there is no object 7 any more"),
+            (lambda w: w.propose(0, 1, point(5, 5, False)), "nothing says where object 1 is"),
+            (lambda w: w.propose(0, 1, point(90, 5)), "lies outside of the frame"),
+        ],
+    )
+    def test_what_makes_no_sense_changes_nothing(self, work, act, message):
+        revision = work.revision
+        with pytest.raises(ValueError, match=message):
+            act(work)
+        assert (work.proposal, work.revision) == (None, revision)
+
+    def test_a_hint_that_contradicts_leaves_the_proposal(self, work):
+        found = work.propose(0, 1, point(20, 20))
+        with pytest.raises(ValueError, match="is said to be on object 1 and beside it"):
+            work.propose(0, 1, point(20, 20, False))
+        np.testing.assert_array_equal(work.shown(0), found)
+
+    def test_weights_without_prompts_are_told(self, folder, network):
+        settings = InferenceSettings(**OWN_SIZE, precision="float32")
+        work = Work(open_video(folder), VideoSegmenter(network, settings))
+        assert work.completer.problem == NOT_TRAINED
+        with pytest.raises(ValueError, match="these weights were trained without"):
+            work.propose(0, 1, BOX)
+        work.completer.prepare(0)  # does nothing
+        work.close()
+
+
+class TestEncodingOnce:
+    def test_a_frame_is_encoded_once_for_all_its_hints(self, work, model, monkeypatch):
+        encoded, encode = [], model.network.encode
+        monkeypatch.setattr(
+            model.network, "encode", lambda image: (encoded.append(1), encode(image))[1]
+        )
+        work.propose(0, 1, BOX)
+        work.propose(0, 1, point(20, 20))
+        assert len(encoded) == 1
+        work.undo()
+        work.drop()
+        work.propose(1, 1, BOX)
+        assert len(encoded) == 2
+
+    def test_a_frame_that_was_prepared_waits_for_the_first_hint(self, work, model, monkeypatch):
+        for index in (0, 3):
+            work.completer.prepare(index)
+            work.completer._ahead.result()
+        monkeypatch.setattr(model.network, "encode", None)
+        assert work.propose(3, 1, BOX).any()
+
+    def test_features_are_those_of_the_network(self, model):
+        once, images = EncodedOnce(model.network), torch.rand(2, 1, 3, 32, 48)
+        with torch.inference_mode():
+            for i in (0, 0, 1, 0):
+                expected = model.network.encode(images[i])
+                found = once.encode(images[i])
+                assert all(map(torch.equal, found, expected))
+
+
+def test_the_page_is_told_what_was_pointed_at():
+    prompt = BOX.with_points([(1.0, 2.0)], [False]).with_scribble([(3.0, 4.0), (5.0, 6.0)])
+    found = describe_prompts({3: prompt, 1: point(7, 8)})
+    assert [(each["kind"], each["object"], each["positive"]) for each in found] == [
+        ("box", 3, True), ("scribble", 3, True), ("point", 3, False), ("point", 1, True),
+    ]  # fmt: skip
+    assert found[0]["points"] == [(10.0, 8.0), (40.0, 36.0)]
