@@ -1,11 +1,11 @@
-# make demo | test | test-all | test-fast | test-floors | coverage | check | dist | check-wheel | weights |
-# clean. Everything is installed into .venv on first use; PYTHON=python3.13 VENV=.venv313 takes another
+# make demo | test | test-all | test-fast | test-floors | coverage | check | docs | dist | check-wheel |
+# weights | clean. Everything is installed into .venv on first use; PYTHON=python3.13 VENV=.venv313 takes another
 # Python.
 PYTHON ?= python3
 VENV ?= .venv
 RUN = $(VENV)/bin/python
 
-.PHONY: demo test test-all test-heavy test-fast test-floors coverage check check-code dist check-wheel weights clean
+.PHONY: demo test test-all test-heavy test-fast test-floors coverage check check-code docs dist check-wheel weights clean
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -48,6 +48,11 @@ check-code: $(VENV)/.installed
 check: check-code
 	$(MAKE) test-all
 
+# The site of the documentation, in output/site; a link that leads nowhere fails.
+docs: $(VENV)/.installed
+	$(VENV)/bin/pip install --quiet --editable ".[docs]"
+	$(RUN) -m mkdocs build --strict --quiet
+
 # Wheel and source distribution, in DIST.
 DIST ?= dist
 BUILD_VENV ?= .venv-build
@@ -81,7 +86,7 @@ $(FLOOR_VENV)/.installed: pyproject.toml
 test-floors: $(FLOOR_VENV)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal
 
-# The weights anew, in WEIGHTS; see docs/training.md. Called again, it goes on where it was.
+# The weights anew, in WEIGHTS; see docs/studies/training/README.md. Called again, it goes on where it was.
 #   make weights DATA=folder_of_data_sets TRUNKS=folder_of_trunks OPTIONS="--batch_size 8"
 DATA ?= data
 TRUNKS ?= trunks

@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ):
         parser.add_argument(f"--{option}", required=True, type=Path, metavar="DIR", help=text)
     parser.add_argument(
-        "--split", type=Path, metavar="JSON", help="export its valid part, see docs/evaluation.md"
+        "--split", type=Path, metavar="JSON", help="export its valid part, see docs/evaluate.md"
     )
     parser.add_argument(
         "--all_masks",

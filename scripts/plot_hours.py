@@ -1,6 +1,6 @@
 """Draw what more hours of training brought, beside what was aimed at.
 
-python scripts/plot_hours.py docs/hours.png docs/hours.csv
+python scripts/plot_hours.py docs/studies/training/hours.png docs/studies/training/hours.csv
 """
 
 import argparse
@@ -53,7 +53,7 @@ def draw_hours(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="the PNG to write")
-    parser.add_argument("source", type=Path, help="a table like docs/hours.csv")
+    parser.add_argument("source", type=Path, help="a table like docs/studies/training/hours.csv")
     arguments = parser.parse_args()
     with arguments.source.open(newline="") as file:
         draw_hours(arguments.target, list(csv.DictReader(file)))

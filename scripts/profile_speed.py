@@ -1,6 +1,6 @@
 """Where the time goes: of a frame of a video, by part, and of a training step, by operation.
 
-python scripts/profile_speed.py --output docs/profile.png
+python scripts/profile_speed.py --output docs/studies/profile.png
 
 Draws stacked bars and prints the figures as JSON. Parts are timed by wrapping their calls; what none
 of them covers is "other".

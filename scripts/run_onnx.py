@@ -2,7 +2,7 @@
 
     python scripts/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
 
-``carry`` is the whole method, to be copied. Graphs and shapes: docs/export.md.
+``carry`` is the whole method, to be copied. Graphs and shapes: docs/deploy.md.
 """
 
 import argparse

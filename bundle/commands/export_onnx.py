@@ -1,7 +1,7 @@
 """``tcmn export``: writes the network as ONNX graphs, once they proved to compute the same.
 
 Gives ``encode.onnx``, ``memorize.onnx``, ``read_and_decode.onnx`` and ``network.json``, for programs
-without PyTorch; see docs/export.md.
+without PyTorch; see docs/deploy.md.
 """
 
 import json

@@ -45,7 +45,7 @@ PACKAGES = ("tcmn", "torch", "monai", "numpy", "opencv-python-headless")
 class EvaluationReport:
     """Scores the network, baselines and another method's masks, and writes tables and pictures.
 
-    docs/evaluation.md lists the files.
+    docs/evaluate.md lists the files.
 
     Processes that share the videos by a ``ShardSampler`` score their own and save their masks; the
     first writes the tables, those of a single process. ``output_dir`` must be a folder they share.

@@ -1,25 +1,161 @@
-"""Pages that promise to work as written do."""
+"""Pages work as written: links, commands, Python blocks, and the page made from the command line."""
 
 import re
 import shlex
 from pathlib import Path
 
+import numpy as np
 import pytest
+import typer
+from click import Context
+from PIL import Image
 
+from bundle.cli import EXTRA_VALUES, app, normalize
+from bundle.inference.config import read_inference_config
+from scripts.dev.make_cli_page import make_page
 from tests import processes
+from tests.dicom_files import new_cine, put_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+WIDTH = 100
+
+
+def name(page):
+    return str(page.relative_to(ROOT))
+
+
+def blocks(page, *languages):
+    """The code of fenced blocks, in order, as (language, code)."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [(language, code) for language, code in found if language in languages]
+
+
+def commands(page):
+    """Command lines of the page, in blocks of bash and in indented ones."""
+    text = page.read_text()
+    fenced = "\n".join(code for _, code in blocks(page, "bash"))
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    indented = "\n".join(re.findall(r"^(?: {4}|\t)(.*)$", prose, re.MULTILINE))
+    for line in f"{fenced}\n{indented}".replace("\\\n", " ").splitlines():
+        yield re.sub(r"\s#.*", "", line).strip()
+
+
+def slug(heading):
+    return re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A cine of eight frames, a mask of its first, and a folder of two videos with masks."""
+    rows, columns = np.mgrid[:64, :80]
+    disks = [(rows - 30) ** 2 + (columns - 30 - t) ** 2 < 15**2 for t in range(8)]
+    noise = np.random.default_rng(0).integers(0, 90, (8, 64, 80))
+    frames = (noise + 120 * np.stack(disks)).astype(np.uint8)
+    cine = new_cine(frames.shape)
+    cine.StudyInstanceUID, cine.SeriesInstanceUID = "1.2.4", "1.2.5"
+    put_pixels(cine, frames)
+    cine.save_as(tmp_path / "echo.dcm", enforce_file_format=True)
+    mask = Image.fromarray(255 * disks[0].astype(np.uint8))
+    mask.save(tmp_path / "first.png")
+    for video in ("a", "b"):
+        (tmp_path / "my_videos" / video).mkdir(parents=True)
+        mask.save(tmp_path / "my_videos" / f"{video}_mask.png")
+        for t, frame in enumerate(frames[:3]):
+            Image.fromarray(frame).save(tmp_path / "my_videos" / video / f"{t}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        path, _, section = target.partition("#")
+        found = (page.parent / path).resolve() if path else page
+        assert found.exists(), f"{name(page)}: {target}"
+        if section:
+            headings = re.findall(r"^#+ (.*)$", found.read_text(), re.MULTILINE)
+            assert section in map(slug, headings), f"{name(page)}: {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_prose_is_narrow(page):
+    """Tables, commands and pictures cannot be broken."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    wide = [line for line in text.splitlines() if len(line) > WIDTH]
+    assert not [line for line in wide if not re.match(r"\s*\||    |!\[|- ?\*?\[", line)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_options_of_tcmn_exist(page):
+    group = typer.main.get_command(app)
+    for line in commands(page):
+        words = shlex.split(line) if line.startswith("tcmn ") else []
+        if not words or words[1].startswith("-"):
+            continue
+        command = group.get_command(Context(group), words[1])
+        assert command is not None, line
+        known = {option for each in command.params for option in each.opts}
+        open_ended = command.context_settings == EXTRA_VALUES
+        used = {normalize(word) for word in words[2:] if word.startswith("--")}
+        assert open_ended or used <= known, f"{line}: {used - known}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_configs_of_commands_exist(page):
+    for line in commands(page):
+        for config in re.findall(r"configs/[\w/.-]+", line):
+            assert (ROOT / config).exists(), f"{name(page)}: {config}"
+        if "configs/inference.yaml" in line and "monai.bundle run" in line:
+            known = read_inference_config().config
+            for option in re.findall(r"--(\w+)", line):
+                assert option == "config_file" or option in known, f"{name(page)}: --{option}"
+
+
+def test_the_page_of_the_command_line_is_what_it_says():
+    """After a change of an option: python scripts/dev/make_cli_page.py."""
+    assert (ROOT / "docs/cli.md").read_text() == make_page()
+
+
+@pytest.mark.slow
+def test_the_page_about_python_works_as_written(folder):
+    code = "\n".join(code for _, code in blocks(ROOT / "docs/python.md", "python"))
+    (folder / "page.py").write_text(code)
+    done = processes.run(["page.py"], folder)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (folder / "results/echo/manifest.json").exists()
+    assert (folder / "corrected/echo/manifest.json").exists()
+
+
+@pytest.mark.slow
+def test_the_page_for_annotators_works_as_written(folder):
+    lines = [code for _, code in blocks(ROOT / "docs/get_masks.md", "bash")]
+    assert len(lines) == 2
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "tcmn"
+        done = processes.run(["-m", "bundle.cli", *arguments], folder)
+        assert done.returncode == 0, done.stderr[-2000:]
+    table = (ROOT / "docs/get_masks.md").read_text().split("| file | content |")[1]
+    files = re.findall(r"^\| `([^`]+)`", table.split("\n\n")[0], re.MULTILINE)
+    assert len(files) == 7
+    for file in files:
+        assert (folder / "output/echo" / file).exists(), file
+    assert (folder / "output/b/masks.nii.gz").exists()
 
 
 @pytest.mark.heavy
-def test_the_fine_tuning_page_works_as_written(tmp_path):
-    for name in ("configs", "scripts"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    page = (ROOT / "docs/fine_tuning.md").read_text()
-    blocks = re.findall(r"```(python|bash)\n(.*?)```", page, re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "bash", "bash", "bash"]
-    (tmp_path / "block.py").write_text(blocks[0][1])
-    lines = "".join(code for _, code in blocks[1:]).replace("\\\n", " ").splitlines()
+def test_the_page_about_fine_tuning_works_as_written(tmp_path):
+    for folder in ("configs", "scripts"):
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    page = ROOT / "docs/train.md"
+    walk = page.read_text().split("## Fine-tune")[1].split("## Train the network")[0]
+    found = re.findall(r"```(python|bash)\n(.*?)```", walk, re.DOTALL)
+    assert [language for language, _ in found] == ["python", "bash", "bash", "bash"]
+    (tmp_path / "block.py").write_text(found[0][1])
+    lines = "".join(code for _, code in found[1:]).replace("\\\n", " ").splitlines()
     for line in ["python block.py", *lines]:
         program, *arguments = shlex.split(line)
         if program == "tcmn":
