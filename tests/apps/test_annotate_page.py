@@ -244,11 +244,11 @@ class TestPage:
         tab.says("kept", "kept at")
         mask = tab.work.prompts[0]
         tab.desk.open(echo)  # as another program would
-        tab.says("kept-bar", "the program ended before they were saved")
+        tab.says("kept-bar", "You go on with masks of")
         np.testing.assert_array_equal(tab.work.prompts[0], mask)
         tab.find("start-anew").click()
         wait_for(lambda: not tab.work.prompts)
-        tab.says("kept-bar", "were not saved")
+        tab.says("kept-bar", "Other masks of this video")
         tab.find("go-on-with-them").click()
         wait_for(lambda: 0 in tab.work.prompts)
         np.testing.assert_array_equal(tab.work.prompts[0], mask)

@@ -1,5 +1,7 @@
 """Masks that are proposed from boxes, points and scribbles, without a browser."""
 
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ from PIL import Image
 
 from bundle.apps.annotate.proposals import NOT_TRAINED, EncodedOnce, describe_prompts
 from bundle.apps.annotate.results import export
+from bundle.apps.annotate.session_file import open_session, save_session
 from bundle.apps.annotate.work import Work
 from bundle.inference.prompts import ObjectPrompt, complete_frame
 from bundle.inference.settings import InferenceSettings
@@ -188,6 +191,48 @@ class TestProposing:
             work.propose(0, 1, BOX)
         work.completer.prepare(0)  # does nothing
         work.close()
+
+
+class TestSession:
+    @pytest.fixture
+    def path(self, work, tmp_path):
+        work.add_object()
+        work.draw(0, "polygon", SQUARE, 1, 2)
+        for hint in (BOX, point(20, 20), point(30, 30, False)):
+            work.propose(4, 1, hint)
+        work.propose(4, 2, ObjectPrompt().with_scribble([(45, 5), (60, 12)]))
+        save_session(work, tmp_path / "s.tcmn.zip")
+        return tmp_path / "s.tcmn.zip"
+
+    def test_a_proposal_is_kept_and_can_be_corrected(self, work, model, path):
+        again = open_session(path, model)
+        np.testing.assert_array_equal(again.shown(4), work.shown(4))
+        assert again.states() == work.states() == "g...o."
+        hint = point(25, 12)
+        np.testing.assert_array_equal(again.propose(4, 1, hint), work.propose(4, 1, hint))
+        again.accept()
+        np.testing.assert_array_equal(again.prompts[4], work.shown(4))
+        again.close()
+
+    @pytest.mark.parametrize(
+        ("old", "new", "message"),
+        [
+            (b'"frame": 4', b'"frame": 99', "there is no frame 99"),
+            (b'"object": 1', b'"object": 9', r"a proposal shows objects \[9\] that are not listed"),
+            (b'"kind": "box"', b'"kind": "cat"', "unknown hint 'cat'"),
+            (b'"positive": true', b'"p": true', "is no session of this page, or damaged"),
+        ],
+    )
+    def test_a_damaged_proposal_is_refused(self, model, path, old, new, message):
+        with zipfile.ZipFile(path) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        assert old in files["session.json"]
+        files["session.json"] = files["session.json"].replace(old, new)
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        with pytest.raises(ValueError, match=message):
+            open_session(path, model)
 
 
 class TestEncodingOnce:

@@ -246,7 +246,8 @@ class CarryPanel:
         if work.proposal is not None:
             return "A mask is proposed: accept it or drop it, then propagate."
         if not work.prompts:
-            return "Paint the object on one frame, then propagate."
+            point = "" if work.completer.problem else ", or point at it"
+            return f"Paint the object on one frame{point}, then propagate."
         if work.changed:
             return "Masks have changed: propagate to carry them."
         if pending := states.count("."):

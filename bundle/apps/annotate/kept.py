@@ -43,10 +43,7 @@ def build_kept_bar(desk: Desk) -> None:
         return
     with ui.element("div").classes("tcmn-bar").props("data-testid=kept-bar") as bar:
         if desk.resumed is not None:
-            ui.label(
-                f"You go on with masks of {say_when(desk.resumed)}: the program ended before they "
-                "were saved."
-            )
+            ui.label(f"You go on with masks of {say_when(desk.resumed)}, which were not saved.")
             _button("Start anew", "restart_alt", desk.start_anew, "These masks are kept")
         if left is not None:
             ui.label(f"Other masks of this video, of {say_when(left)}, were not saved.")

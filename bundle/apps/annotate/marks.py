@@ -299,6 +299,21 @@ class Marks:
         for index, labels in prompts.items():
             self._set(index, labels)
 
+    def restore_proposal(
+        self, frame: int, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
+    ) -> None:
+        """Put back a proposal of an earlier process; nothing to undo.
+
+        Raises:
+            KeyError: There is no such frame, or it is of an object that there is not.
+        """
+        if not 0 <= frame < self.frame_count:
+            raise KeyError(f"there is no frame {frame}")
+        unknown = {*prompts, *list_ids([labels])} - set(self.objects)
+        if unknown:
+            raise KeyError(f"a proposal shows objects {sorted(unknown)} that are not listed")
+        self.proposal = Proposal(frame, prompts, pack(labels))
+
     def _new_object(self, object_id: int, name: str = "") -> int:
         colour = COLOURS[(object_id - 1) % len(COLOURS)]
         self.objects[object_id] = MarkedObject(name.strip() or f"object {object_id}", colour)

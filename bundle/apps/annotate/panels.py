@@ -115,7 +115,7 @@ class Curves:
         if not at_once and time.monotonic() - self._drawn_at < REDRAW_S:
             return
         self._drawn_at = time.monotonic()
-        self._chart.set_visibility("." * self._work.frame_count != self._work.states())
+        self._chart.set_visibility(bool(set(self._work.states()) - set(".o")))
         self._chart.options["series"] = [self._marker(index)] + [
             {
                 "type": "line", "name": each.name, "id": str(object_id), "sampling": "lttb",

@@ -1,8 +1,9 @@
 """Masks that the network proposes from what somebody points at, one click after another."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from bundle.inference.frame_stream import Frames, to_image
-from bundle.inference.prompts import ObjectPrompt, complete_frame, takes_prompts
+from bundle.inference.prompts import ObjectPrompt, Point, complete_frame, takes_prompts
 from bundle.inference.session import VideoSession
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.tcmn import VideoNetwork
@@ -56,6 +57,51 @@ def describe_prompts(prompts: Mapping[int, ObjectPrompt]) -> list[dict[str, obje
             )
         for point, on in zip(prompt.points, prompt.positive, strict=True):
             found.append({"kind": "point", "object": i, "points": [point], "positive": on})
+    return found
+
+
+def read_hint(kind: str, points: Sequence[Point], positive: bool = True) -> ObjectPrompt:
+    """One thing that was pointed at.
+
+    Args:
+        kind: ``box``, whose points are two opposite corners, ``point`` or ``scribble``.
+        points: (x, y) in pixels of the video.
+        positive: Whether it lies on the object; boxes do.
+
+    Raises:
+        ValueError: There is no such kind.
+
+    Example:
+        >>> read_hint("box", [(40, 30), (10, 5)]).box
+        (10, 5, 40, 30)
+    """
+    if kind == "point":
+        return ObjectPrompt().with_points(points, [positive] * len(points))
+    if kind == "scribble":
+        return ObjectPrompt().with_scribble(points, positive)
+    if kind != "box":
+        raise ValueError(f"unknown hint {kind!r}: there are box, point and scribble")
+    across, down = zip(*points, strict=True)
+    return ObjectPrompt().with_box((min(across), min(down), max(across), max(down)))
+
+
+def read_prompts(hints: Iterable[Mapping[str, Any]]) -> dict[int, ObjectPrompt]:
+    """The reverse of ``describe_prompts``.
+
+    Raises:
+        ValueError: There is an unknown kind.
+        KeyError, TypeError: Something is missing, or of another kind.
+
+    Example:
+        >>> hints = describe_prompts({2: ObjectPrompt().with_points([(3.5, 4.0)], [False])})
+        >>> read_prompts(hints)[2].points
+        ((3.5, 4.0),)
+    """
+    found: dict[int, ObjectPrompt] = {}
+    for hint in hints:
+        points = [(float(x), float(y)) for x, y in hint["points"]]
+        new, i = read_hint(hint["kind"], points, hint["positive"]), int(hint["object"])
+        found[i] = found[i].with_prompt(new) if i in found else new
     return found
 
 

@@ -15,9 +15,9 @@ from pydantic import BaseModel, Field
 from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.page import build_page
 from bundle.apps.annotate.pictures import FramePictures
+from bundle.apps.annotate.proposals import read_hint
 from bundle.apps.annotate.work import Work
 from bundle.apps.site_guard import Guard
-from bundle.inference.prompts import ObjectPrompt
 from bundle.types import LabelMap
 
 FAVICON = (
@@ -49,15 +49,6 @@ class Hint(BaseModel):
     """Two corners of a box, one point, or a line."""
     positive: bool = True
     object: int = Field(ge=1, le=255)
-
-    def as_prompt(self) -> ObjectPrompt:
-        """The same as everywhere else."""
-        if self.kind == "point":
-            return ObjectPrompt().with_points(self.points, [self.positive] * len(self.points))
-        if self.kind == "scribble":
-            return ObjectPrompt().with_scribble(self.points, self.positive)
-        across, down = zip(*self.points, strict=True)
-        return ObjectPrompt().with_box((min(across), min(down), max(across), max(down)))
 
 
 def make_app(
@@ -106,7 +97,8 @@ def make_app(
     def propose(number: int, index: int, hint: Hint) -> Response:
         work = find(number)[0]
         try:
-            return _pack(work.propose(index, hint.object, hint.as_prompt()))
+            prompt = read_hint(hint.kind, hint.points, hint.positive)
+            return _pack(work.propose(index, hint.object, prompt))
         except (ValueError, IndexError) as error:
             raise HTTPException(422, str(error)) from error
 

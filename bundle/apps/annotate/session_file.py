@@ -2,7 +2,7 @@
 
 ``session.json`` says which video, objects and frames; ``prompts/00000.png`` ... are the masks that
 were given, ``carried/`` those of them that were carried last where they differ, ``results/`` what was
-found. Pixel values are object ids.
+found, ``proposal.png`` what waits to be accepted. Pixel values are object ids.
 """
 
 import json
@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundle.apps.annotate.marks import MarkedObject
+from bundle.apps.annotate.marks import MarkedObject, unpack
+from bundle.apps.annotate.proposals import describe_prompts, read_prompts
 from bundle.apps.annotate.work import NEVER, Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
@@ -24,6 +25,7 @@ from bundle.utils.atomic_write import written_beside
 
 SUFFIX = ".tcmn.zip"
 HEAD = "session.json"
+PROPOSAL = "proposal.png"
 VERSION = 1
 TOO_LARGE = 64 * 2**20
 """Bytes of ``session.json`` that no session has."""
@@ -117,6 +119,11 @@ def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
             data = encoded.get(name, labels, partial(_same, labels))
             assert data is not None
             archive.writestr(name, data)
+    proposal: dict[str, object] = {}
+    if state.proposal is not None:
+        hints = describe_prompts(state.proposal.prompts)
+        proposal = {"proposal": {"frame": state.proposal.frame, "hints": hints}}
+        archive.writestr(PROPOSAL, encode_mask(unpack(state.proposal.packed, work.size)))
     confidence: dict[int, Mapping[int, float]] = {}
     for index, seen in state.found.items():
         name = f"results/{index:05d}.png"
@@ -140,6 +147,7 @@ def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
         "carried": sorted(state.carried),
         "carried_otherwise": sorted(other),
         "confidence": confidence,
+        **proposal,
     }
     archive.writestr(HEAD, json.dumps(head), zipfile.ZIP_DEFLATED)
     return state.revision
@@ -241,6 +249,10 @@ def _fill(work: Work, head: Mapping[str, Any], archive: zipfile.ZipFile) -> None
     size = work.video.height, work.video.width
     prompts = {i: _read_png(archive, f"prompts/{i:05d}.png", size) for i in head["prompts"]}
     work.restore_prompts(prompts)
+    if "proposal" in head:
+        hints = read_prompts(head["proposal"]["hints"])
+        labels = _read_png(archive, PROPOSAL, size)
+        work.restore_proposal(int(head["proposal"]["frame"]), hints, labels)
     if not head["carried"]:
         return
     others = set(head["carried_otherwise"])

@@ -11,7 +11,7 @@ import numpy as np
 
 from bundle.apps.annotate.carrying import Worker
 from bundle.apps.annotate.marks import MarkedObject, Marks, Seen, measure
-from bundle.apps.annotate.proposals import FrameCompleter
+from bundle.apps.annotate.proposals import FrameCompleter, Proposal
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
 from bundle.inference.prompts import ObjectPrompt
@@ -35,6 +35,7 @@ class Snapshot(NamedTuple):
         found: What is known of the frames that were found from them.
         objects: By id.
         direction: Which way masks were carried last.
+        proposal: What waits to be accepted or dropped.
     """
 
     revision: int
@@ -43,6 +44,7 @@ class Snapshot(NamedTuple):
     found: Mapping[int, Seen]
     objects: Mapping[int, MarkedObject]
     direction: str
+    proposal: Proposal | None
 
 
 class Work(Marks):
@@ -173,6 +175,7 @@ class Work(Marks):
                 dict(sorted(self._seen.items())),
                 dict(self.objects),
                 self.direction,
+                self.proposal,
             )
 
     def found_labels(self, index: int, seen: Seen) -> LabelMap | None:
