@@ -1,20 +1,28 @@
 """Pages work as written: links, commands, Python blocks, and the page made from the command line."""
 
+import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
+import jsonschema
 import numpy as np
+import pydicom.data
 import pytest
+import torch
 import typer
 from click import Context
 from PIL import Image
 
-from bundle.cli import EXTRA_VALUES, app, normalize
+from bundle.cli import EXTRA_VALUES, app, main, normalize
 from bundle.inference.config import read_inference_config
+from bundle.networks import TCMN
+from bundle.networks.weights import WeightsDescription, describe_weights, file_digest
 from scripts.dev.make_cli_page import make_page
 from tests import processes
 from tests.dicom_files import new_cine, put_pixels
+from tests.tiny import NETWORK
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -167,3 +175,53 @@ def test_the_page_about_fine_tuning_works_as_written(tmp_path):
     assert (tmp_path / "finetuned/splits/video_folder.json").exists()
     assert (tmp_path / "results/case4/masks.nii.gz").exists()
     assert (tmp_path / "check/video_folder.png").exists()
+
+
+CINE = pydicom.data.get_testdata_file("examples_ybr_color.dcm", download=False)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(CINE is None, reason="this pydicom has no examples_ybr_color.dcm")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_page_on_prompts_works_as_written(tmp_path, monkeypatch, capsys):
+    """But for the weights: tiny ones, which were made for prompts."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    shutil.copy(CINE, tmp_path / "echo.dcm")
+    mask = np.zeros((240, 320), np.uint8)
+    mask[60:160, 130:200], mask[:, 200:240] = 1, 255
+    Image.fromarray(mask).save(tmp_path / "rough.png")
+    torch.manual_seed(2)
+    network = TCMN(**NETWORK, previous_mask=True, partial_masks=True)
+    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
+    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
+    torch.save(network.state_dict(), tmp_path / "model.pt")
+    digest = file_digest(tmp_path / "model.pt")
+    describe_weights(tmp_path / "model.pt", WeightsDescription(network.definition, "1.0.0", digest))
+    parts = blocks(ROOT / "docs/prompts.md", "json", "bash", "python")
+    assert [language for language, _ in parts] == ["bash", "json", "bash", "python"]
+    line_by_line, prompts, config, python = (code.replace("\\\n", " ") for _, code in parts)
+    (tmp_path / "prompts.json").write_text(prompts)
+    schema = json.loads((ROOT / "docs/prompts.schema.json").read_text())
+    jsonschema.validate(json.loads(prompts), schema)
+    others = ["--weights", "model.pt", "--backend", "torch", "--inference_size", "64"]
+    others += ["--formats", "png"]  # the others take longer than all else
+    lines = line_by_line.splitlines()
+    assert len(lines) == 5
+    for line in lines:
+        program, *arguments = shlex.split(line)
+        assert program == "tcmn"
+        assert main([*arguments, *others, "-q"]) == 0, capsys.readouterr().err
+    found = [np.asarray(Image.open(p)) for p in sorted(Path("output").glob("*/masks/*.png"))]
+    assert len(found) == 30
+    assert (found[0][110, 170], found[29][100, 150]) == (1, 1)
+    assert found[0][60, 130] != 1
+    done = processes.run([*shlex.split(config)[1:], *others], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    again = [np.asarray(Image.open(p)) for p in sorted(Path("results").glob("*/masks/*.png"))]
+    np.testing.assert_array_equal(again, found)
+    tiny = 'from_pretrained("model.pt", backend="torch", inference_size=64)'
+    exec(python.replace("from_pretrained()", tiny), values := {})
+    assert values["labels"].shape == (240, 320)
+    assert values["changed"]
+    assert (tmp_path / "corrected").is_dir()
