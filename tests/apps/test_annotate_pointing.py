@@ -144,6 +144,18 @@ class TestHandling:
         tab.says("frame", "no mask yet")
         assert not tab.work.prompts
 
+    def test_an_object_that_would_count_as_gone_is_named(self, tab):
+        tab.drag((60, 60), (90, 60))
+        tab.find("add-object").click()
+        tab.find("object-2").wait_for()
+        tab.go(5)
+        tab.press("c")
+        tab.point(180.5, 100.5)
+        tab.press("k")  # confirming accepts
+        tab.page.get_by_text("The mask of frame 5 does not show object 1").wait_for()
+        assert tab.work.proposal is None
+        assert tab.work.prompts.keys() == {0, 5}
+
     def test_painting_on_a_proposal_goes_on_from_it(self, tab):
         tab.press("x")
         tab.drag((150, 70), (210, 140), to="propose")

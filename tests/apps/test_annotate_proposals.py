@@ -93,6 +93,20 @@ class TestProposing:
         np.testing.assert_array_equal(found == second, before == second)
         assert (found == 1).any()
 
+    def test_objects_that_would_count_as_gone_are_named(self, work):
+        second = work.add_object()
+        work.draw(0, "polygon", SQUARE, 1, second)
+        work.propose(4, 1, BOX)
+        assert work.accept() == 4
+        assert (work.absent(4), work.absent(0), work.absent(2)) == ([second], [1], [])
+        work.undo()
+        work.drop()
+        work.propagate()
+        assert work.worker.wait(60)
+        work.propose(4, 1, BOX)
+        work.accept()
+        assert work.absent(4) == []  # what was found of the other stays
+
     def test_drop_leaves_what_was_there(self, work):
         before = work.draw(0, "polygon", SQUARE, 1, 1)
         work.propose(0, 1, BOX)

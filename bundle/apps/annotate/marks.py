@@ -232,8 +232,8 @@ class Marks:
             self.revision += 1
             return labels
 
-    def accept(self) -> None:
-        """Take the proposal as given.
+    def accept(self) -> int:
+        """Take the proposal as given; its frame.
 
         Raises:
             ValueError: There is none.
@@ -242,6 +242,7 @@ class Marks:
             proposal = self._require_proposal()
             self.give({proposal.frame: self.shown(proposal.frame)})
             self.proposal = None
+            return proposal.frame
 
     def drop(self) -> None:
         """Drop the proposal.

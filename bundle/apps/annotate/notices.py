@@ -25,6 +25,13 @@ def tell(error: Exception) -> None:
     )  # fmt: skip
 
 
+def warn(text: str) -> None:
+    """Show something that somebody should know before they go on."""
+    ui.notify(
+        text, type="warning", position="top", multi_line=True, timeout=8000, close_button="OK"
+    )
+
+
 @contextmanager
 def told() -> Iterator[None]:
     """Errors become notifications; what nobody foresaw is logged, too."""

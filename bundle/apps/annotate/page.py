@@ -15,7 +15,7 @@ from bundle.apps.annotate.controls import (
 from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
 from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
-from bundle.apps.annotate.notices import tell, told
+from bundle.apps.annotate.notices import tell, told, warn
 from bundle.apps.annotate.panels import Curves, ObjectList
 from bundle.apps.annotate.proposals import describe_prompts
 from bundle.apps.annotate.work import Work
@@ -110,7 +110,7 @@ class Page:
     def confirm(self) -> None:
         with told():
             if self._proposed:
-                self.work.accept()
+                self.accept()
             elif self.work.seen(self.index) is None:
                 raise ValueError("this frame has no mask yet: propagate, or paint one")
             else:
@@ -119,7 +119,13 @@ class Page:
 
     def accept(self) -> None:
         with told():
-            self.work.accept()
+            frame = self.work.accept()
+            if absent := self.work.absent(frame):
+                names = ", ".join(self.work.objects[i].name for i in absent)
+                warn(
+                    f"The mask of frame {frame} does not show {names}, which counts as gone there: "
+                    "if it is there, point at it as well, or undo and propagate first."
+                )
         self.refresh()
 
     def drop(self) -> None:

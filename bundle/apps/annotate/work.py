@@ -122,6 +122,19 @@ class Work(Marks):
             found[index] = seen.areas.get(object_id, 0)
         return found
 
+    def absent(self, index: int) -> list[int]:
+        """Objects that count as gone in a frame only because its mask does not show them.
+
+        Other masks show them, and nothing was found in this frame that says whether they are there.
+        """
+        given = self._given.get(index)
+        if given is None or index in self._seen:
+            return []
+        others = {
+            i for frame, seen in list(self._given.items()) if frame != index for i in seen.areas
+        }
+        return sorted(others & set(self.objects) - set(given.areas))
+
     @property
     def changed(self) -> bool:
         """Whether prompts differ from those that were carried."""
