@@ -252,6 +252,14 @@ class TestPage:
         tab.find("go-on-with-them").click()
         wait_for(lambda: 0 in tab.work.prompts)
         np.testing.assert_array_equal(tab.work.prompts[0], mask)
+        tab.find("start-anew").click()
+        wait_for(lambda: not tab.work.prompts)
+        tab.find("delete-them").click()
+        tab.page.get_by_text("Really delete them?").wait_for()
+        assert tab.desk.left is not None
+        tab.find("delete-them").click()
+        tab.find("kept-bar").wait_for(state="detached")
+        assert tab.desk.left is None
 
     def test_mistakes_are_told_in_plain_words(self, tab, tmp_path):
         tab.find("propagate").click()

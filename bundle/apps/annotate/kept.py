@@ -11,6 +11,7 @@ from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.notices import told
 
 LOOK_S = 1.0
+SURE = "Really delete them?"
 
 
 def build_kept_note(autosave: Autosave) -> None:
@@ -50,11 +51,13 @@ def build_kept_bar(desk: Desk) -> None:
             _button("Go on with them", "history", desk.go_on, "What is open now is kept")
 
             def forget() -> None:
+                if button.text != SURE:
+                    button.set_text(SURE)
+                    return
                 desk.forget_left()
-                if desk.resumed is None:
-                    bar.delete()
+                bar.delete()
 
-            _button("Delete them", "delete", forget, "There is no way back")
+            button = labelled_button("Delete them", "delete", forget, "There is no way back")
         ui.space()
         ui.button(icon="close", color=None, on_click=bar.delete).props("flat dense round size=sm")
 
