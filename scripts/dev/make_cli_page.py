@@ -9,7 +9,6 @@ import textwrap
 from pathlib import Path
 
 import typer
-from click import Context
 from typer.cli import get_docs_for_click
 
 from bundle.cli import app
@@ -32,7 +31,9 @@ WIDTH = 100
 def make_page() -> str:
     """The page in Markdown."""
     command = typer.main.get_command(app)
-    text = get_docs_for_click(obj=command, ctx=Context(command, info_name="tcmn"), name="tcmn")
+    text = get_docs_for_click(
+        obj=command, ctx=typer.Context(command, info_name="tcmn"), name="tcmn"
+    )
     text = html.unescape(re.sub(r"</?span[^>]*>|\[/?dim\]|\\(?=\[)", "", text))
     commands = text[text.index("## `tcmn segment`") :]
     lines = [_wrap(line) for line in commands.splitlines()]

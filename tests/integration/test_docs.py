@@ -12,7 +12,6 @@ import pydicom.data
 import pytest
 import torch
 import typer
-from click import Context
 from PIL import Image
 
 from bundle.cli import EXTRA_VALUES, app, main, normalize
@@ -103,7 +102,7 @@ def test_options_of_tcmn_exist(page):
         words = shlex.split(line) if line.startswith("tcmn ") else []
         if not words or words[1].startswith("-"):
             continue
-        command = group.get_command(Context(group), words[1])
+        command = group.get_command(typer.Context(group), words[1])
         assert command is not None, line
         known = {option for each in command.params for option in each.opts}
         open_ended = command.context_settings == EXTRA_VALUES
