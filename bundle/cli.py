@@ -80,7 +80,7 @@ Weights = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="int8 (8-bit integers, fast on CPUs), torch (floating point) or auto.",
+        help="int8 (8-bit integers, fast on CPUs), openvino or torch (floating point), or auto.",
         rich_help_panel=ADVANCED,
     ),
 ]

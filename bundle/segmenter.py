@@ -62,8 +62,9 @@ class VideoSegmenter:
             weights: A plain state dict; the ``.json`` beside it says which network it is of.
             device: ``auto`` (CUDA or MPS if there is one, else the CPU), ``cpu``, ``cuda``,
                 ``cuda:N`` or ``mps``.
-            backend: ``int8``: 8-bit integers, three times as fast on CPUs; ``torch``: floating point;
-                ``auto``: int8 if it is there for these weights.
+            backend: ``int8``: 8-bit integers, three times as fast on CPUs; ``openvino``: floating point
+                by OpenVINO; ``torch``: floating point; ``auto``: on a CPU the first of these that is
+                there for these weights, else ``torch``.
             int8_dir: Folder of the network in 8-bit integers.
             settings: Of ``bundle.inference.settings.InferenceSettings``, by name.
 
