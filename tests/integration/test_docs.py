@@ -1,6 +1,7 @@
 """Pages work as written: links, commands, Python blocks, and the page made from the command line."""
 
 import json
+import json
 import re
 import shlex
 import shutil
@@ -151,6 +152,18 @@ def test_the_page_for_annotators_works_as_written(folder):
     for file in files:
         assert (folder / "output/echo" / file).exists(), file
     assert (folder / "output/b/masks.nii.gz").exists()
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_from_top_to_bottom(tmp_path):
+    notebook = json.loads((ROOT / "docs/notebooks/echocardiogram.ipynb").read_text())
+    cells = ["".join(each["source"]) for each in notebook["cells"] if each["cell_type"] == "code"]
+    (tmp_path / "cells.py").write_text("\n".join(cells))
+    done = processes.run(["cells.py"], tmp_path, MPLBACKEND="agg")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "results/examples_ybr_color/masks.dcm").exists()
+    before = float(re.search(r"Dice of frame 20 before: ([\d.]+)", done.stdout)[1])
+    assert before > 0.85
 
 
 @pytest.mark.heavy
