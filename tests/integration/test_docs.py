@@ -1,7 +1,6 @@
 """Pages work as written: links, commands, Python blocks, and the page made from the command line."""
 
 import json
-import json
 import re
 import shlex
 import shutil
