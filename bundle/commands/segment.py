@@ -6,6 +6,7 @@ from typing import Any
 
 from bundle.commands.prompt_options import read_prompt_options
 from bundle.inference.inputs import list_videos
+from bundle.inference.prompts import require_prompts
 from bundle.inference.prompts_file import read_prompts
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
@@ -73,6 +74,8 @@ def segment_videos(
     if many:
         saver.begin()
     segmenter = VideoSegmenter.from_pretrained(**options)
+    if entries:
+        require_prompts(segmenter.network)  # before a folder is made
     for each in videos:
         stream = stream_with_frames(segmenter.settings, segmenter.network, each, segmenter.device)
         saver.save(each, stream)

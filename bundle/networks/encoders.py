@@ -68,7 +68,8 @@ class Trunk(nn.Module):
     def _load(self, path: Path) -> None:
         if not path.is_file():
             raise FileNotFoundError(
-                f"no trunk weights at {path}: give a file, 'imagenet' (a download) or null"
+                f"no backbone weights at {path}: give a file, or 'imagenet' (a download), or leave "
+                "the option out"
             )
         state = torch.load(path, map_location="cpu", weights_only=True)
         own = self.state_dict()

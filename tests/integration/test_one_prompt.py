@@ -131,4 +131,4 @@ def test_weights_without_partial_masks_say_so_and_write_nothing(folder, tmp_path
     assert "need a network that takes them: these weights were trained without" in (
         capsys.readouterr().err
     )
-    assert not any(tmp_path.glob("out/**/*.png"))
+    assert not (tmp_path / "out").exists()

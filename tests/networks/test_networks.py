@@ -340,7 +340,7 @@ def test_trunk_names_a_missing_tensor(tmp_path):
 
 
 def test_trunk_weights_that_are_not_there(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no trunk weights at .*absent.pt: give a file"):
+    with pytest.raises(FileNotFoundError, match=r"no backbone weights at .*absent.pt: give a file"):
         Trunk("resnet18", tmp_path / "absent.pt")
 
 

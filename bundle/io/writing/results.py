@@ -200,8 +200,8 @@ class ResultWriter:
             )
         if not self._overwrite:
             raise FileExistsError(
-                f"{self.folder} already holds results: choose another output_dir or add "
-                "--overwrite true"
+                f"{self.folder} already holds results: choose another output folder, or add "
+                "--overwrite (in a run of MONAI: --overwrite true)"
             )
 
     def _finish(self) -> None:
