@@ -176,6 +176,10 @@ def segment(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files of earlier results only.")
     ] = False,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Go on where the same command was broken off."),
+    ] = True,
     formats: Annotated[
         str,
         typer.Option(
@@ -266,6 +270,7 @@ def segment(
         mask,
         output,
         overwrite=overwrite,
+        resume=resume,
         formats=formats,
         progress=not quiet,
         mask_frame=mask_frame,

@@ -1,17 +1,24 @@
 """``tcmn segment``: one video or many, from files to files."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bundle.commands.prompt_options import read_prompt_options
-from bundle.inference.inputs import list_videos
+from bundle.inference.inputs import PromptedVideo, list_videos
 from bundle.inference.prompts import require_prompts
 from bundle.inference.prompts_file import read_prompts
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
+from bundle.inference.unfinished import UnfinishedRun
+from bundle.io.writing.manifest import package_version
+from bundle.networks.weights import file_digest
 from bundle.segmenter import VideoSegmenter
+from bundle.utils.bundle_files import bundle_root
 from bundle.utils.paths import expand_user
+
+logger = logging.getLogger(__name__)
 
 
 def segment_videos(
@@ -20,6 +27,7 @@ def segment_videos(
     output_dir: Path,
     *,
     overwrite: bool = False,
+    resume: bool = True,
     formats: str = "auto",
     progress: bool = True,
     mask_frame: str | None = None,
@@ -40,6 +48,7 @@ def segment_videos(
         mask: Anything that ``read_masks`` takes.
         output_dir: Results go to ``output_dir/NAME``.
         overwrite: Replace results that are there already.
+        resume: Go on where the same command was broken off; see ``bundle.inference.unfinished``.
         formats: See ``bundle.io.writing.ResultWriter``.
         progress: Show a progress bar.
         mask_frame: The frame that a single mask belongs to, from 0; see ``read_masks``.
@@ -77,7 +86,43 @@ def segment_videos(
     if entries:
         require_prompts(segmenter.network)  # before a folder is made
     for each in videos:
-        stream = stream_with_frames(segmenter.settings, segmenter.network, each, segmenter.device)
-        saver.save(each, stream)
+        unfinished = UnfinishedRun(
+            output_dir / f".{each.name}.unfinished", _identity(each, segmenter, options), resume
+        )
+        stream = stream_with_frames(
+            segmenter.settings, segmenter.network, each, segmenter.device, unfinished
+        )
+        try:
+            written = saver.save(each, stream)
+        except KeyboardInterrupt:
+            if unfinished.folder.is_dir():
+                logger.warning("%s: broken off; the same command goes on from here", each.path)
+            raise
+        if written:
+            unfinished.remove()
     if many:
         saver.end()
+
+
+def _identity(video: PromptedVideo, segmenter: VideoSegmenter, options: Mapping[str, Any]) -> str:
+    """What the masks of a video depend on, beside what it is prompted with and the settings."""
+    weights = expand_user(options.get("weights") or bundle_root() / "models" / "model.pt")
+    try:
+        changed = max(
+            path.stat().st_mtime_ns
+            for path in (
+                [video.path, *video.path.iterdir()] if video.path.is_dir() else [video.path]
+            )
+        )
+    except OSError:  # opening it will say why
+        changed = 0
+    parts = (
+        video.path.absolute(),
+        changed,
+        file_digest(weights),
+        options.get("int8_dir"),
+        type(segmenter.network).__name__,
+        segmenter.device,
+        package_version(),
+    )
+    return " ".join(map(str, parts))

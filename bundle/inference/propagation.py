@@ -7,6 +7,7 @@ import logging
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,6 +82,8 @@ class Propagation:
         self._pending: list[Stretch] = []
         self._results: dict[int, tuple[bytes, tuple[int, ...], dict[int, float]]] = {}
         self._remembered: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._under_way: tuple[Stretch, int, VideoSession] | None = None
+        self._position: Mapping[str, Any] | None = None
         require_object(annotations.values())
         for index in sorted(annotations):
             self._check(index, annotations[index])
@@ -168,12 +171,43 @@ class Propagation:
         ]
         return restored
 
+    def speaks_of(self, index: int) -> frozenset[int]:
+        """The objects of which the mask of a frame speaks."""
+        return self._given.speaks_of(index)
+
+    def position(self) -> dict[str, Any] | None:
+        """How far ``run`` has come in the stretch that it is in, and what it remembers.
+
+        Ask between two frames of ``run``. Tensors, numbers and texts, for ``torch.save``.
+
+        Returns:
+            None if no stretch is under way.
+        """
+        if self._under_way is None:
+            return None
+        stretch, number, session = self._under_way
+        return {
+            "stretch": _describe(stretch),
+            "number": number,
+            "session": session.state(),
+            "inference_size": self.inference_size,
+        }
+
+    def go_to(self, position: Mapping[str, Any]) -> None:
+        """Let ``run`` go on inside a stretch, whose frames before are restored.
+
+        Args:
+            position: Of a propagation with the same prompts and settings.
+        """
+        self._position = position
+
     def _change(
         self, prompts: Mapping[int, LabelMap], objects: Mapping[int, Collection[int]]
     ) -> None:
         require_object(prompts.values())
         before, given = self._given, PromptedFrames(prompts, objects)
         require_object(given.masks.values())
+        self._under_way = self._position = None
         changes = given.changes(before)
         if not changes and given.objects == before.objects:
             return
@@ -303,19 +337,32 @@ class Propagation:
         return plan_stretches(sorted(self.prompts), self.video.frame_count, self.settings.direction)
 
     def _run_stretch(self, stretch: Stretch) -> Iterator[int]:
+        position, self._position = self._position, None
+        if position is not None and position["stretch"] != _describe(stretch):
+            position = None
         done = 0
+        if position is not None:
+            done, self.inference_size = position["number"], position["inference_size"]
         while True:
             try:
-                for index in self._carry(stretch, done):
+                for index in self._carry(stretch, done, position):
                     done += 1
                     yield index
                 return
             except torch.OutOfMemoryError:
+                position = None
                 if not self._shrink():
                     raise
+            finally:
+                self._under_way = None
 
-    def _carry(self, stretch: Stretch, skip: int) -> Iterator[int]:
-        """Yields the frames of a stretch as they are done, but the first ``skip``, which were."""
+    def _carry(
+        self, stretch: Stretch, skip: int, position: Mapping[str, Any] | None = None
+    ) -> Iterator[int]:
+        """Yields the frames of a stretch as they are done, but the first ``skip``, which were.
+
+        They are looked at again for the memory, unless ``position`` tells what it was after them.
+        """
         if stretch.prompt is None:
             for index in stretch.frames:
                 self._keep(index, np.zeros((self.video.height, self.video.width), np.uint8), {})
@@ -325,18 +372,24 @@ class Propagation:
         shown = self._shown(prompts)
         session = VideoSession(self.settings, self.network, self.inference_size)
         session.known = torch.tensor([i in shown for i in ids], device=self.device)
-        for key, value in self._remember(prompts):
-            session.remember(key, value)
-        session.follow(split_objects(self._given.labels(stretch.prompt), ids, self.device))
+        if position is not None:
+            session.load_state(position["session"])
+        else:
+            for key, value in self._remember(prompts):
+                session.remember(key, value)
+            session.follow(split_objects(self._given.labels(stretch.prompt), ids, self.device))
         lookup = np.array([0, *ids], dtype=np.uint8)
-        pictures = ahead(read_range(self.video, stretch.frames))
-        for number, (index, frame) in enumerate(zip(stretch.frames, pictures, strict=True)):
+        begin = 0 if position is None else skip
+        left = stretch.frames[begin:]
+        pictures = ahead(read_range(self.video, left))
+        for number, (index, frame) in enumerate(zip(left, pictures, strict=True), start=begin):
             found = session.step(to_image(frame, self.device))
             if number < skip:
                 continue
             trust = zip(ids, found.confidence[0].tolist(), strict=True)
             labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
             self._keep(index, labels, {i: value for i, value in trust if i in shown})
+            self._under_way = stretch, number + 1, session
             yield index
 
     def _prompts_of(self, start: int) -> list[int]:
@@ -378,3 +431,8 @@ class Propagation:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return True
+
+
+def _describe(stretch: Stretch) -> list[int | None]:
+    frames = stretch.frames
+    return [stretch.prompt, frames.start, frames.stop, frames.step]

@@ -80,13 +80,17 @@ class ResultSaver:
     def _save(self, engine: Any) -> None:
         self.save(engine.state.output["image"], engine.state.output["pred"])
 
-    def save(self, video: PromptedVideo, stream: Generator[Item, None, None]) -> None:
+    def save(self, video: PromptedVideo, stream: Generator[Item, None, None]) -> bool:
         """Write the results of one video.
 
         Args:
             video: Is opened here.
             stream: Its frames with their results; closed here.
+
+        Returns:
+            Whether they were written now.
         """
+        before = self.written
         # Closed at once after a failure: threads that decode ahead end, memory is free again.
         with closing(stream) as results:
             if not self.keep_going:
@@ -101,6 +105,7 @@ class ResultSaver:
                     raise  # no other video would have room
                 except Exception as error:
                     self._note(video, error)
+        return self.written > before
 
     def _write(self, video: PromptedVideo, results: Iterator[Item]) -> None:
         writer = ResultWriter(

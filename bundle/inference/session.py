@@ -5,7 +5,8 @@ B clips, N objects, frames of H x W.
 
 import functools
 import logging
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -149,6 +150,24 @@ class VideoSession:
     def remembered(self) -> int:
         """How many frames are in memory."""
         return 0 if self._bank is None else len(self._bank)
+
+    def state(self) -> dict[str, Any]:
+        """What it remembers, for ``load_state`` of a session with the same settings and objects."""
+        return {
+            "bank": None if self._bank is None else self._bank.state_dict(),
+            "previous": self._previous,
+            "frames": self.frames,
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on as the session whose ``state`` this is would."""
+        self._previous, self.frames, self._bank = state["previous"], state["frames"], None
+        if state["bank"] is not None:
+            settings = self.settings
+            self._bank = MemoryBank(
+                state["bank"]["max_frames"], settings.eviction, settings.spatial_prior
+            )
+            self._bank.load_state_dict(state["bank"])
 
     def _add(self, key: Tensor, value: Tensor, *, prompt: bool, confidence: float) -> None:
         if self._bank is None:

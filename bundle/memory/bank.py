@@ -5,6 +5,8 @@ B clips, N objects, K key channels, V value channels, T remembered frames, h x w
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +155,44 @@ class MemoryBank:
             else:
                 read_BPC = attend(padded(rows), keys, values, self._scale)
         return read_BPC.mT.unflatten(1, self._shapes[1][1:3]).unflatten(-1, query.shape[-2:])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors, numbers and lists that ``load_state_dict`` takes; for ``torch.save``."""
+        held = len(self) * self._positions if self._rows else 0
+        return {
+            "max_frames": self.max_frames,
+            "shapes": None if self._shapes is None else [list(each) for each in self._shapes],
+            "rows": [rows[:, :held].clone() for rows in self._rows],
+            "frames": [
+                [slot, each.time, each.prompt, each.confidence, each.key]
+                for slot, each in self.frames.items()
+            ],
+            "added": self._added,
+            "dtype": self.dtype,
+            "split": self._split,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Remember what the memory did whose ``state_dict`` this is.
+
+        Example:
+            >>> bank, other = MemoryBank(), MemoryBank()
+            >>> bank.add(torch.rand(1, 8, 4, 4), torch.rand(1, 1, 16, 4, 4))
+            >>> other.load_state_dict(bank.state_dict())
+            >>> query = torch.rand(1, 8, 4, 4)
+            >>> torch.equal(bank.read(query), other.read(query))
+            True
+        """
+        self.max_frames, self.dtype = state["max_frames"], state["dtype"]
+        self._added, self._split = state["added"], state["split"]
+        self._rows = list(state["rows"])
+        self.frames = {slot: Remembered(*rest) for slot, *rest in state["frames"]}
+        self._shapes = None
+        if state["shapes"] is not None:
+            key, value = (torch.Size(each) for each in state["shapes"])
+            self._shapes = key, value
+            self._positions = key[-2] * key[-1]
+            self._scale = 1 / math.sqrt(key[1])
 
     def _ask(self, query: Tensor, here: Tensor, width: Tensor | float | None) -> Tensor:
         """Positions that ask, (B, h, w, K) and (B, h, w, 2), as rows (B, P, ...) beside the keys.

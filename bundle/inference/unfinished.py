@@ -1,0 +1,139 @@
+"""What a run has found so far, kept on disk, so that the same run goes on after it was broken off.
+
+A folder holds the masks in parts, the memory at the end of the last part, and what the run was made of.
+Only a run that is made of the same goes on from it.
+"""
+
+import hashlib
+import json
+import logging
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bundle.inference.propagation import Propagation
+from bundle.inference.results import FrameResult
+from bundle.utils.atomic_write import written_beside
+
+logger = logging.getLogger(__name__)
+
+STATE = "state.pt"
+PART = "part_{:05d}.npz"
+VERSION = 1
+EVERY_S = 10.0
+"""Seconds between two parts: what a run that is broken off loses, at most."""
+
+
+class UnfinishedRun:
+    """Keeps what a propagation finds, and gives it to the next that is made of the same.
+
+    Args:
+        folder: Where; made with the first part, and gone with ``remove``.
+        identity: What the results depend on beside the masks, such as video, weights and settings.
+        resume: Go on from what is there; else it is replaced.
+        every_s: Seconds between two parts.
+    """
+
+    def __init__(
+        self, folder: Path, identity: str, resume: bool = True, every_s: float = EVERY_S
+    ) -> None:
+        self.folder, self.identity, self.resume = folder, identity, resume
+        self.every_s = every_s
+        self._parts = 0
+        self._new: dict[str, np.ndarray] = {}
+        self._last = time.monotonic()
+
+    def take_up(self, work: Propagation) -> int:
+        """Give a propagation what is there already.
+
+        Returns:
+            How many frames it needs not do any more.
+        """
+        self._fits = self._digest(work)
+        if not self.resume:
+            return 0
+        path = self.folder / STATE
+        try:
+            state = torch.load(path, map_location=work.device, weights_only=True)
+            if state["version"] != VERSION or state["fits"] != self._fits:
+                return 0
+            results = list(self._read(state["parts"]))
+            if state["position"] is not None:
+                work.go_to(state["position"])
+        except FileNotFoundError:
+            return 0
+        except Exception as error:  # a damaged file may raise anything
+            logger.warning("%s cannot be read (%s): the video begins anew", path, error)
+            return 0
+        restored = work.restore(results)
+        self._parts = state["parts"]
+        return len(restored)
+
+    def note(self, work: Propagation, index: int) -> None:
+        """Keep a frame that is done; written with the others of its part when it is time.
+
+        Args:
+            work: Has just done it.
+            index: Of the frame.
+        """
+        result = work.result(index)
+        trust = {str(i): value for i, value in result.confidence.items()}
+        text = json.dumps({"shape": result.labels.shape, "confidence": trust})
+        self._new[f"{index}.json"] = np.frombuffer(text.encode(), np.uint8)
+        packed = zlib.compress(np.ascontiguousarray(result.labels).tobytes(), 1)
+        self._new[f"{index}.labels"] = np.frombuffer(packed, np.uint8)
+        if time.monotonic() - self._last >= self.every_s:
+            self._write(work)
+            self._last = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove the folder, once the results are where they belong."""
+        for path in self.folder.glob("part_*.npz"):
+            path.unlink(missing_ok=True)
+        (self.folder / STATE).unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    def _write(self, work: Propagation) -> None:
+        part = self.folder / PART.format(self._parts)
+        with written_beside(part) as beside, beside.open("wb") as file:
+            np.savez(file, **self._new)  # type: ignore[arg-type]
+        # The state comes last: it says how many parts are whole.
+        self._parts, self._new = self._parts + 1, {}
+        with written_beside(self.folder / STATE) as beside:
+            torch.save(
+                {
+                    "version": VERSION,
+                    "fits": self._fits,
+                    "parts": self._parts,
+                    "position": work.position(),
+                },
+                beside,
+            )
+
+    def _read(self, parts: int) -> Iterator[FrameResult]:
+        for number in range(parts):
+            with np.load(self.folder / PART.format(number), allow_pickle=False) as part:
+                for name in part.files:
+                    if not name.endswith(".json"):
+                        continue
+                    frame = name.removesuffix(".json")
+                    about = json.loads(part[name].tobytes())
+                    labels = zlib.decompress(part[f"{frame}.labels"].tobytes())
+                    trust = {int(i): float(v) for i, v in about["confidence"].items()}
+                    shaped = np.frombuffer(labels, np.uint8).reshape(about["shape"])
+                    yield FrameResult(int(frame), shaped, trust, False)
+
+    def _digest(self, work: Propagation) -> str:
+        """Of all that the results depend on."""
+        found = hashlib.sha256(self.identity.encode())
+        found.update(repr((work.settings, work.video.frame_count)).encode())
+        for index, labels in sorted(work.prompts.items()):
+            spoken = sorted(work.speaks_of(index))
+            found.update(repr((index, labels.shape, spoken)).encode())
+            found.update(np.ascontiguousarray(labels).tobytes())
+        return found.hexdigest()

@@ -1,0 +1,167 @@
+"""A run that is broken off goes on, and ends as if it had not been."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from bundle.inference.settings import parse_settings
+from bundle.inference.streaming import stream_results
+from bundle.inference.unfinished import UnfinishedRun
+from tests.tiny import OWN_SIZE
+
+HEIGHT, WIDTH, COUNT = 32, 48, 14
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return list(
+        np.random.default_rng(0).integers(0, 256, (COUNT, HEIGHT, WIDTH, 3), dtype=np.uint8)
+    )
+
+
+def make_mask(*ids):
+    owners = np.random.default_rng(1).permutation(np.resize([0, *ids], 8)).reshape(2, 4)
+    return np.kron(owners, np.ones((HEIGHT // 2, WIDTH // 4))).astype(np.uint8)
+
+
+class Counted:
+    """A network that counts the frames it looks at."""
+
+    def __init__(self, network):
+        self.network, self.frames = network, 0
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def encode(self, image):
+        self.frames += 1
+        return self.network.encode(image)
+
+
+class Job:
+    """The same video, again and again."""
+
+    def __init__(self, folder, frames, network, **settings):
+        self.folder, self.frames, self.network = folder, frames, network
+        self.settings = parse_settings(**(OWN_SIZE | {"precision": "float32"} | settings))
+        self.masks, self.objects, self.identity = {0: make_mask(1, 2)}, None, "this video"
+
+    def start(self, keep=True, resume=True):
+        """The results one by one, and what keeps them."""
+        kept = UnfinishedRun(self.folder, self.identity, resume, every_s=0) if keep else None
+        return stream_results(
+            self.settings,
+            self.network,
+            self.frames,
+            self.masks,
+            objects=self.objects,
+            unfinished=kept,
+        ), kept
+
+    def break_off(self, count):
+        stream, _ = self.start()
+        taken = list(itertools.islice(stream, count))
+        stream.close()
+        return taken
+
+
+@pytest.fixture
+def job(tmp_path, frames, network):
+    return Job(tmp_path / "video.unfinished", frames, Counted(network))
+
+
+def assert_same(found, expected):
+    assert [each.frame for each in found] == [each.frame for each in expected]
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert (one.confidence, one.review) == (other.confidence, other.review)
+
+
+SETTINGS = [
+    {},
+    {"max_memory_frames": 3, "memory_every": 1},
+    {"max_memory_frames": 3, "memory_every": 1, "eviction": "useful"},
+    {"spatial_prior": "auto", "memory_every": 2},
+    {"direction": "forward"},
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("prompts", [(0,), (6,), (3, 11)], ids=str)
+def test_ends_as_if_it_had_not_been_broken_off(tmp_path, frames, network, settings, prompts):
+    job = Job(tmp_path / "kept", frames, network, **settings)
+    job.masks = {i: make_mask(1, 2) for i in prompts}
+    whole = list(job.start(keep=False)[0])
+    for count in (2, 5, 9):  # three times, each further on
+        assert_same(job.break_off(count), whole[:count])
+    assert_same(list(job.start()[0]), whole)
+
+
+def test_masks_of_some_objects(tmp_path, frames, network):
+    job = Job(tmp_path / "kept", frames, network)
+    job.masks, job.objects = {0: make_mask(1, 2), 8: make_mask(2)}, {8: [2]}
+    whole = list(job.start(keep=False)[0])
+    job.break_off(10)
+    assert_same(list(job.start()[0]), whole)
+
+
+def test_no_frame_is_looked_at_twice(job):
+    list(job.start(keep=False)[0])
+    all_frames, job.network.frames = job.network.frames, 0
+    job.break_off(9)
+    first, job.network.frames = job.network.frames, 0
+    list(job.start()[0])
+    assert first >= 8
+    assert job.network.frames == all_frames - first
+
+
+@pytest.mark.parametrize("change", ["settings", "mask", "identity", "told"])
+def test_begins_anew_if_anything_differs(job, frames, change):
+    job.break_off(9)
+    if change == "settings":
+        job = Job(job.folder, frames, job.network, memory_every=2)
+    elif change == "mask":
+        job.masks = {0: make_mask(1, 3)}
+    elif change == "identity":
+        job.identity = "another video"
+    job.network.frames = 0
+    expected = list(job.start(keep=False)[0])
+    alone, job.network.frames = job.network.frames, 0
+    assert_same(list(job.start(resume=change != "told")[0]), expected)
+    assert job.network.frames == alone
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "other"])
+@pytest.mark.parametrize("file", ["state.pt", "part_00001.npz"])
+def test_damaged_files_are_told_and_not_used(job, caplog, file, damage):
+    expected = list(job.start(keep=False)[0])
+    job.break_off(9)
+    path = job.folder / file
+    content = path.read_bytes()
+    path.write_bytes(
+        {"cut": content[: len(content) // 2], "empty": b"", "other": b"something else"}[damage]
+    )
+    caplog.clear()
+    assert_same(list(job.start()[0]), expected)
+    assert "cannot be read" in caplog.text
+    assert "the video begins anew" in caplog.text
+
+
+def test_only_its_own_files_are_removed(job):
+    _, kept = job.start()
+    job.break_off(5)
+    note = job.folder / "note.txt"
+    note.write_text("mine", encoding="utf-8")
+    kept.remove()
+    assert [path.name for path in job.folder.iterdir()] == ["note.txt"]
+    note.unlink()
+    kept.remove()
+    assert not job.folder.exists()
+    kept.remove()  # a second time does nothing
+
+
+def test_nothing_is_written_before_it_is_time(job):
+    kept = UnfinishedRun(job.folder, "this video")
+    list(stream_results(job.settings, job.network, job.frames, job.masks, unfinished=kept))
+    assert not job.folder.exists()
