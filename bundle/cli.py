@@ -178,7 +178,7 @@ def segment(
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--no-resume", help="Go on where the same command was broken off."),
+        typer.Option("--resume/--no-resume", help="Go on where the same command was interrupted."),
     ] = True,
     formats: Annotated[
         str,

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bundle.commands.prompt_options import read_prompt_options
+from bundle.inference.checkpoint import RunCheckpoint
 from bundle.inference.inputs import PromptedVideo, list_videos
 from bundle.inference.prompts import require_prompts
 from bundle.inference.prompts_file import read_prompts
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
-from bundle.inference.unfinished import UnfinishedRun
 from bundle.io.writing.manifest import package_version
 from bundle.networks.weights import file_digest
 from bundle.segmenter import VideoSegmenter
@@ -48,7 +48,7 @@ def segment_videos(
         mask: Anything that ``read_masks`` takes.
         output_dir: Results go to ``output_dir/NAME``.
         overwrite: Replace results that are there already.
-        resume: Go on where the same command was broken off; see ``bundle.inference.unfinished``.
+        resume: Go on where the same command was interrupted; see ``bundle.inference.checkpoint``.
         formats: See ``bundle.io.writing.ResultWriter``.
         progress: Show a progress bar.
         mask_frame: The frame that a single mask belongs to, from 0; see ``read_masks``.
@@ -85,40 +85,29 @@ def segment_videos(
     segmenter = VideoSegmenter.from_pretrained(**options)
     if entries:
         require_prompts(segmenter.network)  # before a folder is made
+    made_by = _describe_segmenter(segmenter, options)
     for each in videos:
-        unfinished = UnfinishedRun(
-            output_dir / f".{each.name}.unfinished", _identity(each, segmenter, options), resume
-        )
+        identity = f"{made_by} {_describe_video(each)}"
+        checkpoint = RunCheckpoint(output_dir / f".{each.name}.checkpoint", identity, resume)
         stream = stream_with_frames(
-            segmenter.settings, segmenter.network, each, segmenter.device, unfinished
+            segmenter.settings, segmenter.network, each, segmenter.device, checkpoint
         )
         try:
             written = saver.save(each, stream)
         except KeyboardInterrupt:
-            if unfinished.folder.is_dir():
-                logger.warning("%s: broken off; the same command goes on from here", each.path)
+            if checkpoint.folder.is_dir():
+                logger.warning("%s: interrupted; the same command goes on from here", each.path)
             raise
         if written:
-            unfinished.remove()
+            checkpoint.remove()
     if many:
         saver.end()
 
 
-def _identity(video: PromptedVideo, segmenter: VideoSegmenter, options: Mapping[str, Any]) -> str:
-    """What the masks of a video depend on, beside what it is prompted with and the settings."""
+def _describe_segmenter(segmenter: VideoSegmenter, options: Mapping[str, Any]) -> str:
+    """What masks depend on beside the video, its prompts and the settings."""
     weights = expand_user(options.get("weights") or bundle_root() / "models" / "model.pt")
-    try:
-        changed = max(
-            path.stat().st_mtime_ns
-            for path in (
-                [video.path, *video.path.iterdir()] if video.path.is_dir() else [video.path]
-            )
-        )
-    except OSError:  # opening it will say why
-        changed = 0
     parts = (
-        video.path.absolute(),
-        changed,
         file_digest(weights),
         options.get("int8_dir"),
         type(segmenter.network).__name__,
@@ -126,3 +115,14 @@ def _identity(video: PromptedVideo, segmenter: VideoSegmenter, options: Mapping[
         package_version(),
     )
     return " ".join(map(str, parts))
+
+
+def _describe_video(video: PromptedVideo) -> str:
+    """Where it is, and when it was changed."""
+    path = video.path
+    try:
+        files = [path, *path.iterdir()] if path.is_dir() else [path]
+        changed = max(each.stat().st_mtime_ns for each in files)
+    except OSError:  # opening it will say why
+        changed = 0
+    return f"{path.absolute()} {changed}"

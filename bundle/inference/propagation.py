@@ -193,7 +193,7 @@ class Propagation:
             "inference_size": self.inference_size,
         }
 
-    def go_to(self, position: Mapping[str, Any]) -> None:
+    def resume_at(self, position: Mapping[str, Any]) -> None:
         """Let ``run`` go on inside a stretch, whose frames before are restored.
 
         Args:

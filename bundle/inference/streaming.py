@@ -7,6 +7,7 @@ from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 import numpy as np
 import torch
 
+from bundle.inference.checkpoint import RunCheckpoint
 from bundle.inference.confidence import choose_class
 from bundle.inference.frame_stream import (
     FrameList,
@@ -24,7 +25,6 @@ from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult, judge
 from bundle.inference.session import VideoSession
 from bundle.inference.settings import InferenceSettings
-from bundle.inference.unfinished import UnfinishedRun
 from bundle.networks.tcmn import VideoNetwork
 from bundle.types import Frame, LabelMap
 
@@ -38,7 +38,7 @@ def stream_results(
     annotations: Mapping[int, LabelMap],
     device: torch.device | str = "cpu",
     objects: Mapping[int, Collection[int]] | None = None,
-    unfinished: UnfinishedRun | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> Iterator[FrameResult]:
     """Segment a video.
 
@@ -53,7 +53,7 @@ def stream_results(
         device: Where the network and its memory are.
         objects: Frame index to the ids of which its mask speaks, for masks that are not complete; not
             for an iterator. See ``Propagation``.
-        unfinished: Goes on from what it holds, and holds what is found; not for an iterator.
+        checkpoint: Goes on from what it holds, and holds what is found; not for an iterator.
 
     Yields:
         One result per frame, in order of time.
@@ -67,12 +67,12 @@ def stream_results(
         return
     frames = video if isinstance(video, Frames) else FrameList(list(video))
     work = Propagation(settings, network, frames, annotations, device, objects)
-    if unfinished is not None and (count := unfinished.take_up(work)):
+    if checkpoint is not None and (count := checkpoint.restore(work)):
         logger.info("going on: %d of %d frames are done already", count, frames.frame_count)
     shown = 0
     for done in itertools.chain(work.run(), [None]):
-        if unfinished is not None and done is not None:
-            unfinished.note(work, done)
+        if checkpoint is not None and done is not None:
+            checkpoint.add(work, done)
         while shown < frames.frame_count and work.done(shown):
             yield work.result(shown)
             work.forget(shown)
@@ -84,7 +84,7 @@ def stream_with_frames(
     network: VideoNetwork,
     video: PromptedVideo,
     device: torch.device | str = "cpu",
-    unfinished: UnfinishedRun | None = None,
+    checkpoint: RunCheckpoint | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Segment a video that is still to be opened; yields each frame with its result.
 
@@ -92,7 +92,7 @@ def stream_with_frames(
     """
     given = video.give(LoadedNetwork(network, settings, torch.device(device)))
     results = stream_results(
-        settings, network, video.source, given.masks, device, given.objects, unfinished
+        settings, network, video.source, given.masks, device, given.objects, checkpoint
     )
     yield from zip(ahead(iter(video.source)), results, strict=True)
 

@@ -1,7 +1,7 @@
-"""What a run has found so far, kept on disk, so that the same run goes on after it was broken off.
+"""What a run has found so far, on disk, so that the same run goes on after an interruption.
 
-A folder holds the masks in parts, the memory at the end of the last part, and what the run was made of.
-Only a run that is made of the same goes on from it.
+A folder holds the masks in parts, and beside them the memory after the last part. A run goes on from it
+only if its video, masks, weights, settings and version are the same.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ import torch
 
 from bundle.inference.propagation import Propagation
 from bundle.inference.results import FrameResult
-from bundle.utils.atomic_write import written_beside
+from bundle.utils.atomic_write import sweep, written_beside
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.pt"
-PART = "part_{:05d}.npz"
+PARTS = "part_*.npz"
 VERSION = 1
 EVERY_S = 10.0
-"""Seconds between two parts: what a run that is broken off loses, at most."""
+"""Seconds between two parts: what an interruption loses, at most."""
 
 
-class UnfinishedRun:
-    """Keeps what a propagation finds, and gives it to the next that is made of the same.
+class RunCheckpoint:
+    """Keeps what a propagation finds, for the next one of the same video, masks and settings.
 
     Args:
         folder: Where; made with the first part, and gone with ``remove``.
@@ -47,8 +47,8 @@ class UnfinishedRun:
         self._new: dict[str, np.ndarray] = {}
         self._last = time.monotonic()
 
-    def take_up(self, work: Propagation) -> int:
-        """Give a propagation what is there already.
+    def restore(self, work: Propagation) -> int:
+        """Give a propagation the masks and the memory that are there already.
 
         Returns:
             How many frames it needs not do any more.
@@ -63,7 +63,7 @@ class UnfinishedRun:
                 return 0
             results = list(self._read(state["parts"]))
             if state["position"] is not None:
-                work.go_to(state["position"])
+                work.resume_at(state["position"])
         except FileNotFoundError:
             return 0
         except Exception as error:  # a damaged file may raise anything
@@ -73,7 +73,7 @@ class UnfinishedRun:
         self._parts = state["parts"]
         return len(restored)
 
-    def note(self, work: Propagation, index: int) -> None:
+    def add(self, work: Propagation, index: int) -> None:
         """Keep a frame that is done; written with the others of its part when it is time.
 
         Args:
@@ -92,14 +92,16 @@ class UnfinishedRun:
 
     def remove(self) -> None:
         """Remove the folder, once the results are where they belong."""
-        for path in self.folder.glob("part_*.npz"):
+        if not self.folder.is_dir():
+            return
+        sweep(self.folder)
+        for path in [self.folder / STATE, *self.folder.glob(PARTS)]:
             path.unlink(missing_ok=True)
-        (self.folder / STATE).unlink(missing_ok=True)
-        if self.folder.is_dir() and not any(self.folder.iterdir()):
+        if not any(self.folder.iterdir()):
             self.folder.rmdir()
 
     def _write(self, work: Propagation) -> None:
-        part = self.folder / PART.format(self._parts)
+        part = self._part(self._parts)
         with written_beside(part) as beside, beside.open("wb") as file:
             np.savez(file, **self._new)  # type: ignore[arg-type]
         # The state comes last: it says how many parts are whole.
@@ -115,9 +117,13 @@ class UnfinishedRun:
                 beside,
             )
 
+    def _part(self, number: int) -> Path:
+        """Named after what the run depends on: parts of two runs never mix."""
+        return self.folder / f"part_{self._fits[:16]}_{number:05d}.npz"
+
     def _read(self, parts: int) -> Iterator[FrameResult]:
         for number in range(parts):
-            with np.load(self.folder / PART.format(number), allow_pickle=False) as part:
+            with np.load(self._part(number), allow_pickle=False) as part:
                 for name in part.files:
                     if not name.endswith(".json"):
                         continue

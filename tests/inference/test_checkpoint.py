@@ -1,13 +1,13 @@
-"""A run that is broken off goes on, and ends as if it had not been."""
+"""A run that is interrupted goes on, and ends as if it had not been."""
 
 import itertools
 
 import numpy as np
 import pytest
 
+from bundle.inference.checkpoint import RunCheckpoint
 from bundle.inference.settings import parse_settings
 from bundle.inference.streaming import stream_results
-from bundle.inference.unfinished import UnfinishedRun
 from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH, COUNT = 32, 48, 14
@@ -49,17 +49,17 @@ class Job:
 
     def start(self, keep=True, resume=True):
         """The results one by one, and what keeps them."""
-        kept = UnfinishedRun(self.folder, self.identity, resume, every_s=0) if keep else None
+        kept = RunCheckpoint(self.folder, self.identity, resume, every_s=0) if keep else None
         return stream_results(
             self.settings,
             self.network,
             self.frames,
             self.masks,
             objects=self.objects,
-            unfinished=kept,
+            checkpoint=kept,
         ), kept
 
-    def break_off(self, count):
+    def interrupt(self, count):
         stream, _ = self.start()
         taken = list(itertools.islice(stream, count))
         stream.close()
@@ -68,7 +68,7 @@ class Job:
 
 @pytest.fixture
 def job(tmp_path, frames, network):
-    return Job(tmp_path / "video.unfinished", frames, Counted(network))
+    return Job(tmp_path / "video.checkpoint", frames, Counted(network))
 
 
 def assert_same(found, expected):
@@ -89,12 +89,12 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("prompts", [(0,), (6,), (3, 11)], ids=str)
-def test_ends_as_if_it_had_not_been_broken_off(tmp_path, frames, network, settings, prompts):
+def test_ends_as_if_it_had_not_been_interrupted(tmp_path, frames, network, settings, prompts):
     job = Job(tmp_path / "kept", frames, network, **settings)
     job.masks = {i: make_mask(1, 2) for i in prompts}
     whole = list(job.start(keep=False)[0])
     for count in (2, 5, 9):  # three times, each further on
-        assert_same(job.break_off(count), whole[:count])
+        assert_same(job.interrupt(count), whole[:count])
     assert_same(list(job.start()[0]), whole)
 
 
@@ -102,23 +102,23 @@ def test_masks_of_some_objects(tmp_path, frames, network):
     job = Job(tmp_path / "kept", frames, network)
     job.masks, job.objects = {0: make_mask(1, 2), 8: make_mask(2)}, {8: [2]}
     whole = list(job.start(keep=False)[0])
-    job.break_off(10)
+    job.interrupt(10)
     assert_same(list(job.start()[0]), whole)
 
 
 def test_no_frame_is_looked_at_twice(job):
     list(job.start(keep=False)[0])
     all_frames, job.network.frames = job.network.frames, 0
-    job.break_off(9)
+    job.interrupt(9)
     first, job.network.frames = job.network.frames, 0
     list(job.start()[0])
     assert first >= 8
     assert job.network.frames == all_frames - first
 
 
-@pytest.mark.parametrize("change", ["settings", "mask", "identity", "told"])
+@pytest.mark.parametrize("change", ["settings", "mask", "identity", "no_resume"])
 def test_begins_anew_if_anything_differs(job, frames, change):
-    job.break_off(9)
+    job.interrupt(9)
     if change == "settings":
         job = Job(job.folder, frames, job.network, memory_every=2)
     elif change == "mask":
@@ -128,16 +128,16 @@ def test_begins_anew_if_anything_differs(job, frames, change):
     job.network.frames = 0
     expected = list(job.start(keep=False)[0])
     alone, job.network.frames = job.network.frames, 0
-    assert_same(list(job.start(resume=change != "told")[0]), expected)
+    assert_same(list(job.start(resume=change != "no_resume")[0]), expected)
     assert job.network.frames == alone
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
-@pytest.mark.parametrize("file", ["state.pt", "part_00001.npz"])
+@pytest.mark.parametrize("file", ["state.pt", "part_*_00001.npz"])
 def test_damaged_files_are_told_and_not_used(job, caplog, file, damage):
     expected = list(job.start(keep=False)[0])
-    job.break_off(9)
-    path = job.folder / file
+    job.interrupt(9)
+    (path,) = job.folder.glob(file)
     content = path.read_bytes()
     path.write_bytes(
         {"cut": content[: len(content) // 2], "empty": b"", "other": b"something else"}[damage]
@@ -150,7 +150,8 @@ def test_damaged_files_are_told_and_not_used(job, caplog, file, damage):
 
 def test_only_its_own_files_are_removed(job):
     _, kept = job.start()
-    job.break_off(5)
+    job.interrupt(5)
+    (job.folder / ".state.pt.killed.partial").mkdir()  # of a run that was killed while it wrote
     note = job.folder / "note.txt"
     note.write_text("mine", encoding="utf-8")
     kept.remove()
@@ -162,6 +163,6 @@ def test_only_its_own_files_are_removed(job):
 
 
 def test_nothing_is_written_before_it_is_time(job):
-    kept = UnfinishedRun(job.folder, "this video")
-    list(stream_results(job.settings, job.network, job.frames, job.masks, unfinished=kept))
+    kept = RunCheckpoint(job.folder, "this video")
+    list(stream_results(job.settings, job.network, job.frames, job.masks, checkpoint=kept))
     assert not job.folder.exists()
