@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from bundle.inference.inputs import PromptedVideo
 from bundle.inference.results import FrameResult
@@ -122,7 +123,8 @@ class ResultSaver:
             unit="frame",
             disable=not self.progress,
         )
-        with writer:
+        # What is logged meanwhile gets a line of its own, above the bar.
+        with logging_redirect_tqdm(), writer:
             for frame, result in bar:
                 writer.write(frame, result.labels, result.confidence, result.review)
         self.written += 1
