@@ -103,6 +103,21 @@ def test_a_frozen_prefix_must_fit(network):
         parameter_groups(network, 1e-3, frozen=["trunk"])
 
 
+def test_parts_learn_at_rates_of_their_own(network):
+    factors = {"decoder.predict": 5.0, "query_encoder.key_head": 0.2}
+    groups = parameter_groups(network, 1e-3, factors=factors)
+    assert [group["lr"] for group in groups[2:]] == [pytest.approx(5e-3), pytest.approx(2e-4)]
+    assert set(groups[2]["params"]) == set(network.decoder.predict.parameters())
+    assert set(groups[3]["params"]) == set(network.query_encoder.key_head.parameters())
+    ids = [id(p) for group in groups for p in group["params"]]
+    assert sorted(ids) == sorted(id(p) for p in network.parameters())
+
+
+def test_a_prefix_with_a_rate_must_fit(network):
+    with pytest.raises(ValueError, match="factors: no parameter's name begins with 'head', as q"):
+        parameter_groups(network, 1e-3, factors={"head": 2.0})
+
+
 def test_logits_become_labels():
     logits = torch.zeros(3, 4, 5, 2)
     logits[2, 1:3, :, 1] = 1
