@@ -143,9 +143,9 @@ def parameter_groups(
         if any(name.startswith(prefix) for prefix in frozen):
             parameter.requires_grad_(False)
             continue
-        prefix = next((prefix for prefix in factors if name.startswith(prefix)), None)
-        if prefix is not None:
-            own[prefix].append(parameter)
+        part = next((prefix for prefix in factors if name.startswith(prefix)), None)
+        if part is not None:
+            own[part].append(parameter)
         else:
             (trunks if ".trunk." in name else others).append(parameter)
     return [

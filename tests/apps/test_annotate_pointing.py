@@ -1,6 +1,7 @@
 """Box, point and scribble in a real browser, and how long their masks take."""
 
 import json
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from skimage.draw import ellipse, polygon2mask
 
 pytest.importorskip("nicegui", reason="needs the extra annotate")
 
+from bundle.apps.annotate.controls import ToolPanel
 from bundle.apps.annotate.proposals import NOT_TRAINED
 from bundle.backends.openvino import optimize
 from bundle.inference.prompts import takes_prompts
@@ -164,6 +166,20 @@ class TestHandling:
         tab.drag((40, 200), (60, 200))
         assert tab.work.proposal is None
         np.testing.assert_array_equal(tab.work.prompts[0][:180], boxed[:180])
+        assert tab.work.prompts[0][200, 50] == 1
+
+    def test_a_key_counts_at_once_though_the_server_is_slow(self, tab, monkeypatch):
+        pick = ToolPanel.pick
+
+        def pick_later(panel, name):
+            time.sleep(0.6)
+            pick(panel, name)
+
+        monkeypatch.setattr(ToolPanel, "pick", pick_later)
+        tab.press("x")
+        tab.drag((150, 70), (210, 140), to="propose")
+        tab.press("b")
+        tab.drag((40, 200), (60, 200), to="draw")
         assert tab.work.prompts[0][200, 50] == 1
 
     def test_mistakes_are_told_and_cost_nothing(self, tab):

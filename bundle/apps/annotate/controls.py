@@ -35,6 +35,9 @@ POINTING = {
     ),
 }
 """Likewise, of the tools that propose a mask."""
+TOOL_KEYS = {
+    "b": "brush", "e": "eraser", "p": "polygon", "f": "fill", "x": "box", "c": "point", "s": "scribble",
+}  # fmt: skip
 STATES = {
     "o": "mask proposed",
     "g": "mask given",
@@ -135,6 +138,11 @@ class ToolPanel:
         for each, button in self._buttons.items():
             button.classes(add="tcmn-on") if each == name else button.classes(remove="tcmn-on")
         self._changed()
+
+    def keys(self) -> dict[str, str]:
+        """The tool of each key, of those that the weights can use."""
+        usable = TOOLS if self._problem is not None else TOOLS | POINTING
+        return {key: name for key, name in TOOL_KEYS.items() if name in usable}
 
     def resize(self, by: int) -> None:
         """A thicker or thinner brush."""

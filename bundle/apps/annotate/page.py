@@ -7,6 +7,7 @@ from nicegui import events, ui
 
 from bundle.apps.annotate.controls import (
     STATES,
+    TOOL_KEYS,
     CarryPanel,
     ToolPanel,
     heading,
@@ -22,9 +23,6 @@ from bundle.apps.annotate.work import Work
 
 WEB = Path(__file__).parent / "web"
 REFRESH_S = 0.2
-TOOL_KEYS = {
-    "b": "brush", "e": "eraser", "p": "polygon", "f": "fill", "x": "box", "c": "point", "s": "scribble",
-}  # fmt: skip
 
 
 class Canvas(ui.element, component=WEB / "canvas.js", esm={"tcmn-drawing": str(WEB / "lib")}):
@@ -66,7 +64,7 @@ class Page:
         canvas.props.update(
             number=self.number, count=video.frame_count, width=video.width, height=video.height,
             aspect=row_mm / column_mm, fps=video.fps or 25.0, start=self.index,
-            states="", revision=0, suggested=-1, proposal=None,
+            states="", revision=0, suggested=-1, proposal=None, keys=self.tools.keys(),
         )  # fmt: skip
         canvas.on("frame", self._show_frame, throttle=0.1)
         canvas.on("edited", lambda: self.refresh())

@@ -38,10 +38,16 @@ export default {
     colours: Object, // by object id
     tool: String,
     size: Number, // of the brush
+    keys: Object, // tool by key
     object: Number,
     opacity: Number,
   },
-  data() { return { index: this.start, playing: false }; },
+  data() {
+    return {
+      index: this.start, playing: false,
+      active: this.tool, picked: this.object, // ahead of the server, so that a stroke after a key is of its tool
+    };
+  },
   created() {
     Object.assign(this, {
       shown: -1, labels: null, picture: null, overlay: null, blobs: new Map(), previews: [],
@@ -79,7 +85,9 @@ export default {
     states() { this.drawLine(); },
     suggested() { this.drawLine(); },
     size() { this.draw(); },
-    tool() { this.corners = []; this.draw(); this.prepare(); },
+    tool(tool) { this.active = tool; },
+    object(id) { this.picked = id; },
+    active() { this.corners = []; this.draw(); this.prepare(); },
     proposal() { this.compose(); },
   },
   methods: {
@@ -143,7 +151,7 @@ export default {
       });
     },
     propose(hint, time) { // time: when it was clicked
-      const preview = { index: this.shown, ...hint, object: this.object };
+      const preview = { index: this.shown, ...hint, object: this.picked };
       this.previews.push(preview);
       this.draw();
       return this.later(async () => {
@@ -165,11 +173,11 @@ export default {
     },
     prepare() {
       clearTimeout(this.aim);
-      if (!POINTING.includes(this.tool) || this.playing) return;
+      if (!POINTING.includes(this.active) || this.playing) return;
       this.aim = setTimeout(() => this.shown === this.index && this.$emit("aiming", this.shown), AIM_MS);
     },
     send(tool, points = []) {
-      const preview = { index: this.shown, tool, points, size: this.size, object: this.object };
+      const preview = { index: this.shown, tool, points, size: this.size, object: this.picked };
       if (preview.index < 0) return this.queue;
       this.previews.push(preview);
       this.draw();
@@ -199,8 +207,8 @@ export default {
       }
       if (this.shown !== this.index || this.playing) return;
       const point = this.where(event);
-      if (POINTING.includes(this.tool)) return this.pressHint(event, this.inside(point));
-      const tool = event.button === 2 ? "eraser" : this.tool;
+      if (POINTING.includes(this.active)) return this.pressHint(event, this.inside(point));
+      const tool = event.button === 2 ? "eraser" : this.active;
       if (tool === "brush" || tool === "eraser") this.stroke = { tool, points: [point] };
       else if (tool === "fill") this.send("fill", [point]);
       else if (tool === "polygon") this.addCorner(point);
@@ -228,10 +236,10 @@ export default {
     },
     pressHint(event, point) {
       const positive = event.button !== 2 && !event.altKey;
-      if (this.tool === "point" || (this.tool === "box" && !positive)) {
+      if (this.active === "point" || (this.active === "box" && !positive)) {
         return this.propose({ kind: "point", points: [point], positive }, event.timeStamp);
       }
-      this.hint = { kind: this.tool, points: this.tool === "box" ? [point, point] : [point], positive };
+      this.hint = { kind: this.active, points: this.active === "box" ? [point, point] : [point], positive };
       this.draw();
     },
     moveHint(points) {
@@ -321,8 +329,11 @@ export default {
         if (letter !== "z" && letter !== "y") return;
         this.$emit("shortcut", letter === "y" || event.shiftKey ? "redo" : "undo");
       } else if (actions[event.key]) actions[event.key]();
-      else if (/^[bepfxcsnk[\]1-9]$/.test(event.key)) this.$emit("shortcut", event.key);
-      else return;
+      else if (/^[bepfxcsnk[\]1-9]$/.test(event.key)) {
+        this.active = this.keys[event.key] ?? this.active;
+        if (event.key in this.colours) this.picked = Number(event.key);
+        this.$emit("shortcut", event.key);
+      } else return;
       event.preventDefault();
       event.stopPropagation();
     },
@@ -349,18 +360,18 @@ export default {
       context.imageSmoothingEnabled = false;
       context.drawImage(this.overlay, left, top, this.width * kx, this.height * ky);
       context.translate(left, top);
-      const colour = this.colours[this.object];
+      const colour = this.colours[this.picked];
       const pending = this.previews.filter((each) => each.index === this.shown);
-      if (this.stroke) pending.push({ ...this.stroke, size: this.size, object: this.object });
-      if (this.hint) pending.push({ ...this.hint, object: this.object });
+      if (this.stroke) pending.push({ ...this.stroke, size: this.size, object: this.picked });
+      if (this.hint) pending.push({ ...this.hint, object: this.picked });
       if (this.proposal?.frame === this.shown) pending.unshift(...this.proposal.hints);
       for (const each of pending) {
         const coloured = { ...each, colour: this.colours[each.object] };
         (each.kind ? drawHint : drawPreview)(context, coloured, kx, ky);
       }
       if (this.corners.length) drawCorners(context, this.corners, this.pointer, colour, kx, ky);
-      if (this.pointer && !this.playing && ["brush", "eraser"].includes(this.tool)) {
-        drawBrush(context, this.pointer, this.size, this.tool === "brush" ? colour : "#ffffff", kx, ky);
+      if (this.pointer && !this.playing && ["brush", "eraser"].includes(this.active)) {
+        drawBrush(context, this.pointer, this.size, this.active === "brush" ? colour : "#ffffff", kx, ky);
       }
     },
     drawLine() {
