@@ -183,8 +183,8 @@ def segment(
     formats: Annotated[
         str,
         typer.Option(
-            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, dicom_seg, rle, "
-            "seg_nrrd, coco, cvat, yolo, mots; commas between."
+            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, nrrd, "
+            "dicom_seg, rle, seg_nrrd, coco, cvat, yolo, mots; commas between."
         ),
     ] = "auto",
     device: Device = "auto",

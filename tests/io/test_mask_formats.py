@@ -1,6 +1,7 @@
 """Masks as other tools have them: what we write, their libraries read; what they write, we read."""
 
 import base64
+import dataclasses
 import io
 import json
 import xml.etree.ElementTree as ET
@@ -13,17 +14,21 @@ import nrrd
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from PIL import Image
 from pycocotools import mask as coco_masks
 from pycocotools.coco import COCO
 from pydicom.data import get_testdata_file
+from pydicom.uid import UltrasoundImageStorage, generate_uid
 from skimage import draw
 
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.shapes import pack_counts, unpack_counts
-from bundle.io.reading.video import open_video
+from bundle.io.reading.video import Geometry, open_video
 from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
+from bundle.io.writing.formats import choose_formats
+from tests.dicom_files import new_cine, put_pixels
 
 COUNT, HEIGHT, WIDTH = 6, 21, 30
 FILES = {
@@ -270,6 +275,205 @@ def test_a_segmentation_for_another_video(tmp_path, cine, video):
     folder = write(tmp_path, cine, "dicom_seg", cine_labels(cine), None)
     with pytest.raises(ValueError, match=r"masks.dcm: it has a mask for frame .*cine.nii.gz has 6"):
         read_annotations(folder / "masks.dcm", video)
+
+
+# NRRD, and series of DICOM files
+
+
+def write_sequence(path, labels, **fields):
+    """(T, H, W) as 3D Slicer writes a sequence of label volumes, its list before or after space."""
+    axis = fields.pop("list_axis", 0)
+    volume = np.moveaxis(labels.transpose(2, 1, 0)[:, :, None, :], 3, axis)
+    kinds, directions = ["domain"] * 3, [[0.3, 0, 0], [0, 0.4, 0], [0, 0, 1]]
+    kinds.insert(axis, "list")
+    directions.insert(axis, [np.nan] * 3)
+    header = {
+        "space": "left-posterior-superior",
+        "kinds": kinds,
+        "space directions": directions,
+        "space origin": [-12, 5, 7],
+        "units": ["s" if kind == "list" else "mm" for kind in kinds],
+    }
+    nrrd.write(str(path), volume, header | fields)
+    return path
+
+
+@pytest.fixture(scope="module")
+def sequence(tmp_path_factory):
+    """A video at uneven times."""
+    path = tmp_path_factory.mktemp("sequence") / "cine.seq.nrrd"
+    noise = np.random.default_rng(0).integers(0, 255, (COUNT, HEIGHT, WIDTH), dtype=np.uint8)
+    values = {"axis 0 index values": "0 0.1 0.2 0.4 0.5 0.7"}
+    return open_video(write_sequence(path, noise, **values))
+
+
+@pytest.mark.parametrize("list_axis", [0, 3])
+@pytest.mark.parametrize("name", ["mask.seq.nrrd", "mask.nrrd"])
+def test_a_sequence_of_label_volumes(tmp_path, sequence, list_axis, name):
+    path = write_sequence(tmp_path / name, make_labels(), list_axis=list_axis)
+    check(read_annotations(path, sequence))
+
+
+def test_masks_at_some_times_go_to_the_frames_of_these_times(tmp_path, sequence, caplog):
+    values = {"axis 0 index values": "0 0.2 0.5"}  # after the first, at 0.2 s
+    path = write_sequence(tmp_path / "a.seq.nrrd", make_labels()[[0, 3, 5]], **values)
+    with pytest.raises(ValueError, match=r"holds 3 masks .* has 6 frames: .*--mask-frame N"):
+        read_annotations(path, sequence)
+    found = read_annotations(path, sequence, 2)
+    assert sorted(found) == [2, 3, 5]
+    np.testing.assert_array_equal(found[3], make_labels()[3])
+    assert "taken by their times as those of the frames 2, 3, 5" in caplog.text
+    with pytest.raises(ValueError, match=r"at times at which .* has no frames, from frame 3 on"):
+        read_annotations(path, sequence, 3)
+
+
+def test_masks_that_span_another_time_are_told(tmp_path, sequence, caplog):
+    values = {"axis 0 index values": "0 1 2 3 4 5.5"}
+    path = write_sequence(tmp_path / "a.seq.nrrd", make_labels(), **values)
+    check(read_annotations(path, sequence))
+    assert "spans 5.5 s and" in caplog.text
+
+
+def test_a_sequence_that_lies_elsewhere_is_told(tmp_path, sequence):
+    turned = write_sequence(
+        tmp_path / "a.seq.nrrd",
+        make_labels()[:, :, ::-1],
+        **{
+            "space directions": [[np.nan] * 3, [-0.3, 0, 0], [0, 0.4, 0], [0, 0, 1]],
+            "space origin": [-12 + 0.3 * (WIDTH - 1), 5, 7],
+        },
+    )
+    check(read_annotations(turned, sequence))
+    away = write_sequence(
+        tmp_path / "b.seq.nrrd", make_labels()[:, :, :-2], **{"space origin": [900, 5, 7]}
+    )
+    with pytest.raises(ValueError, match=r"b.seq.nrrd lies elsewhere in space than"):
+        read_annotations(away, sequence)
+
+
+def test_several_slices_over_time_are_no_masks(tmp_path, video):
+    nrrd.write(str(tmp_path / "a.seq.nrrd"), np.ones((5, 4, 3, 2), np.uint8), {})
+    with pytest.raises(ValueError, match=r"a.seq.nrrd has sizes \[5, 4, 3, 2\].*one slice over"):
+        read_annotations(tmp_path / "a.seq.nrrd", video)
+
+
+def test_a_segmentation_that_names_a_layer_that_it_lacks(tmp_path, video):
+    layers = np.ones((2, WIDTH, HEIGHT, COUNT), np.uint8)
+    header = {"kinds": ["list"] + ["domain"] * 3, "Segment0_LabelValue": "1", "Segment0_Layer": "2"}
+    nrrd.write(str(tmp_path / "a.seg.nrrd"), layers, header)
+    with pytest.raises(ValueError, match="has 2 layers and a segment on layer 2: save it again"):
+        read_annotations(tmp_path / "a.seg.nrrd", video)
+
+
+def test_nrrd_results_lie_where_the_source_lies_and_keep_its_times(tmp_path, sequence):
+    assert "nrrd" in choose_formats("auto", sequence)
+    file = write(tmp_path, sequence, "nrrd") / "masks.nrrd"
+    labels, header = nrrd.read(str(file))
+    np.testing.assert_array_equal(labels[:, :, 0].T, make_labels())
+    assert header["kinds"] == ["domain", "domain", "domain", "list"]
+    assert header["axis 3 index values"] == "0 0.1 0.2 0.4 0.5 0.7"
+    again = open_video(file)
+    np.testing.assert_allclose(again.times, sequence.times)
+    np.testing.assert_allclose(again.geometry.affine, sequence.geometry.affine)
+    assert (again.geometry.shape, again.spacing_mm) == (
+        sequence.geometry.shape, sequence.spacing_mm
+    )  # fmt: skip
+    check(read_annotations(file, sequence))
+
+
+def test_nrrd_results_of_other_sources(tmp_path, video):
+    file = write(tmp_path, video, "nrrd") / "masks.nrrd"
+    image = sitk.ReadImage(str(file))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image), make_labels())
+    np.testing.assert_allclose(
+        image.GetOrigin(), np.array([-1, -1, 1]) * video.geometry.affine[:3, 3]
+    )
+    check(read_annotations(file, video))
+    plain = dataclasses.replace(
+        video, name="plain", spacing_mm=None,
+        geometry=Geometry((WIDTH, HEIGHT, COUNT), np.diag([-1.0, -1, 1, 1])),
+    )  # fmt: skip
+    file = write(tmp_path, plain, "nrrd") / "masks.nrrd"
+    assert open_video(file).spacing_mm is None
+    np.testing.assert_array_equal(nrrd.read(str(file))[0].T, make_labels())
+
+
+def write_series(folder, *, place=True, **changes):
+    """Six files whose names run against their time."""
+    folder.mkdir()
+    study, series, reference = generate_uid(), generate_uid(), generate_uid()
+    frames = np.random.default_rng(0).integers(0, 255, (COUNT, HEIGHT, WIDTH), dtype=np.uint8)
+    for index, frame in enumerate(frames):
+        file = new_cine((1, HEIGHT, WIDTH), storage=UltrasoundImageStorage)
+        file.file_meta.MediaStorageSOPInstanceUID = file.SOPInstanceUID = generate_uid()
+        file.StudyInstanceUID, file.SeriesInstanceUID = study, series
+        file.PatientName, file.PatientID, file.InstanceNumber = "Doe^Jane", "17", index + 1
+        if place:
+            file.FrameOfReferenceUID, file.SliceThickness = reference, 2
+            file.ImagePositionPatient, file.PixelSpacing = [1, 2, 3], [0.4, 0.3]
+            file.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        for keyword, value in changes.items():
+            setattr(file, keyword, value)
+        put_pixels(file, frame)
+        file.save_as(folder / f"IM{COUNT - index:03d}", enforce_file_format=True)
+    return open_video(folder)
+
+
+@pytest.mark.parametrize("place", [True, False])
+def test_a_segmentation_of_a_series_refers_to_each_of_its_files(tmp_path, place):
+    video = write_series(tmp_path / "series", place=place)
+    assert "dicom_seg" in choose_formats("auto", video)
+    file = write(tmp_path / "out", video, "dicom_seg") / "masks.dcm"
+    check(read_annotations(file, video))
+    uids = [
+        pydicom.dcmread(video.files[video.stored_index(i)]).SOPInstanceUID for i in range(COUNT)
+    ]
+    dataset = pydicom.dcmread(file)
+    listed = dataset.ReferencedSeriesSequence[0].ReferencedInstanceSequence
+    shown = [i for i, labels in enumerate(make_labels()) if labels.any()]
+    assert [each.ReferencedSOPInstanceUID for each in listed] == [uids[i] for i in shown]
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        source = group.DerivationImageSequence[0].SourceImageSequence[0]
+        index = group.FrameContentSequence[0].TemporalPositionIndex - 1
+        assert source.ReferencedSOPInstanceUID == uids[index]
+        assert "ReferencedFrameNumber" not in source
+    if place:
+        shared = dataset.SharedFunctionalGroupsSequence[0]
+        assert shared.PixelMeasuresSequence[0].PixelSpacing == [0.4, 0.3]
+        assert shared.PlaneOrientationSequence[0].ImageOrientationPatient == [0, 1, 0, 0, 0, -1]
+        group = dataset.PerFrameFunctionalGroupsSequence[0]
+        assert group.PlanePositionSequence[0].ImagePositionPatient == [1, 2, 3]
+    assert ("FrameOfReferenceUID" in dataset) == place
+
+    read = hd.seg.segread(file)
+    assert [instance for _, _, instance in read.get_source_image_uids()] == [uids[i] for i in shown]
+    labels = read.get_pixels_by_source_instance(
+        uids, combine_segments=True, assert_missing_frames_are_empty=True
+    )
+    np.testing.assert_array_equal(np.array([0, 3, 7])[labels], make_labels())
+    assert read.PatientName == "Doe^Jane"
+
+
+def test_a_segmentation_of_the_series_before_its_names_were_taken_away(tmp_path, caplog):
+    file = write(tmp_path / "out", write_series(tmp_path / "a"), "dicom_seg") / "masks.dcm"
+    check(read_annotations(file, write_series(tmp_path / "b")))
+    assert "refer to other images than" in caplog.text
+
+
+def test_a_segmentation_of_which_some_files_are_not_there(tmp_path):
+    video = write_series(tmp_path / "series")
+    file = write(tmp_path / "out", video, "dicom_seg") / "masks.dcm"
+    video.files[0].unlink()
+    with pytest.raises(ValueError, match="refers to 6 images, of which 1 are not in"):
+        read_annotations(file, open_video(tmp_path / "series"))
+
+
+def test_a_series_whose_files_cannot_be_told_apart(tmp_path, caplog):
+    video = write_series(tmp_path / "series", SOPInstanceUID="1.2.3")
+    with pytest.raises(ValueError, match=r"IM002 have one SOPInstanceUID, by which dicom_seg"):
+        choose_formats("dicom_seg", video)
+    assert "dicom_seg" not in choose_formats("auto", video)
+    assert "no masks.dcm: " in caplog.text
 
 
 # What other tools write

@@ -19,6 +19,7 @@ from bundle.utils.paths import expand_user
 FORMAT_NAMES = {
     "nifti": "NIfTI label volume", "png": "PNG per frame", "overlay": "overlay video (mp4)",
     "csv": "table of areas (csv)", "summary": "summary picture", "mha": "MetaImage label volume",
+    "nrrd": "NRRD label volume",
     "dicom_seg": "DICOM segmentation", "rle": "run lengths (json)",
     "seg_nrrd": "3D Slicer segmentation", "coco": "COCO with tracks", "cvat": "CVAT for video 1.1",
     "yolo": "YOLO outlines", "mots": "MOTS",

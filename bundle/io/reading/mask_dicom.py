@@ -1,6 +1,8 @@
 """Masks in DICOM segmentations, binary, fractional or label maps."""
 
+import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from bundle.io.reading.labels import StoredMask
 from bundle.io.reading.limits import check_inflated, check_size, check_stored
 from bundle.io.reading.mask_volumes import Masks
 from bundle.io.reading.volumes import VideoSource
+
+logger = logging.getLogger(__name__)
 
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")
@@ -31,11 +35,12 @@ def read_segmentation(path: Path, video: VideoSource) -> Masks:
     """Read a segmentation's frames onto those of the video that they were derived from.
 
     Which frame that is, the reference to the source says; without one the position in time; without
-    that their order, if they are as many as the video has frames. Ids are the numbers of segments;
+    that their order, if they are as many as the video has frames. A warning says that the references
+    are to other files, such as those of which the video is a copy. Ids are the numbers of segments;
     of files that were written here, the ids of the masks.
 
     Raises:
-        ValueError: It is damaged, or its frames cannot be told.
+        ValueError: It is damaged, or its frames cannot be told, or some but not all are of the video.
     """
     with explained(f"cannot open {path} as DICOM"):
         dataset = pydicom.dcmread(path)
@@ -90,7 +95,9 @@ def _places(dataset: Dataset, video: VideoSource, count: int) -> list[tuple[int,
         raise ValueError(f"it describes {len(groups)} of its {count} frames")
     segments = [_segment(group, shared) for group in groups]
     instances = _instances(video)
-    stored = [_source_frame(group, instances) for group in groups]
+    sources = [_source(group) for group in groups]
+    _check_instances(sources, instances, video)
+    stored = [_source_frame(source, instances, bool(video.files)) for source in sources]
     # Segmentations count frames as they are stored, the video as they were taken.
     shown = {video.stored_index(index): index for index in range(video.frame_count)}
     frames = [None if place is None else shown.get(place, place) for place in stored]
@@ -122,16 +129,38 @@ def _segment(group: Dataset, shared: Dataset) -> int:
     return 1
 
 
-def _source_frame(group: Dataset, instances: dict[str, int]) -> int | None:
+def _source(group: Dataset) -> Dataset:
+    """The reference to the image that a frame was derived from; empty if there is none."""
     for derivation in group.get("DerivationImageSequence", ()):
         for source in derivation.get("SourceImageSequence", ()):
-            if "ReferencedFrameNumber" in source:
-                number: Any = source.ReferencedFrameNumber
-                return int(number if isinstance(number, (int, str)) else number[0]) - 1
-            found = instances.get(str(source.get("ReferencedSOPInstanceUID", "")))
-            if found is not None:
-                return found
-    return None
+            return source
+    return Dataset()
+
+
+def _check_instances(
+    sources: Sequence[Dataset], instances: Mapping[str, int], video: VideoSource
+) -> None:
+    """Say that references are to other files than the video's; refuse those to some of its files."""
+    referred = {str(source.get("ReferencedSOPInstanceUID", "")) for source in sources} - {""}
+    foreign = referred - instances.keys()
+    if not foreign or not instances:
+        return
+    if len(foreign) < len(referred):
+        raise ValueError(
+            f"it refers to {len(referred)} images, of which {len(foreign)} are not in {video.path}: "
+            "expected the masks of this video, or all files of its series"
+        )
+    logger.warning(
+        "the masks refer to other images than %s: taken by their numbers and their order in time",
+        video.path,
+    )
+
+
+def _source_frame(source: Dataset, instances: Mapping[str, int], is_series: bool) -> int | None:
+    if "ReferencedFrameNumber" in source and not is_series:
+        number: Any = source.ReferencedFrameNumber
+        return int(number if isinstance(number, (int, str)) else number[0]) - 1
+    return instances.get(str(source.get("ReferencedSOPInstanceUID", ""))) if is_series else None
 
 
 def _time_index(group: Dataset) -> int | None:
@@ -142,8 +171,8 @@ def _time_index(group: Dataset) -> int | None:
 
 
 def _instances(video: VideoSource) -> dict[str, int]:
-    """The frames of a series by the files that hold them, if the video is one."""
-    files = getattr(video, "files", ())
+    """The DICOM files of a video, with their places in it; none of other videos."""
+    files = video.files or ((video.path,) if video.path.is_file() and is_dicom(video.path) else ())
     found = {}
     for index, file in enumerate(files):
         head = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=["SOPInstanceUID"])

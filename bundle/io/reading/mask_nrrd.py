@@ -1,119 +1,120 @@
-"""Masks in NRRD: 3D Slicer's ``.seg.nrrd``, and label volumes in ``.nrrd``."""
+"""Masks in NRRD: segmentations of 3D Slicer, whose segments may overlap, and volumes of labels.
 
-import math
+H rows and W columns of a frame. Axes are listed as in the header, the fastest first.
+"""
+
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import nrrd
 import numpy as np
 
-from bundle.io.reading.decode import explained
+from bundle.io.reading.decode import explained, has_suffix
 from bundle.io.reading.labels import whole_numbers
-from bundle.io.reading.limits import check_inflated, check_stored
-from bundle.io.reading.volumes import Geometry, VideoSource
+from bundle.io.reading.nrrd import NrrdAxes, NrrdFile, open_nrrd, read_axes_place, read_nrrd
+from bundle.io.reading.volumes import Geometry, VideoSource, source_name
 
+SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
 LAYERS = ("list", "vector", "none", "???")
 
+Segment = tuple[int, int]
+"""Layer and label value."""
 
-def open_segmentation(path: Path) -> VideoSource:
-    """Open a segmentation of 3D Slicer, or any label volume in NRRD, as a volume of labels.
 
-    Layers, which hold segments that overlap, are laid on one another. Ids are the segments' label
-    values; where two layers use one value, segments are numbered in order.
+def open_labels(path: Path) -> VideoSource:
+    """Open masks in NRRD as a volume of labels: a segmentation, labels over time or a sequence.
+
+    Layers of a segmentation, which hold segments that overlap, are laid on one another. Ids are the
+    segments' label values; where two layers use one value, segments are numbered in order.
 
     Raises:
-        ValueError: It is damaged, or not (x, y, t) with layers before or without.
+        ValueError: It is damaged, or no segmentation (x, y, t), with layers or without, nor one slice
+            over time.
     """
-    with explained(f"cannot open {path} as NRRD"):
-        header = nrrd.read_header(str(path))
-        sizes = [int(size) for size in header["sizes"]]
-        declared = math.prod(sizes) * _voxel_bytes(str(header["type"]))
-    check_inflated(path, declared)
-    if "data file" not in header and "datafile" not in header:
-        check_stored(path, declared, path.stat().st_size)
-    with explained(f"cannot read {path} as NRRD"):
-        labels, header = nrrd.read(str(path))
-    kinds = list(header.get("kinds") or ["domain"] * len(sizes))
-    directions = header.get("space directions")
-    if labels.ndim == 4 and (
-        kinds[0] in LAYERS or (directions is not None and np.isnan(directions[0]).all())
-    ):
-        labels = _flatten(labels, _segments(header), path)
-        directions = None if directions is None else directions[1:]
-    elif labels.ndim == 4 and 1 in labels.shape[2:]:
-        labels = labels[:, :, 0] if labels.shape[2] == 1 else labels[..., 0]
-        directions = None
-    if labels.ndim == 2:
-        labels = labels[:, :, None]
-    if labels.ndim != 3:
-        raise ValueError(f"{path} has shape {tuple(sizes)}: expected label numbers over (x, y, t)")
+    file = read_nrrd(path)
+    with explained(f"cannot read the header of {path}"):
+        segments = _segments(file)
+    if not segments and not has_suffix(path, SEGMENTATION_SUFFIXES):
+        return open_nrrd(path)
+    layers, space = _find_layers(file)
+    with explained(f"cannot read the header of {path}"):
+        affine, _ = read_axes_place(file, NrrdAxes(space, space[2], layers))
+    width, height, count = (file.sizes[axis] for axis in space)
     return VideoSource(
         path=path,
-        name=path.name.split(".")[0],
-        height=labels.shape[1],
-        width=labels.shape[0],
-        frame_count=labels.shape[2],
+        name=source_name(path),
+        height=height,
+        width=width,
+        frame_count=count,
         fps=None,
         spacing_mm=None,
-        geometry=Geometry(labels.shape, _affine(header, directions)),
-        read=partial(_read, labels),
+        geometry=Geometry((width, height, count), affine),
+        read=partial(_read, file, space, layers, segments),
     )
 
 
-def _voxel_bytes(kind: str) -> int:
-    """Of one of NRRD's names of types."""
-    sizes = {"char": 1, "int8": 1, "short": 2, "16": 2, "double": 8, "long long": 8, "64": 8}
-    return next((size for word, size in sizes.items() if word in kind), 4)
+def _find_layers(file: NrrdFile) -> tuple[int | None, tuple[int, ...]]:
+    """The axis of layers, if there are several, and those of x, y and time."""
+    directions = file.fields.get("space directions")
+    layers = None
+    if len(file.sizes) == 4:
+        none = [] if directions is None else [np.isnan(each).all() for each in directions]
+        layers = next(
+            (i for i in (0, 3) if file.kinds[i] in LAYERS or (len(none) == 4 and none[i])), 0
+        )
+    space = tuple(axis for axis in range(len(file.sizes)) if axis != layers)
+    if len(space) != 3:
+        raise ValueError(
+            f"{file.path} has sizes {list(file.sizes)}: expected label numbers over (x, y, t), with "
+            "or without layers"
+        )
+    return layers, space
 
 
-def _read(labels: np.ndarray, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    for index in indices:
-        yield labels[:, :, index].T
-
-
-def _segments(header: Mapping[str, Any]) -> list[tuple[int, int]]:
-    """Layer and label value of each segment."""
+def _segments(file: NrrdFile) -> list[Segment]:
     found = {}
-    for key in header:
-        match = re.fullmatch("Segment([0-9]+)_LabelValue", key)
-        if match:
-            layer = int(header.get(f"Segment{match[1]}_Layer", 0))
-            found[int(match[1])] = (layer, int(header[key]))
+    for key, value in file.fields.items():
+        if match := re.fullmatch("Segment([0-9]+)_LabelValue", key):
+            layer = int(file.fields.get(f"Segment{match[1]}_Layer", 0))
+            found[int(match[1])] = (layer, int(value))
     return [found[number] for number in sorted(found)]
 
 
-def _flatten(labels: np.ndarray, segments: Sequence[tuple[int, int]], path: Path) -> np.ndarray:
+def _read(
+    file: NrrdFile,
+    space: tuple[int, ...],
+    layers: int | None,
+    segments: Sequence[Segment],
+    indices: Sequence[int],
+) -> Iterator[np.ndarray]:
+    """(H, W) labels at places of the third axis in space."""
+    if layers is None:
+        yield from file.slices(space[2], indices)
+        return
+    segments = segments or _values(file, layers)
     values = [value for _, value in segments]
     own = len(set(values)) == len(values)
-    flat = np.zeros(labels.shape[1:], dtype=np.uint8)
-    if not segments:
-        segments = [
-            (layer, int(value))
-            for layer in range(len(labels))
-            for value in np.unique(labels[layer][labels[layer] > 0])
-        ]
-        own = len({value for _, value in segments}) == len(segments)
-    for number, (layer, value) in enumerate(segments, start=1):
-        shown = labels[layer] == value
-        wanted = np.array([[value if own else number]])
-        flat[shown] = whole_numbers(wanted, str(path))[0, 0]
-    return flat
+    ids = whole_numbers(
+        np.array([values if own else range(1, len(values) + 1)]), f"the segments of {file.path}"
+    )[0]
+    for frame in file.slices(space[2], indices):
+        stack = np.moveaxis(frame, -1 if layers == 0 else 0, 0)  # (layer, H, W)
+        flat = np.zeros(stack.shape[1:], dtype=np.uint8)
+        for object_id, (layer, value) in zip(ids, segments, strict=True):
+            if not 0 <= layer < len(stack):
+                raise ValueError(
+                    f"{file.path} has {len(stack)} layers and a segment on layer {layer}: save it "
+                    "again"
+                )
+            flat[stack[layer] == value] = object_id
+        yield flat
 
 
-def _affine(header: Mapping[str, Any], directions: np.ndarray | None) -> np.ndarray:
-    """(4, 4), voxels to RAS; of files without a place, as of videos without one."""
-    affine = np.diag([-1.0, -1.0, 1.0, 1.0])
-    origin = header.get("space origin")
-    if directions is None or np.shape(directions) != (3, 3) or not np.isfinite(directions).all():
-        return affine
-    affine = np.eye(4)
-    affine[:3, :3] = np.asarray(directions).T
-    if origin is not None:
-        affine[:3, 3] = origin
-    space = str(header.get("space", "left-posterior-superior")).lower()
-    words = [part[0] for part in space.split("-")] if "-" in space else list(space)
-    signs = [-1.0 if words[:1] == ["l"] else 1.0, -1.0 if words[1:2] == ["p"] else 1.0, 1.0, 1.0]
-    return np.diag(signs) @ affine
+def _values(file: NrrdFile, layers: int) -> list[Segment]:
+    """What the layers hold, where the header does not say."""
+    return [
+        (layer, int(value))
+        for layer, values in enumerate(file.slices(layers, range(file.sizes[layers])))
+        for value in np.unique(values[values > 0]).tolist()
+    ]

@@ -35,9 +35,11 @@ def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None
         volume: The labels.
         video: What they belong to.
         first_frame: Of a volume with fewer frames than the video: which frame its first belongs to.
+            The others follow by their times, or one by one where these are not known.
 
     Raises:
-        ValueError: Frames differ in number, or the volume lies elsewhere, or obliquely.
+        ValueError: Frames differ in number, or the volume lies elsewhere, or obliquely, or was taken
+            at other times.
     """
     grid = _voxels_to_video(volume, video)
     if grid is None:
@@ -102,19 +104,53 @@ def _in_plane(grid: np.ndarray) -> np.ndarray:
 
 
 def _straight(volume: VideoSource, video: VideoSource, first_frame: int | None) -> Masks:
-    begin = first_frame or 0
-    whole = volume.frame_count == video.frame_count
-    if not (whole and not begin) and not (
-        first_frame is not None and begin + volume.frame_count <= video.frame_count
-    ):
-        raise ValueError(
-            f"{volume.path} holds {volume.frame_count} masks but {video.path} has "
-            f"{video.frame_count} frames: expected one mask for the first frame, or as many as "
-            "frames (empty where not annotated)"
-        )
+    places = _places_in_time(volume, video, first_frame)
     for index, values in _frames(volume):
         if values.any():
-            yield begin + index, StoredMask(values, "exact", f"frame {index} of {volume.path}")
+            yield (
+                int(places[index]),
+                StoredMask(values, "exact", f"frame {index} of {volume.path}"),
+            )
+
+
+def _places_in_time(volume: VideoSource, video: VideoSource, first_frame: int | None) -> np.ndarray:
+    """(F,) the frame of the video that each frame of a volume belongs to."""
+    begin, count = first_frame or 0, volume.frame_count
+    one_by_one = np.arange(begin, begin + count)
+    if not (count == video.frame_count and not begin) and (
+        first_frame is None or begin + count > video.frame_count
+    ):
+        raise ValueError(
+            f"{volume.path} holds {count} masks but {video.path} has {video.frame_count} frames: "
+            "expected one mask for the first frame, or as many as frames (empty where not "
+            "annotated), or --mask-frame N if the first is the mask of frame N"
+        )
+    ours, theirs = video.times, volume.times
+    # A rate of exactly 1 is what writers put where nothing is known.
+    if ours is None or theirs is None or count == 1 or (volume.fps == 1 != video.fps):
+        return one_by_one
+    step = ours[-1] / (video.frame_count - 1)
+    if count == video.frame_count:
+        if np.abs(ours - theirs).max() > step / 2:
+            logger.warning(
+                "%s spans %.4g s and %s %.4g s: taken frame by frame",
+                volume.path, theirs[-1], video.path, ours[-1],
+            )  # fmt: skip
+        return one_by_one
+    wanted = theirs + ours[begin]
+    later = np.clip(np.searchsorted(ours, wanted), 1, video.frame_count - 1)
+    nearest = later - (wanted - ours[later - 1] < ours[later] - wanted)
+    if (np.diff(nearest) < 1).any() or np.abs(ours[nearest] - wanted).max() > step / 2:
+        raise ValueError(
+            f"{volume.path} has masks at times at which {video.path} has no frames, from frame "
+            f"{begin} on: export one mask for each frame, or a file that declares no times"
+        )
+    if not np.array_equal(nearest, one_by_one):
+        logger.warning(
+            "%s: its masks are taken by their times as those of the frames %s",
+            volume.path, ", ".join(map(str, nearest[:4])) + (", ..." if count > 4 else ""),
+        )  # fmt: skip
+    return nearest
 
 
 def _frames(volume: VideoSource) -> Iterator[tuple[int, np.ndarray]]:

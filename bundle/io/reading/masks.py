@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bundle.io.reading.decode import (
+    NRRD_SUFFIXES,
     STILL_SUFFIXES,
     VOLUME_SUFFIXES,
     check_file,
@@ -22,7 +23,7 @@ from bundle.io.reading.labels import StoredMask, settle_labels
 from bundle.io.reading.mask_dicom import is_segmentation, read_segmentation
 from bundle.io.reading.mask_folder import frame_of_mask, match_masks
 from bundle.io.reading.mask_json import read_json, read_labelme
-from bundle.io.reading.mask_nrrd import open_segmentation
+from bundle.io.reading.mask_nrrd import open_labels
 from bundle.io.reading.mask_pictures import read_mask_picture
 from bundle.io.reading.mask_volumes import Masks, read_single, read_volume
 from bundle.io.reading.mask_xml import read_cvat
@@ -51,7 +52,7 @@ def read_annotations(
     Args:
         path: One mask (a picture, or a 2D NIfTI, MetaImage or NRRD), for the first frame unless its
             name or ``mask_frame`` says otherwise; a volume or TIFF stack of the video's size,
-            (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd); a folder of pictures, which
+            (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd, .seq.nrrd); a folder of pictures, which
             ``bundle.io.reading.mask_folder`` matches with frames; a DICOM segmentation;
             ``masks.json`` as written here; COCO (.json); CVAT for video 1.1 (.xml, or the archive
             with it); labelme (.json, or a folder of them). Empty masks count as not annotated.
@@ -160,8 +161,8 @@ def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks
         index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
         still = has_suffix(path, STILL_SUFFIXES)
         yield index, read_mask_picture(path) if still else read_single(path, video)
-    elif has_suffix(path, (".nrrd", ".nhdr")):
-        yield from read_volume(open_segmentation(path), video, mask_frame)
+    elif has_suffix(path, NRRD_SUFFIXES):
+        yield from read_volume(open_labels(path), video, mask_frame)
     elif has_suffix(path, VOLUME_SUFFIXES) or is_tiff_stack(path):
         yield from read_volume(open_video(path), video, mask_frame)
     elif has_suffix(path, (".json",)):

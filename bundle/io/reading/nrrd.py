@@ -385,7 +385,7 @@ def open_nrrd(path: Path) -> VideoSource:
             f"{path} is a single image of shape {file.sizes}: expected a video, (x, y, t)"
         )
     with explained(f"cannot read the header of {path}"):
-        affine, spacing_mm = _place(file, axes)
+        affine, spacing_mm = read_axes_place(file, axes)
         fps, times = _times(file, axes.time, axes.time in axes.space)
     width, height = (file.sizes[axis] for axis in axes.space[:2])
     count = file.sizes[axes.time]
@@ -414,7 +414,7 @@ def read_place(path: Path) -> tuple[np.ndarray | None, tuple[float, float] | Non
     """
     file = read_nrrd(path)
     axes = find_axes(file)
-    affine, spacing_mm = _place(file, axes)
+    affine, spacing_mm = read_axes_place(file, axes)
     return affine if len(axes.space) > 2 else None, spacing_mm
 
 
@@ -440,7 +440,9 @@ def _frames(
         yield array.reshape(array.shape[len(others) :]) if not others else array[(0,) * len(others)]
 
 
-def _place(file: NrrdFile, axes: NrrdAxes) -> tuple[np.ndarray, tuple[float, float] | None]:
+def read_axes_place(
+    file: NrrdFile, axes: NrrdAxes
+) -> tuple[np.ndarray, tuple[float, float] | None]:
     """The affine to RAS and the (row, column) distance of pixels in mm, None if not declared."""
     fields, space = file.fields, str(file.fields.get("space", ""))
     steps = np.eye(3)

@@ -2,7 +2,8 @@
 
 Follows the Segmentation IOD (DICOM PS3.3, A.51 and C.8.20): one binary frame for each object in each
 source frame that shows it. Most ultrasound has no frame of reference, so every frame names the source
-frame that it was derived from instead, and its pixels lie where that frame's lie.
+frame that it was derived from instead, and its pixels lie where that frame's lie. The source is one
+file of many frames, or a series of files of one frame each.
 """
 
 import copy
@@ -10,8 +11,9 @@ import logging
 import tempfile
 from collections.abc import Collection, Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, NamedTuple, cast
 
 import numpy as np
 import pydicom
@@ -39,6 +41,11 @@ COMPRESSION = (
     "LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod",
 )  # fmt: skip
 PLACES = ("PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence")
+IN_PLANE = ("ImageOrientationPatient", "PixelSpacing")
+IN_SPACE = (
+    "FrameOfReferenceUID", *IN_PLANE, "ImagePositionPatient", "SliceThickness",
+    "SpacingBetweenSlices",
+)  # fmt: skip
 # Codes of the standard. pydicom.sr has all there are; importing it takes longer than the rest of this
 # package.
 DERIVED = Code("113076", "DCM", "Segmentation")
@@ -59,11 +66,12 @@ def check_dicom(video: VideoSource) -> None:
     """Find out before hours of work whether the source can be referred to.
 
     Raises:
-        ValueError: It is no DICOM file, or lacks what identifies it.
+        ValueError: It is not DICOM, or lacks what identifies it.
     """
-    if not is_dicom_file(video.path):
+    files = _source_files(video)
+    if not files:
         raise ValueError(
-            f"dicom_seg refers to the frames of a DICOM file, and {video.path} is none: "
+            f"dicom_seg refers to the frames of DICOM files, and {video.path} is none: "
             "leave it out of --formats"
         )
     if int(pydicom.__version_info__[0]) < 3:
@@ -71,18 +79,33 @@ def check_dicom(video: VideoSource) -> None:
             f"dicom_seg needs pydicom 3, found {pydicom.__version__}: pip install 'pydicom>=3', or "
             "leave dicom_seg out of --formats"
         )
-    header = _read_header(video.path)
-    missing = [keyword for keyword in NEEDED if not header.get(keyword)]
-    if missing:
-        raise ValueError(
-            f"{video.path} has no {', '.join(missing)}, which dicom_seg needs to refer to it: "
-            "leave dicom_seg out of --formats"
-        )
+    seen: dict[str, Path] = {}
+    for file in files:
+        header = _read_header(file, NEEDED)
+        missing = [keyword for keyword in NEEDED if not header.get(keyword)]
+        if missing:
+            raise ValueError(
+                f"{file} has no {', '.join(missing)}, which dicom_seg needs to refer to it: "
+                "leave dicom_seg out of --formats"
+            )
+        twin = seen.setdefault(str(header.SOPInstanceUID), file)
+        if twin is not file:
+            raise ValueError(
+                f"{twin} and {file.name} have one SOPInstanceUID, by which dicom_seg would refer to "
+                "both: give each its own, or leave dicom_seg out of --formats"
+            )
+
+
+def _source_files(video: VideoSource) -> tuple[Path, ...]:
+    """The DICOM files of a video, in the order of ``VideoSource.stored``; none of other videos."""
+    if video.files:
+        return video.files
+    return (video.path,) if is_dicom_file(video.path) else ()
 
 
 def can_be_referred_to(video: VideoSource) -> bool:
     """Whether a DICOM segmentation can be written; a warning says why not if the source is DICOM."""
-    if not is_dicom_file(video.path):
+    if not _source_files(video):
         return False
     try:
         check_dicom(video)
@@ -129,8 +152,7 @@ class DicomSegWriter:
         self._append(np.zeros(padding, dtype=bool))
         if self._bits.tell() % 2:
             self._bits.write(b"\0")  # DICOM values are of even length
-        source = _read_header(self._video.path)
-        dataset = _describe(source, self._video, self._shown, self._structures)
+        dataset = _describe(self._video, self._shown, self._structures)
         self._bits.seek(0)
         dataset.add_new("PixelData", "OB", self._bits)
         dataset.save_as(self._path, enforce_file_format=True)
@@ -147,18 +169,55 @@ class DicomSegWriter:
         self._left_over = pixels[whole:]
 
 
-def _read_header(path: Path) -> Dataset:
+def _read_header(path: Path, keywords: Sequence[str] = ()) -> Dataset:
+    """All before the pixels, or some elements of it."""
     with explained(f"cannot open {path} as DICOM"):
-        return pydicom.dcmread(path, stop_before_pixels=True)
+        return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords) or None)
+
+
+class Origin(NamedTuple):
+    """Where one frame of the video comes from.
+
+    Attributes:
+        storage: The SOP class of its file.
+        instance: The SOP instance.
+        number: Of the frame in its file, from 1; None if it is alone there.
+        place: Its functional groups of ``PLACES``; empty if its place is unknown, or the same in all.
+    """
+
+    storage: str
+    instance: str
+    number: int | None
+    place: Dataset
+
+
+def _find_origins(video: VideoSource) -> tuple[list[Origin], Dataset, Dataset]:
+    """Of each frame of a video, in order of time; the groups that all share; the first's header."""
+    files = _source_files(video)
+    stored = [video.stored_index(index) for index in range(video.frame_count)]
+    if not video.files:
+        header = _read_header(files[0])
+        shared, places = _places(header, video.frame_count)
+        uids = str(header.SOPClassUID), str(header.SOPInstanceUID)
+        return (
+            [Origin(*uids, i + 1, places[i] if places else Dataset()) for i in stored],
+            shared,
+            header,
+        )
+    headers = [_read_header(files[i], (*NEEDED, *IN_SPACE)) for i in stored]
+    shared, places = _places_of_series(headers)
+    origins = [
+        Origin(str(each.SOPClassUID), str(each.SOPInstanceUID), None, place)
+        for each, place in zip(headers, places, strict=True)
+    ]
+    return origins, shared, _read_header(files[stored[0]])
 
 
 def _describe(
-    source: Dataset,
-    video: VideoSource,
-    shown: Sequence[tuple[int, int]],
-    structures: Structures,
+    video: VideoSource, shown: Sequence[tuple[int, int]], structures: Structures
 ) -> Dataset:
     """The whole segmentation but its pixels."""
+    origins, shared, source = _find_origins(video)
     dataset, now = Dataset(), datetime.now()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -193,21 +252,21 @@ def _describe(
     dataset.SegmentSequence = [_segment(numbers[i], each) for i, each in known.items()]
     if not all(str(each).isascii() for each in known.values()):
         dataset.SpecificCharacterSet = "ISO_IR 192"  # UTF-8; the source's may lack these letters
-    instance = _item(
-        ReferencedSOPClassUID=source.SOPClassUID, ReferencedSOPInstanceUID=source.SOPInstanceUID
-    )
-    series = _item(
-        SeriesInstanceUID=source.SeriesInstanceUID, ReferencedInstanceSequence=[instance]
-    )
+    referred = {origins[index][:2] for index, _ in shown}
+    in_order = dict.fromkeys(origin[:2] for origin in origins)
+    instances = [
+        _item(ReferencedSOPClassUID=storage, ReferencedSOPInstanceUID=instance)
+        for storage, instance in in_order
+        if (storage, instance) in referred
+    ]
+    series = _item(SeriesInstanceUID=source.SeriesInstanceUID, ReferencedInstanceSequence=instances)
     dataset.ReferencedSeriesSequence = [series]
     _add_dimensions(dataset)
-    shared, places = _places(source, video.frame_count)
     dataset.SharedFunctionalGroupsSequence = [shared]
-    if places:
+    if len(shared) or any(len(origin.place) for origin in origins):
         _copy(source, dataset, ("FrameOfReferenceUID", "PositionReferenceIndicator"))
     dataset.PerFrameFunctionalGroupsSequence = [
-        _frame(source, index, numbers[object_id], places, video.stored_index(index))
-        for index, object_id in shown
+        _frame(origins[index], index, numbers[object_id]) for index, object_id in shown
     ]
     return dataset
 
@@ -245,21 +304,17 @@ def _segment(number: int, structure: Structure) -> Dataset:
     return segment
 
 
-def _frame(
-    source: Dataset, index: int, number: int, places: Sequence[Dataset], stored: int
-) -> Dataset:
-    """The functional groups of one frame of one segment; numbers of frames count from 1.
-
-    The frame is number ``index`` in time, but ``stored`` in the source, which it refers to.
-    """
-    origin = _item(
-        ReferencedSOPClassUID=source.SOPClassUID,
-        ReferencedSOPInstanceUID=source.SOPInstanceUID,
-        ReferencedFrameNumber=stored + 1,
+def _frame(origin: Origin, index: int, number: int) -> Dataset:
+    """The functional groups of one frame of one segment; numbers of frames count from 1."""
+    source = _item(
+        ReferencedSOPClassUID=origin.storage,
+        ReferencedSOPInstanceUID=origin.instance,
         PurposeOfReferenceCodeSequence=[_code(SOURCE_IMAGE)],
         SpatialLocationsPreserved="YES",
     )
-    derivation = _item(DerivationCodeSequence=[_code(DERIVED)], SourceImageSequence=[origin])
+    if origin.number is not None:
+        source.ReferencedFrameNumber = origin.number
+    derivation = _item(DerivationCodeSequence=[_code(DERIVED)], SourceImageSequence=[source])
     groups = _item(
         FrameContentSequence=[
             _item(DimensionIndexValues=[number, index + 1], TemporalPositionIndex=index + 1)
@@ -267,8 +322,7 @@ def _frame(
         SegmentIdentificationSequence=[_item(ReferencedSegmentNumber=number)],
         DerivationImageSequence=[derivation],
     )
-    if places:
-        _copy(places[stored], groups, PLACES)
+    _copy(origin.place, groups, PLACES)
     return groups
 
 
@@ -304,6 +358,35 @@ def _places(source: Dataset, frame_count: int) -> tuple[Dataset, list[Dataset]]:
     if whole and len(frames) == frame_count and "FrameOfReferenceUID" in source:
         return shared, frames
     return Dataset(), []
+
+
+def _places_of_series(headers: Sequence[Dataset]) -> tuple[Dataset, list[Dataset]]:
+    """The functional groups that say what the headers of single frames say of their places."""
+    frames = [Dataset() for _ in headers]
+    known = ("FrameOfReferenceUID", *IN_PLANE, "ImagePositionPatient")
+    if any(not each.get(keyword) for each in headers for keyword in known):
+        return Dataset(), frames
+    if len({str(each.FrameOfReferenceUID) for each in headers}) > 1:
+        return Dataset(), frames
+    groups = {
+        "PlaneOrientationSequence": ("ImageOrientationPatient",),
+        "PixelMeasuresSequence": ("PixelSpacing", "SliceThickness", "SpacingBetweenSlices"),
+        "PlanePositionSequence": ("ImagePositionPatient",),
+    }
+    shared = Dataset()
+    for group, keywords in groups.items():
+        items = []
+        for header in headers:
+            item = Dataset()
+            _copy(header, item, keywords)
+            items.append(item)
+        # The position is each frame's own, even if none moves: readers look for it there.
+        if group != "PlanePositionSequence" and all(a == b for a, b in pairwise(items)):
+            setattr(shared, group, [items[0]])
+            continue
+        for frame, item in zip(frames, items, strict=True):
+            setattr(frame, group, [item])
+    return shared, frames
 
 
 def _copy(source: Dataset, target: Dataset, keywords: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bundle.io.reading.decode import META_SUFFIXES, has_suffix
+from bundle.io.reading.decode import META_SUFFIXES, NRRD_SUFFIXES, has_suffix
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Structures
 from bundle.io.writing.coco import CocoWriter
@@ -13,6 +13,7 @@ from bundle.io.writing.dicom_seg import DicomSegWriter, can_be_referred_to, chec
 from bundle.io.writing.meta_image import MetaImageWriter
 from bundle.io.writing.mots import MotsWriter
 from bundle.io.writing.nifti_header import label_header
+from bundle.io.writing.nrrd import NrrdWriter
 from bundle.io.writing.pictures import OverlayWriter, PngWriter, SummaryWriter
 from bundle.io.writing.rle import RleWriter
 from bundle.io.writing.seg_nrrd import SegNrrdWriter
@@ -63,6 +64,9 @@ FORMATS = {
     "summary": Format("summary.png", SummaryWriter),
     "mha": Format(
         "masks.mha", MetaImageWriter, suits=lambda video: has_suffix(video.path, META_SUFFIXES)
+    ),
+    "nrrd": Format(
+        "masks.nrrd", NrrdWriter, suits=lambda video: has_suffix(video.path, NRRD_SUFFIXES)
     ),
     "dicom_seg": Format(
         "masks.dcm", DicomSegWriter, names=True, suits=can_be_referred_to, check=check_dicom

@@ -41,6 +41,7 @@ class ResultWriter:
     - ``csv``: ``frames.csv``, a row for each frame and object; see ``bundle.io.writing.table``,
     - ``summary``: ``summary.png``, eight overlays and the area curves,
     - ``mha``: ``masks.mha``, compressed MetaImage in the source's geometry,
+    - ``nrrd``: ``masks.nrrd``, label volume in the source's geometry and time,
     - ``dicom_seg``: ``masks.dcm``, DICOM segmentation that refers to the frames of a DICOM source,
     - ``rle``: ``masks.json``, COCO's uncompressed run lengths,
     - ``seg_nrrd``: ``masks.seg.nrrd``, segmentation of 3D Slicer in the source's geometry,
@@ -59,7 +60,7 @@ class ResultWriter:
             that were changed since, go to the folder ``kept`` in it.
         annotated: Indices of the frames whose mask was given, for the titles of the picture.
         formats: Names from above; ``auto`` stands for all that suit the source: the first five,
-            ``mha`` for a MetaImage and ``dicom_seg`` for a DICOM file.
+            ``mha`` for a MetaImage, ``nrrd`` for NRRD and ``dicom_seg`` for DICOM.
         structures: What the ids stand for, for the formats that can say so.
 
     Attributes:

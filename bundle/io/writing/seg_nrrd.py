@@ -11,6 +11,7 @@ import numpy as np
 
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Structure, Structures
+from bundle.io.writing.nrrd import MAGIC, place
 from bundle.io.writing.writer import Segmented
 from bundle.visualization.overlay import PALETTE
 
@@ -48,12 +49,9 @@ class SegNrrdWriter:
 
     def _header(self) -> str:
         video = self._video
-        lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ video.geometry.affine
-        steps = " ".join(_vector(axis) for axis in lps[:3, :3].T)
+        steps, origin = place(video)
         lines = [
-            "NRRD0004",
-            "# Complete NRRD file format specification at:",
-            "# http://teem.sourceforge.net/nrrd/format.html",
+            *MAGIC,
             "type: unsigned char",
             "dimension: 3",
             "space: left-posterior-superior",
@@ -61,7 +59,7 @@ class SegNrrdWriter:
             f"space directions: {steps}",
             "kinds: domain domain domain",
             "encoding: gzip",
-            f"space origin: {_vector(lps[:3, 3])}",
+            f"space origin: {origin}",
         ]
         whole = f"0 {video.width - 1} 0 {video.height - 1} 0 {video.frame_count - 1}"
         for number, object_id in enumerate((np.flatnonzero(self._shown[1:]) + 1).tolist()):
@@ -86,10 +84,6 @@ class SegNrrdWriter:
             "Segmentation_ReferenceImageExtentOffset:=0 0 0",
         ]
         return "\n".join(lines) + "\n\n"
-
-
-def _vector(values: np.ndarray) -> str:
-    return "(" + ",".join(f"{value:.17g}" for value in values) + ")"
 
 
 def _colour(structure: Structure) -> str:
