@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed
-	$(RUN) scripts/make_demo.py --output_dir output/demo
+	$(RUN) scripts/demo/make_demo.py --output_dir output/demo
 
 # Two at once, since most of the time goes into starting processes; one thread each.
 PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
@@ -102,13 +102,13 @@ weights: $(VENV)/.installed
 	  --output_dir "$(WEIGHTS)/pretrain" $(OPTIONS)
 	$(TRAINING) --config_file configs/train.yaml --initial_weights "$(WEIGHTS)/pretrain/best.pt" \
 	  --epochs 19 --val_interval 10 --output_dir "$(WEIGHTS)/train" $(OPTIONS)
-	$(RUN) scripts/export_weights.py "$(WEIGHTS)/train.pt" "$(WEIGHTS)/train/last.pt"
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/train.pt" "$(WEIGHTS)/train/last.pt"
 	$(TRAINING) --config_file "['configs/train.yaml','configs/larger.yaml']" --epochs 8 \
 	  --initial_weights "$(WEIGHTS)/train.pt" --output_dir "$(WEIGHTS)/larger" $(OPTIONS)
-	$(RUN) scripts/export_weights.py "$(WEIGHTS)/larger.pt" "$(WEIGHTS)/larger/last.pt"
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/larger.pt" "$(WEIGHTS)/larger/last.pt"
 	$(TRAINING) --config_file "['configs/train.yaml','configs/larger.yaml']" \
 	  --initial_weights "$(WEIGHTS)/larger.pt" --output_dir "$(WEIGHTS)/longer" $(OPTIONS)
-	$(RUN) scripts/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/longer/last.pt"
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/longer/last.pt"
 
 clean:
 	rm -rf $(VENV) output build dist

@@ -4,7 +4,13 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FILES = ("configs", "models", "scripts/demo", "docs/data_license.txt", "LICENSE")
+FILES = (
+    "configs",
+    "models",
+    "scripts/demo/left_ventricle.json",
+    "docs/data_license.txt",
+    "LICENSE",
+)
 
 
 class BundleFiles(BuildHookInterface):

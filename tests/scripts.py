@@ -8,7 +8,8 @@ SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
 
 def load_script(name):
     """A fresh copy of ``scripts/NAME.py``, one that imports no other script."""
-    specification = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    path = SCRIPTS / f"{name}.py"
+    specification = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     return module

@@ -116,7 +116,7 @@ def load_masks(
     if not (folder / name).is_dir():
         raise FileNotFoundError(
             f"no folder {folder / name} with masks of video {video}: expected a folder for each "
-            "video, named as scripts/export_protocol.py names them"
+            "video, named as scripts/dev/export_protocol.py names them"
         )
     numbers = np.zeros(256, np.uint8)
     numbers[ids] = range(1, len(ids) + 1)

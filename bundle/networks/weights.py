@@ -74,7 +74,7 @@ def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> N
     if "ema" in state and "optimizer" in state:
         raise ValueError(
             f"{path} is the checkpoint of a training, not a weights file: make one of it with "
-            "scripts/export_weights.py"
+            "scripts/dev/export_weights.py"
         )
     own = network.state_dict()
     if grow:

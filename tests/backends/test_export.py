@@ -38,8 +38,8 @@ SIZES = {"network_def": {"backbone": "resnet18", "key_channels": 8, "value_chann
 SIZES["network_def"] |= {"_target_": "bundle.networks.TCMN", "decoder_channels": [16, 8, 8]}
 
 
-demo = load_script("make_demo")
-run_onnx = load_script("run_onnx")
+demo = load_script("demo/make_demo")
+run_onnx = load_script("demo/run_onnx")
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from tests.scripts import load_script
 
 @pytest.fixture(scope="module")
 def script():
-    return load_script("export_protocol")
+    return load_script("dev/export_protocol")
 
 
 @pytest.fixture

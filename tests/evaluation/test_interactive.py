@@ -381,7 +381,7 @@ def test_the_script_writes_tables_and_pictures(tmp_path, capsys):
         "--precision", "float32", "--frames_per_video", "1", "--corrections", "1", "--choices",
         "worst", "--set", *settings, "network_def#partial_masks=true",
     ]  # fmt: skip
-    script = load_script("evaluate_interactive")
+    script = load_script("studies/evaluate_interactive")
     assert script.main(arguments) == 0
     assert "NoC@85" in capsys.readouterr().out
     assert sorted(path.name for path in out.iterdir()) == [
@@ -402,7 +402,7 @@ def test_the_script_writes_tables_and_pictures(tmp_path, capsys):
 
 
 def test_the_script_refuses_in_one_line(tmp_path, capsys):
-    script = load_script("evaluate_interactive")
+    script = load_script("studies/evaluate_interactive")
     data = ["--dataset_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]
     assert script.main(["--protocol", "davis", *data]) == 1
     assert capsys.readouterr().err.startswith("error: ")

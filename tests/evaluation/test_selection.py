@@ -207,7 +207,7 @@ def test_two_evaluations_are_compared_on_the_network_alone(tmp_path, capsys):
         "polyps": polyps, "larynx": larynx, "mean over domains": (polyps + larynx) / 2
     }  # fmt: skip
     assert rows == pytest.approx(expected)
-    script = load_script("compare_evaluations")
+    script = load_script("studies/compare_evaluations")
     assert script.main([str(before), str(after)]) == 0
     page = capsys.readouterr().out
     assert page == "\n".join(gain_lines(found)) + "\n"
@@ -221,7 +221,7 @@ def test_evaluations_of_two_protocols_are_not_compared(tmp_path, capsys):
     after = write(tmp_path / "after", SCORES, protocol="davis")
     with pytest.raises(ValueError, match=r"scored the protocol selection but .*after scored davis"):
         compare(before, after)
-    assert load_script("compare_evaluations").main([str(before), str(after)]) == 1
+    assert load_script("studies/compare_evaluations").main([str(before), str(after)]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ")
 

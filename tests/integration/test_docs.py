@@ -121,6 +121,12 @@ def test_configs_of_commands_exist(page):
                 assert option == "config_file" or option in known, f"{name(page)}: --{option}"
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_scripts_exist(page):
+    for script in re.findall(r"scripts/[\w/-]+\.(?:py|json)", page.read_text()):
+        assert (ROOT / script).exists(), f"{name(page)}: {script}"
+
+
 def test_the_page_of_the_command_line_is_what_it_says():
     """After a change of an option: python scripts/dev/make_cli_page.py."""
     assert (ROOT / "docs/cli.md").read_text() == make_page()

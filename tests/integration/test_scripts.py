@@ -23,7 +23,7 @@ def run(script, *arguments):
 @pytest.mark.heavy
 def test_endurance_measures_each_frame(tmp_path):
     arguments = ["--frames", "12", "--inference_size", "32", "--output_dir", tmp_path]
-    result = json.loads(run("study_endurance.py", *arguments))
+    result = json.loads(run("dev/endurance.py", *arguments))
     assert result["frames"] == 12
     assert result["rss_mb_end"] > 100
     assert (tmp_path / "endurance.png").stat().st_size > 1000
@@ -44,7 +44,7 @@ def test_quantizing_refuses_a_folder_before_it_reads_anything(tmp_path):
 def test_confidence_is_compared_with_the_truth(tmp_path):
     arguments = ["--videos", "1", "--inference_size", "96", "--every", "10"]
     arguments += ["--dataset_dir", str(DATA), "--output_dir", str(tmp_path)]
-    result = json.loads(run("study_confidence.py", *arguments))
+    result = json.loads(run("studies/confidence.py", *arguments))
     assert sum(row["frames"] for row in result["by_tenths"]) == result["frames"]
     assert -1 <= result["spearman"] <= 1
     rising = [row["confidence"] for row in result["by_tenths"]]
@@ -52,8 +52,8 @@ def test_confidence_is_compared_with_the_truth(tmp_path):
 
 
 def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    study = importlib.import_module("study_ablation")
+    monkeypatch.syspath_prepend(ROOT / "scripts/studies")
+    study = importlib.import_module("ablation")
 
     def scores(**videos):
         return {("polyp", name): dict.fromkeys(study.SCORES, j) for name, j in videos.items()}
@@ -78,8 +78,8 @@ def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
 
 
 def test_the_recipe_changes_what_the_config_has(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    study = importlib.import_module("study_recipe")
+    monkeypatch.syspath_prepend(ROOT / "scripts/studies")
+    study = importlib.import_module("recipe")
     config = ConfigParser(ConfigParser.load_config_file(str(ROOT / "configs/train.yaml")))
     for name, changes in study.CHANGES.items():
         assert all(setting in config for setting in changes), name

@@ -46,7 +46,7 @@ def test_export_keeps_the_logits(tmp_path):
         for parameter in full.parameters():
             parameter.mul_(1 + 1e-4 * torch.rand_like(parameter))
     torch.save({"ema": full.state_dict(), "trainer": {}}, tmp_path / "last.pt")
-    load_script("export_weights").export(tmp_path / "model.pt", [tmp_path / "last.pt"])
+    load_script("dev/export_weights").export(tmp_path / "model.pt", [tmp_path / "last.pt"])
     half = load_weights(make_network(), tmp_path / "model.pt").eval()
     clip = torch.rand(1, 4, 64, 64, 3)
     clip[:, 3] = 0
@@ -61,7 +61,7 @@ def test_export_averages_several(tmp_path):
     for value in (1.0, 2.0):
         torch.save({"ema": {"w": torch.tensor([value])}}, tmp_path / f"{value}.pt")
     sources = [tmp_path / "1.0.pt", tmp_path / "2.0.pt"]
-    load_script("export_weights").export(tmp_path / "model.pt", sources)
+    load_script("dev/export_weights").export(tmp_path / "model.pt", sources)
     assert torch.load(tmp_path / "model.pt", weights_only=True)["w"].item() == 1.5
 
 
@@ -70,7 +70,7 @@ def test_export_refuses_different_networks(tmp_path):
         torch.save({"w": torch.zeros(size)}, tmp_path / f"{size}.pt")
     sources = [tmp_path / "1.pt", tmp_path / "2.pt"]
     with pytest.raises(ValueError, match=r"2.pt and .*1.pt hold networks of different sizes"):
-        load_script("export_weights").export(tmp_path / "model.pt", sources)
+        load_script("dev/export_weights").export(tmp_path / "model.pt", sources)
     assert not (tmp_path / "model.pt").exists()
 
 
@@ -80,7 +80,7 @@ def test_export_refuses_different_networks(tmp_path):
     reason="this pydicom has no examples_ybr_color.dcm",
 )
 def test_demo_follows_the_ventricle(tmp_path, capfd):
-    load_script("make_demo").main(tmp_path)
+    load_script("demo/make_demo").main(tmp_path)
     said = capfd.readouterr().out
     scores = [float(score) for score in re.findall(r"Dice ([\d.]+)", said)]
     copied = [float(score) for score in re.findall(r"mask: ([\d.]+)", said)]

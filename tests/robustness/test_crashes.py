@@ -41,10 +41,10 @@ def mounts(folder, *start):
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory):
-    """What scripts/study_crashes.py finds, by kind; disks are filled where it may mount one."""
+    """What scripts/dev/crashes.py finds, by kind; disks are filled where it may mount one."""
     out = tmp_path_factory.mktemp("crashes")
     ways = [start for start in ([], ["unshare", "-Urm"]) if mounts(out, *start)]
-    script = [sys.executable, "-W", "ignore", ROOT / "scripts/study_crashes.py"]
+    script = [sys.executable, "-W", "ignore", ROOT / "scripts/dev/crashes.py"]
     options = ["--times", str(TIMES), "--full", str(TIMES if ways else 0), "--output_dir", out]
     options += ["--kinds", *KINDS]
     command = [*(ways[0] if ways else []), *script, *options]

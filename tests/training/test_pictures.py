@@ -73,7 +73,7 @@ def test_a_stage_without_rows_and_one_with(tmp_path):
 
 
 def test_hours_are_drawn_beside_the_aim(tmp_path):
-    script = load_script("plot_hours")
+    script = load_script("studies/plot_hours")
     blue, red = (31, 119, 180), (214, 39, 40)
     row = {"version": "0.1.0", "hours": "2.5", **dict.fromkeys(script.AIMS, "80")}
     script.draw_hours(tmp_path / "all.png", [row])

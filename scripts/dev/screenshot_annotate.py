@@ -1,6 +1,6 @@
 """Take the pictures of docs/annotate.md: the page at work on pydicom's echocardiogram.
 
-    python scripts/screenshot_annotate.py --output_dir docs
+    python scripts/dev/screenshot_annotate.py --output_dir docs
 
 Needs the extra annotate, Playwright and a Chromium on the PATH. The left ventricle of frame 0 is the
 outline in scripts/demo, clicked corner by corner; the weights are the shipped ones.
@@ -25,7 +25,7 @@ from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.annotate.work import Work
 from bundle.segmenter import VideoSegmenter
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
 CINE = "examples_ybr_color.dcm"
 SIZE = {"width": 1320, "height": 800}

@@ -1,4 +1,4 @@
-"""A run in a process of its own that is killed at a moment of choice; see ``study_crashes.py``."""
+"""A run in a process of its own that is killed at a moment of choice; see ``crashes.py``."""
 
 import os
 import select

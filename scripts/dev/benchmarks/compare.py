@@ -30,7 +30,7 @@ class Ratio(NamedTuple):
 
 
 def load(path: Path) -> Contents:
-    """A file that scripts/benchmark.py wrote.
+    """A file that scripts/dev/benchmark.py wrote.
 
     Raises:
         FileNotFoundError: There is no such file.

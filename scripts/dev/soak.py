@@ -1,7 +1,7 @@
 """Many videos through one process, or many requests through one label server: does anything pile up?
 
-python scripts/study_soak.py --case videos --count 200 --output_dir OUT
-.venv-label/bin/python scripts/study_soak.py --case requests --count 500 --output_dir OUT
+python scripts/dev/soak.py --case videos --count 200 --output_dir OUT
+.venv-label/bin/python scripts/dev/soak.py --case requests --count 500 --output_dir OUT
 
 Small made videos of several kinds and sizes, the shipped weights at a small working size. Resident
 memory, open files and threads are taken after each; every result is compared with that of the video
@@ -35,7 +35,7 @@ from torch import nn
 
 from bundle.inference.config import read_inference_config
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FRAMES = 6
 KINDS = ("avi", "mp4", "folder", "nii.gz", "mha")
 WORKING_SIZE = 64

@@ -1,6 +1,6 @@
 """Play a user with the truth: J against the number of interactions, on frames and on whole videos.
 
-    python scripts/evaluate_interactive.py --protocol selection --dataset_dir DATA --output_dir OUT
+    python scripts/studies/evaluate_interactive.py --protocol NAME --dataset_dir DIR --output_dir OUT
 
 Writes OUT/interactive.json, OUT/curves.csv, OUT/frames.png and OUT/videos.png.
 

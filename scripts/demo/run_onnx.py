@@ -1,6 +1,6 @@
 """Carry the mask of a video's first frame through the video with the exported network: no PyTorch.
 
-    python scripts/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
+    python scripts/demo/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
 
 ``carry`` is the whole method, to be copied. Graphs and shapes: docs/deploy.md.
 """

@@ -1,7 +1,7 @@
 """Started by startup.py as a process of its own: prints a line of JSON, seconds since it started.
 
-python scripts/benchmarks/new_process.py imports
-python scripts/benchmarks/new_process.py first_mask BACKEND VIDEO MASK
+python scripts/dev/benchmarks/new_process.py imports
+python scripts/dev/benchmarks/new_process.py first_mask BACKEND VIDEO MASK
 """
 
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def age() -> float:

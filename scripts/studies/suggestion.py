@@ -1,6 +1,6 @@
 """Measure what a second mask gains on the frame that the inferer names, against random frames.
 
-python scripts/study_suggestion.py --dataset_dir DATA --output_dir OUT
+python scripts/studies/suggestion.py --dataset_dir DATA --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB and DAVIS-2016-val. Prints OUT/suggestion.json.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from study_clips import (
+from clips import (
     Clip,
     carry,
     interval,

@@ -9,7 +9,7 @@ from monai.bundle import ConfigParser
 
 from benchmarks.cases import Figures, Workload
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:

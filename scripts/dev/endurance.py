@@ -1,6 +1,6 @@
 """Host memory and time a frame over a long video of 640x480; prints and writes JSON, draws both.
 
-python scripts/study_endurance.py --frames 5000 --inference_size 64 --output_dir OUT
+python scripts/dev/endurance.py --frames 5000 --inference_size 64 --output_dir OUT
 
 The network is that of configs/inference.yaml; weights do not matter.
 """
@@ -22,7 +22,7 @@ from bundle.inference.inferers import VideoInferer
 from bundle.types import Frame
 from bundle.utils.atomic_write import written_beside
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HEIGHT, WIDTH = 480, 640
 RADIUS = 60
 

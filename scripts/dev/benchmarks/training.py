@@ -16,7 +16,7 @@ from torch import distributed
 from benchmarks.cases import Figures, Workload
 from bundle.utils.devices import find_device, keep_freed_memory
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 CHANGES: dict[str, dict[str, Any]] = {
     "plain": {

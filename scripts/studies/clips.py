@@ -22,7 +22,7 @@ from bundle.inference.inferers import VideoInferer
 from bundle.networks import TCMN
 from bundle.types import Frame, LabelMap
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Clip(NamedTuple):

@@ -1,6 +1,6 @@
 """Change one thing of the training at a time, at equal budget, and score the validation sequences.
 
-python scripts/study_recipe.py --dataset_dir DATA --initial_weights START --output_dir OUT
+python scripts/studies/recipe.py --dataset_dir DATA --initial_weights START --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG. The unchanged recipe
 runs with several seeds, which shows how far apart runs lie that differ in nothing; the changes run with
@@ -14,9 +14,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from export_weights import export
-from study_ablation import call
-from study_clips import ROOT, Clip, carry, load_network, make_parser, read_clips, run
+from ablation import call, export
+from clips import ROOT, Clip, carry, load_network, make_parser, read_clips, run
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -63,7 +62,7 @@ def train(folder: Path, changes: Mapping[str, Any], seed: int, options: argparse
             "threads": options.threads,
         }
         call("training train", **{**settings, **changes})
-        export(weights, [folder / "last.pt"])
+        export(weights, folder / "last.pt")
     return weights
 
 

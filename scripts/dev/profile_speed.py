@@ -1,6 +1,6 @@
 """Where the time goes: of a frame of a video, by part, and of a training step, by operation.
 
-python scripts/profile_speed.py --output docs/studies/profile.png
+python scripts/dev/profile_speed.py --output docs/studies/profile.png
 
 Draws stacked bars and prints the figures as JSON. Parts are timed by wrapping their calls; what none
 of them covers is "other".
@@ -32,7 +32,7 @@ from bundle.io.reading.video import open_video
 from bundle.memory.bank import MemoryBank
 from bundle.utils.devices import find_device
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 Times = dict[str, float]
 
 OPERATIONS = {

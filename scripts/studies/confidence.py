@@ -1,6 +1,6 @@
 """Measure whether the confidence tells J, on the validation videos.
 
-python scripts/study_confidence.py --dataset_dir DATA --output_dir OUT
+python scripts/studies/confidence.py --dataset_dir DATA --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB and DAVIS-2016-val. Prints OUT/confidence.json and draws
 OUT/confidence.png.
@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from clips import carry, load_network, make_parser, read_clips, run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-from study_clips import carry, load_network, make_parser, read_clips, run
 
 from bundle.utils.atomic_write import written_beside
 

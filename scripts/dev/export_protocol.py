@@ -1,6 +1,6 @@
 """Write the videos of a protocol as a folder in the DAVIS layout, for any other method to run on.
 
-    python scripts/export_protocol.py --protocol cvc_clinicdb --dataset_dir DIR --output_dir OUT
+    python scripts/dev/export_protocol.py --protocol cvc_clinicdb --dataset_dir DIR --output_dir OUT
 
 Gives ``OUT/JPEGImages/VIDEO/FRAME.png`` and ``OUT/Annotations/VIDEO/FRAME.png``, the mask of the
 first frame alone. The method's masks, saved as ``PREDICTIONS/VIDEO/FRAME.png`` with the ids of that

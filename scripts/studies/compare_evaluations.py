@@ -1,6 +1,6 @@
 """Say what one evaluation gained over another of the same protocol, with paired intervals.
 
-    python scripts/compare_evaluations.py BEFORE AFTER
+    python scripts/studies/compare_evaluations.py BEFORE AFTER
 
 BEFORE and AFTER are output folders of ``run evaluating``. Prints a table in points, and with ``--json``
 everything as JSON.

@@ -1,6 +1,6 @@
 """Draw the loss tables of trainings, one stage after the other.
 
-python scripts/plot_losses.py losses.png losses_pretrain.csv losses_train.csv
+python scripts/studies/plot_losses.py losses.png losses_pretrain.csv losses_train.csv
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Train with and without the temporal contrastive loss at equal budget: the paper's ablation.
 
-python scripts/study_ablation.py --dataset_dir DATA --initial_weights START --output_dir OUT
+python scripts/studies/ablation.py --dataset_dir DATA --initial_weights START --output_dir OUT
 
 DATA is the parent of CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG; START should be weights
 that never saw L_tc, such as the best.pt of configs/pretrain.yaml. Both kinds of a seed see the same
@@ -18,8 +18,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
-from export_weights import export
-from study_clips import ROOT, interval, run
+from clips import ROOT, interval, run
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -44,6 +43,13 @@ def call(config: str, **settings: Any) -> None:
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
 
 
+def export(weights: Path, checkpoint: Path) -> None:
+    """Write the running average of a training's weights as a plain state dict."""
+    script = ROOT / "scripts/dev/export_weights.py"
+    command = [sys.executable, "-W", "ignore", str(script), str(weights), str(checkpoint)]
+    subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
+
+
 def train(folder: Path, beta: float, seed: int, options: argparse.Namespace) -> Path:
     """Weights of one training, the running average at its end."""
     weights = folder / "weights.pt"
@@ -62,7 +68,7 @@ def train(folder: Path, beta: float, seed: int, options: argparse.Namespace) -> 
             "threads": options.threads,
         }
         call("training train", **settings)
-        export(weights, [folder / "last.pt"])
+        export(weights, folder / "last.pt")
     return weights
 
 

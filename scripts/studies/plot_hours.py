@@ -1,6 +1,6 @@
 """Draw what more hours of training brought, beside what was aimed at.
 
-python scripts/plot_hours.py docs/studies/training/hours.png docs/studies/training/hours.csv
+python scripts/studies/plot_hours.py docs/studies/training/hours.png docs/studies/training/hours.csv
 """
 
 import argparse

@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw
 
 from benchmarks.cases import Figures, Workload
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CONFIG = str(ROOT / "configs/inference.yaml")
 OUTLINES = ROOT / "scripts/demo/left_ventricle.json"
 HEIGHT, WIDTH = 240, 320
@@ -64,7 +64,7 @@ def _drawn_mask() -> np.ndarray:
 
 def _say(*arguments: str | Path) -> Figures:
     """What benchmarks/new_process.py prints last."""
-    script = ROOT / "scripts/benchmarks/new_process.py"
+    script = ROOT / "scripts/dev/benchmarks/new_process.py"
     done = _start([str(script), *map(str, arguments)])
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures

@@ -1,6 +1,6 @@
 """Write a training's weights as models/model.pt: a plain state dict in half precision.
 
-    python scripts/export_weights.py models/model.pt output/train/last.pt [output/train/best.pt ...]
+    python scripts/dev/export_weights.py models/model.pt output/train/last.pt [output/train/best.pt ...]
 
 Beside it goes models/model.json, which says which network the weights are of.
 

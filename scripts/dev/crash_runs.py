@@ -1,4 +1,4 @@
-"""What ``study_crashes.py`` runs: each kind of run by the shipped configs, tiny, and what it leaves."""
+"""What ``crashes.py`` runs: each kind of run by the shipped configs, tiny, and what it leaves."""
 
 import csv
 import hashlib
@@ -23,7 +23,7 @@ from pydicom.data import get_testdata_file
 from bundle.io.writing.manifest import MANIFEST
 from bundle.networks import TCMN
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NETWORK = {
     "backbone": "resnet18", "key_channels": 8, "value_channels": 8, "decoder_channels": [8, 8, 8],
     "stride_in_1x1": False,

@@ -1,8 +1,8 @@
 """Measure speed and memory by the contract of docs/studies/speed.md; prints, writes and compares.
 
-python scripts/benchmark.py --cases video video_3_objects --runs 3 --output new.json
-python scripts/benchmark.py --cases video --compare old.json
-python scripts/benchmark.py --compare old.json --measured new.json
+python scripts/dev/benchmark.py --cases video video_3_objects --runs 3 --output new.json
+python scripts/dev/benchmark.py --cases video --compare old.json
+python scripts/dev/benchmark.py --compare old.json --measured new.json
 """
 
 import argparse
@@ -22,7 +22,7 @@ from benchmarks.turns import measure
 
 from bundle.utils.atomic_write import written_beside
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LIBRARIES = ("torch", "monai", "numpy", "openvino")
 
 

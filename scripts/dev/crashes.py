@@ -1,12 +1,12 @@
 """Kill runs at random moments, or let their disk fill up; check what is left and what a rerun gives.
 
-python scripts/study_crashes.py --times 50 --output_dir OUT
+python scripts/dev/crashes.py --times 50 --output_dir OUT
 
 Inference, batches, training and evaluation run by the shipped configs with a tiny network on small
 videos. Every second kill comes at a moment drawn evenly over the run, the others just after a file of
 the results was opened, renamed or removed. Prints and writes JSON; ends with 1 if anything was wrong.
 
-A full disk is a small tmpfs: that needs root, or ``unshare -Urm python scripts/study_crashes.py ...``.
+A full disk is a small tmpfs: that needs root, or ``unshare -Urm python scripts/dev/crashes.py ...``.
 """
 
 import argparse
@@ -31,7 +31,7 @@ import numpy as np
 from crash_process import IN_PLACE, run
 from crash_runs import KINDS, Kind, make_inputs, read_result
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 ROOM_KIB = 1 << 20
 logger = logging.getLogger(Path(__file__).stem)
 

@@ -1,6 +1,6 @@
 """The main job on a real echocardiogram: carry the left ventricle through the heartbeat.
 
-    python scripts/make_demo.py --output_dir output/demo
+    python scripts/demo/make_demo.py --output_dir output/demo
 
 The video is the apical four-chamber cine that comes with pydicom (30 frames of 240x320). The mask of
 its first frame was drawn by hand, as were those of two later frames, which the result is compared
@@ -19,7 +19,7 @@ import numpy as np
 import pydicom.data
 from PIL import Image, ImageDraw
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
 CINE = "examples_ybr_color.dcm"
 

@@ -1,1 +1,0 @@
-"""What scripts/benchmark.py measures, and how; docs/studies/speed.md is the contract."""
