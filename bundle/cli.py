@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bundle.inference.settings import OLD_NAMES, InferenceSettings
+from bundle.inference.settings import GONE, OLD_NAMES, InferenceSettings
 from bundle.utils.bundle_files import bundle_root, program_version
 from bundle.utils.options import MissingPackageError, print_error, suggest
 from bundle.utils.paths import expand_user
@@ -103,9 +103,16 @@ MemoryFrames = Annotated[
     str | None,
     _setting("max_memory_frames", "Most frames remembered; auto: what fits; null: no limit."),
 ]
-Eviction = Annotated[
-    str | None, _setting("eviction", "Which frames stay in a full memory: latest or useful.")
-]
+
+
+def _tell_gone(value: str | None, parameter: typer.CallbackParam) -> str | None:
+    if value is not None and parameter.name is not None:
+        about = GONE[parameter.name]
+        print(f"warning: --{parameter.name} does nothing any more: {about}", file=sys.stderr)
+    return value
+
+
+Gone = Annotated[str | None, typer.Option(hidden=True, callback=_tell_gone)]
 Direction = Annotated[
     str | None, _setting("direction", "From each mask both ways, forward or backward.")
 ]
@@ -254,11 +261,12 @@ def segment(
     inference_size: Size = None,
     memory_every: Every = None,
     max_memory_frames: MemoryFrames = None,
-    eviction: Eviction = None,
     direction: Direction = None,
     spatial_prior: Prior = None,
     review_below: Review = None,
     precision: Precision = None,
+    eviction: Gone = None,
+    policy: Gone = None,
 ) -> None:
     """Segment a video from the mask of one frame, or of a few; or from a box or points."""
     if quiet:
@@ -288,7 +296,6 @@ def segment(
             inference_size=inference_size,
             memory_every=memory_every,
             max_memory_frames=max_memory_frames,
-            eviction=eviction,
             direction=direction,
             spatial_prior=spatial_prior,
             review_below=review_below,

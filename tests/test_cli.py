@@ -167,7 +167,6 @@ def calls(monkeypatch):
     [
         ("working_size", "inference_size"),
         ("capacity", "max_memory_frames"),
-        ("policy", "eviction"),
     ],
 )
 def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
@@ -176,6 +175,14 @@ def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
     assert calls[0][1][new] == "64"
     shown = f"--{old} is called --{new} now".replace("_", "-")
     assert shown in text
+
+
+@pytest.mark.parametrize("name", ["eviction", "policy"])
+def test_a_setting_that_is_gone_is_told(capsys, calls, name):
+    status, text = said(capsys, "segment", "v", "--mask", "m", f"--{name}", "latest")
+    assert status == 0
+    assert len(calls) == 1
+    assert f"--{name} does nothing any more: the frame that was remembered first goes" in text
 
 
 def test_dashes_and_underscores_are_the_same(calls):

@@ -8,7 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
-from bundle.inference.settings import OLD_NAMES
+from bundle.inference.settings import GONE, OLD_NAMES
 from bundle.networks.tcmn import TCMN
 from bundle.utils.bundle_files import bundle_root
 from bundle.utils.options import check_command_line
@@ -41,4 +41,6 @@ def check_run(resolved: MutableMapping[str, Any]) -> None:
         ValueError: An option is unknown.
     """
     network = tuple(inspect.signature(TCMN).parameters)
-    check_command_line(resolved, old_names=OLD_NAMES, open_ended={"network_def": network})
+    check_command_line(
+        resolved, old_names=OLD_NAMES, gone=GONE, open_ended={"network_def": network}
+    )

@@ -108,7 +108,7 @@ class VideoSession:
 
     def remember(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
         """Remember a frame that ``encode_prompt`` made; the next frames count from it."""
-        self._add(key, value, prompt=True, confidence=1.0)
+        self._add(key, value, prompt=True)
         self.frames = 1
 
     def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
@@ -141,8 +141,7 @@ class VideoSession:
             self._previous = probability[:, 1:]
             if self.frames % self.settings.memory_every == 0:
                 value = self.network.memorize(features, self._previous)
-                worst = float(confidence.min())
-                self._add(features.key, value, prompt=False, confidence=worst)
+                self._add(features.key, value, prompt=False)
         self.frames += 1
         return StepResult(self._leave(logits.float(), image.shape[-2:]), confidence)
 
@@ -164,21 +163,19 @@ class VideoSession:
         self._previous, self.frames, self._bank = state["previous"], state["frames"], None
         if state["bank"] is not None:
             settings = self.settings
-            self._bank = MemoryBank(
-                state["bank"]["max_frames"], settings.eviction, settings.spatial_prior
-            )
+            self._bank = MemoryBank(state["bank"]["max_frames"], settings.spatial_prior)
             self._bank.load_state_dict(state["bank"])
 
-    def _add(self, key: Tensor, value: Tensor, *, prompt: bool, confidence: float) -> None:
+    def _add(self, key: Tensor, value: Tensor, *, prompt: bool) -> None:
         if self._bank is None:
             settings, limit = self.settings, self.settings.max_memory_frames
             if limit == "auto":
                 limit = count_that_fits(key, value)
             assert not isinstance(limit, str)
             dtype = blend_type(settings.precision, key.device)
-            self._bank = MemoryBank(limit, settings.eviction, settings.spatial_prior, dtype)
+            self._bank = MemoryBank(limit, settings.spatial_prior, dtype)
         held = len(self._bank)
-        self._bank.add(key, value, prompt=prompt, confidence=confidence)
+        self._bank.add(key, value, prompt=prompt)
         if not prompt and len(self._bank) == held:
             _tell_limit(held)
 

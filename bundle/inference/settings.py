@@ -11,8 +11,6 @@ from dataclasses import dataclass, fields
 from typing import Any, get_args
 
 DIRECTIONS = ("both", "forward", "backward")
-EVICTIONS = ("latest", "useful")
-"""The names in ``bundle.memory.eviction.EVICTIONS``."""
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SMALLEST_SIZE = 16
 """Pixels; the network's coarsest map has one position for so many."""
@@ -21,9 +19,12 @@ DEFAULT = "default"
 OLD_NAMES = {
     "working_size": "inference_size",
     "capacity": "max_memory_frames",
-    "policy": "eviction",
 }
 """What settings were called up to version 0.10."""
+GONE = dict.fromkeys(
+    ("eviction", "policy"), "the frame that was remembered first goes when memory is full"
+)
+"""Settings up to version 0.11 that are no more, and what holds instead."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,6 @@ class InferenceSettings:
         max_memory_frames: Most frames remembered, at least 2, so that long videos take no more time a
             frame than short ones; None for no limit (the paper's); ``auto`` for what half of the
             device's free memory holds.
-        eviction: Which frame goes when memory is full; a name in
-            ``bundle.memory.eviction.EVICTIONS``.
         inference_size: Shorter side, in pixels, at which frames pass through the network; None for
             their own size (the paper's). Masks come back at the frames' size.
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see
@@ -58,7 +57,6 @@ class InferenceSettings:
 
     memory_every: int = 5
     max_memory_frames: int | str | None = 12
-    eviction: str = "latest"
     inference_size: int | None = 320
     precision: str = "auto"
     direction: str = "both"
@@ -86,9 +84,7 @@ class InferenceSettings:
         _check(
             0 <= self.review_below <= 1, "review_below must be between 0 and 1", self.review_below
         )
-        for name, choices in (
-            ("eviction", EVICTIONS), ("precision", PRECISIONS), ("direction", DIRECTIONS)
-        ):  # fmt: skip
+        for name, choices in (("precision", PRECISIONS), ("direction", DIRECTIONS)):
             value = getattr(self, name)
             _check(value in choices, f"{name} must be one of {', '.join(choices)}", repr(value))
 
@@ -105,10 +101,9 @@ def parse_settings(**values: Any) -> InferenceSettings:
         TypeError: There is no such setting.
 
     Example:
-        >>> parse_settings(inference_size="null", review_below="0.5", eviction="default")
-        InferenceSettings(memory_every=5, max_memory_frames=12, eviction='latest',
-        inference_size=None, precision='auto', direction='both', spatial_prior='auto',
-        review_below=0.5)
+        >>> parse_settings(inference_size="null", review_below="0.5", direction="default")
+        InferenceSettings(memory_every=5, max_memory_frames=12, inference_size=None,
+        precision='auto', direction='both', spatial_prior='auto', review_below=0.5)
     """
     types = {
         field.name: [each.__name__ for each in get_args(field.type) or (field.type,)]

@@ -22,7 +22,7 @@ from bundle.memory.attention import (
     query_rows,
     split_keys,
 )
-from bundle.memory.eviction import EVICTIONS, Remembered, droppable
+from bundle.memory.eviction import Remembered, find_oldest
 from bundle.memory.spatial_prior import check_prior, looks, places, width_for
 
 GROWTH = 8
@@ -37,9 +37,8 @@ class MemoryBank:
     makes one per pass over a video. For inference only: what it holds is cut off from gradients.
 
     Args:
-        max_frames: Most frames kept, at least 2; past it ``eviction`` says which goes. Frames whose
-            mask was given always stay, with one more, even beyond it. None keeps all (the paper).
-        eviction: A name in ``bundle.memory.eviction.EVICTIONS``.
+        max_frames: Most frames kept, at least 2; past it the oldest goes. Frames whose mask was given
+            always stay, with one more, even beyond it. None keeps all (the paper).
         spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
             distance from the position that asks, of this standard deviation, as a share of the
             frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
@@ -51,7 +50,7 @@ class MemoryBank:
             that was read last find themselves, as a share of the frame's shorter side; else None.
 
     Raises:
-        ValueError: ``max_frames`` is below 2, the eviction is unknown, or the prior is not positive.
+        ValueError: ``max_frames`` is below 2, or the prior is not positive.
 
     Source:
         Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
@@ -68,16 +67,13 @@ class MemoryBank:
     def __init__(
         self,
         max_frames: int | None = None,
-        eviction: str = "latest",
         spatial_prior: float | str | None = None,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         if max_frames is not None and max_frames < 2:
             raise ValueError(f"max_frames must hold the first frame and one more, got {max_frames}")
-        if eviction not in EVICTIONS:
-            raise ValueError(f"unknown eviction {eviction!r}: expected one of {list(EVICTIONS)}")
         check_prior(spatial_prior)
-        self.max_frames, self.eviction, self.spatial_prior = max_frames, eviction, spatial_prior
+        self.max_frames, self.spatial_prior = max_frames, spatial_prior
         self.dtype = dtype
         self.motion: Tensor | None = None
         self.frames: dict[int, Remembered] = {}
@@ -96,7 +92,6 @@ class MemoryBank:
         value: Float[Tensor, "B N V h w"],
         *,
         prompt: bool = False,
-        confidence: float = 1.0,
     ) -> None:
         """Remember one frame.
 
@@ -104,7 +99,6 @@ class MemoryBank:
             key: Its key map.
             value: Its value map of each object.
             prompt: Its mask was given: never drop it.
-            confidence: In its mask, in [0, 1].
 
         Raises:
             ValueError: The frame's shape differs from the frames held.
@@ -128,12 +122,11 @@ class MemoryBank:
             new = [padded(keys), values]
             if self._split:
                 new.append(split_keys(keys, values.shape[-1]))
-            coarse = F.adaptive_avg_pool2d(key.float(), 4).flatten()
         slot = self._free_slot(new)
         place = slice(slot * self._positions, (slot + 1) * self._positions)
         for held, rows in zip(self._rows, new, strict=True):
             held[:, place] = rows
-        self.frames[slot] = Remembered(self._added, prompt, confidence, coarse)
+        self.frames[slot] = Remembered(self._added, prompt)
         self._added += 1
 
     def read(self, query: Float[Tensor, "B K h w"]) -> Float[Tensor, "B N V h w"]:
@@ -163,10 +156,7 @@ class MemoryBank:
             "max_frames": self.max_frames,
             "shapes": None if self._shapes is None else [list(each) for each in self._shapes],
             "rows": [rows[:, :held].clone() for rows in self._rows],
-            "frames": [
-                [slot, each.time, each.prompt, each.confidence, each.key]
-                for slot, each in self.frames.items()
-            ],
+            "frames": [[slot, each.time, each.prompt] for slot, each in self.frames.items()],
             "added": self._added,
             "dtype": self.dtype,
             "split": self._split,
@@ -223,8 +213,9 @@ class MemoryBank:
     def _free_slot(self, new: list[Tensor]) -> int:
         """Where a frame with such rows goes; makes room for it."""
         full = self.max_frames is not None and len(self) >= self.max_frames
-        if full and droppable(self.frames):
-            return EVICTIONS[self.eviction](self.frames)
+        oldest = find_oldest(self.frames) if full else None
+        if oldest is not None:
+            return oldest
         if not self.frames:
             self._rows = [rows[:, :0] for rows in new]
         room = self._rows[0].shape[1] // self._positions

@@ -31,6 +31,7 @@ def check_command_line(
     arguments: Sequence[str] | None = None,
     old_names: Mapping[str, str] = MappingProxyType({}),
     open_ended: Mapping[str, Iterable[str]] = MappingProxyType({}),
+    gone: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Refuse an option that names nothing in the configs; from then on errors print as one line.
 
@@ -41,6 +42,7 @@ def check_command_line(
             ``monai.bundle run``; a workflow made in Python is left alone.
         old_names: Options that have a new name, which is named in a warning.
         open_ended: Sections of the configs to names that may be added to them.
+        gone: Options that do nothing any more, and what holds instead, for a warning.
 
     Raises:
         ValueError: An unknown option; the message has the nearest known name.
@@ -64,6 +66,8 @@ def check_command_line(
         if new is not None and new in parser:
             logger.warning("--%s is called --%s now: use that, the old name will go", root, new)
             values[new] = value
+        elif root in gone:
+            logger.warning("--%s does nothing any more: %s", root, gone[root])
         elif name not in RUN_ARGUMENTS and root not in parser and root not in known:
             raise ValueError(
                 f"unknown option --{name}{suggest(root, known, sorted(RUN_ARGUMENTS))}"

@@ -81,7 +81,6 @@ def assert_same(found, expected):
 SETTINGS = [
     {},
     {"max_memory_frames": 3, "memory_every": 1},
-    {"max_memory_frames": 3, "memory_every": 1, "eviction": "useful"},
     {"spatial_prior": "auto", "memory_every": 2},
     {"direction": "forward"},
 ]

@@ -209,7 +209,6 @@ def test_precision_auto_is_half_on_cuda_and_float32_on_a_plain_cpu(monkeypatch):
             {"max_memory_frames": "all"},
             "max_memory_frames must be a whole number or auto or null, got 'all'",
         ),
-        ({"eviction": "newest"}, "eviction must be one of latest, useful, got 'newest'"),
         ({"direction": "left"}, "direction must be one of both, .*got 'left'"),
         ({"review_below": 2.0}, "review_below must be between 0 and 1, got 2.0"),
         ({"spatial_prior": 0}, "spatial_prior must be above 0, auto, or null for none, got 0"),

@@ -261,12 +261,7 @@ def test_results_in_other_formats_are_not_taken_for_done(videos):
 
 
 def test_confidence_and_flags_reach_the_table(videos):
-    assert (
-        run(
-            videos, review_below=1, direction="forward", eviction="useful", max_memory_frames="auto"
-        )
-        is None
-    )
+    assert run(videos, review_below=1, direction="forward", max_memory_frames="auto") is None
     rows = table(videos.parent / "out" / "b" / "frames.csv")
     assert rows[3]["confidence"] == "1.0000"  # given
     assert all(0 <= float(row["confidence"]) < 1 for row in rows[4:])

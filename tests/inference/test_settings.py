@@ -2,15 +2,13 @@
 
 import pytest
 
-from bundle.inference.settings import EVICTIONS, PRECISIONS, InferenceSettings, parse_settings
-from bundle.memory import eviction
+from bundle.inference.settings import PRECISIONS, InferenceSettings, parse_settings
 from bundle.utils import devices
 
 DEFAULTS = InferenceSettings()
 
 
 def test_names_are_those_of_the_modules_that_know_them():
-    assert tuple(eviction.EVICTIONS) == EVICTIONS
     assert {"auto", *devices.PRECISIONS} == set(PRECISIONS)
 
 

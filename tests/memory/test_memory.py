@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from bundle.memory import attention as memory_module
 from bundle.memory.attention import read_memory
 from bundle.memory.bank import MemoryBank
-from bundle.memory.eviction import EVICTIONS
 
 # T*h*w = 18 remembered and 6 query positions per clip, 2 clips: 36 affinities a query position.
 FRAMES, HEIGHT, WIDTH = 3, 2, 3
@@ -172,10 +171,9 @@ def add_one_hot(bank, number, count, key=0.0, **kwargs):
     bank.add(torch.full((1, 8, 4, 4), key), value.expand(1, 1, count, 4, 4), **kwargs)
 
 
-@pytest.mark.parametrize("eviction", EVICTIONS)
 @pytest.mark.parametrize("max_frames", [2, 3, 4])
-def test_prompts_are_never_dropped(eviction, max_frames):
-    bank = MemoryBank(max_frames, eviction)
+def test_prompts_are_never_dropped(max_frames):
+    bank = MemoryBank(max_frames)
     for number in range(9):
         add_one_hot(bank, number, 9, prompt=number in (0, 2, 5))
     held = held_frames(bank, 9)
@@ -184,15 +182,12 @@ def test_prompts_are_never_dropped(eviction, max_frames):
     assert len(held) == len(bank) == 4
 
 
-def test_the_useful_policy_drops_what_is_alike_or_unsure():
-    bank = MemoryBank(4, "useful")
-    for number, (key, confidence) in enumerate(
-        [(0.0, 1.0), (5.0, 1.0), (5.1, 1.0), (9.0, 0.01), (20.0, 1.0)]
-    ):
-        add_one_hot(bank, number, 6, key, prompt=number == 0, confidence=confidence)
-    assert {frame.time for frame in bank.frames.values()} == {0, 2, 3, 4}
-    add_one_hot(bank, 5, 6, 30.0)
-    assert {frame.time for frame in bank.frames.values()} == {0, 2, 4, 5}
+def test_the_oldest_frame_goes_but_for_prompts():
+    bank = MemoryBank(4)
+    for number in range(7):
+        add_one_hot(bank, number, 7, prompt=number == 0)
+    assert {frame.time for frame in bank.frames.values()} == {0, 4, 5, 6}
+    assert held_frames(bank, 7) == [0, 4, 5, 6]
 
 
 def test_an_unbounded_bank_grows_without_change():
@@ -205,11 +200,6 @@ def test_an_unbounded_bank_grows_without_change():
     query = torch.randn(2, 7, 2, 3, generator=draw)
     expected = read_memory(torch.stack(keys, 2), torch.stack(values, 3), query)
     torch.testing.assert_close(bank.read(query), expected)
-
-
-def test_an_unknown_policy_is_refused():
-    with pytest.raises(ValueError, match="unknown eviction 'best': expected one of"):
-        MemoryBank(4, "best")
 
 
 @pytest.mark.parametrize("max_frames", [1, 0, -3])

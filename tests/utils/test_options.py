@@ -138,6 +138,14 @@ def test_an_old_name_goes_on_working_and_names_the_new_one(config, caplog):
     assert "--rounds is called --epochs now" in caplog.text
 
 
+def test_an_option_that_is_gone_is_told(config, caplog):
+    resolved = {}
+    arguments = [PROGRAM, "run", "--config_file", str(config), "--rounds", "5"]
+    check_command_line(resolved, arguments, gone={"rounds": "epochs do"})
+    assert resolved == {}
+    assert "--rounds does nothing any more: epochs do" in caplog.text
+
+
 def test_some_sections_are_open_ended(config):
     arguments = [PROGRAM, "run", "--config_file", str(config), "--train#size", "5"]
     check_command_line({}, arguments, open_ended={"train": ["size"]})
