@@ -19,6 +19,7 @@ from bundle.datasets.hmc_qu import hmc_qu
 from bundle.datasets.records import Video
 from bundle.datasets.registry import CAMUS_SEQUENCES
 from bundle.datasets.splits import split_videos
+from bundle.datasets.video_folder import video_folder
 from bundle.datasets.vocal_folds import vocal_folds
 
 Read = Callable[[Path, bool], list[Video]]
@@ -86,6 +87,7 @@ PROTOCOLS: dict[str, Read] = {
     ),
     "vos_extra": lambda root, whole: davis(root, None if whole else VOS_EXTRA_HELD_OUT),
     "davis": lambda root, whole: davis(root),
+    "video_folder": lambda root, whole: video_folder(root),
     "selection": _selection,
 }
 """Name -> reader of (root, all of the set instead of the part that is scored by default)."""
@@ -104,7 +106,7 @@ def read_protocol(
             ``davis_held_out`` and ``davis_train_held_out`` (DAVIS 2016, its two parts, without the
             videos of training); ``vocal_folds`` (all sequences) and ``vocal_folds_held_out``;
             ``vos_extra`` (its videos of several objects); ``davis`` (any folder in the DAVIS
-            layout); ``selection`` (what weights are chosen by, of several data sets).
+            layout); ``video_folder`` (any folder of videos with masks beside them); ``selection`` (what weights are chosen by, of several data sets).
         dataset_dir: Root of that data set; for ``selection`` the parent of all of them.
         split: A file of ``bundle.datasets.splits``: of the whole data set its ``valid`` part is scored,
             instead of the part above.
@@ -136,7 +138,7 @@ def _drawn(path: Path) -> dict[str, Any]:
 
 
 def describe_protocol(name: str, videos: Sequence[Video]) -> str:
-    """What is carried whence, for the tables: which frames a CAMUS figure speaks of."""
+    """Say for the title of the tables which frame is given and which frames are scored."""
     if name == "selection":
         counts = Counter(video.domain for video in videos)
         told = ", ".join(f"{count} of {domain}" for domain, count in counts.items())

@@ -160,6 +160,30 @@ def test_the_page_for_annotators_works_as_written(folder):
 
 
 @pytest.mark.slow
+def test_the_page_about_evaluating_works_as_written(tmp_path):
+    rows, columns = np.mgrid[:48, :64]
+    for video in "ab":
+        for end in ("", "_mask"):
+            (tmp_path / f"my_videos/{video}{end}").mkdir(parents=True)
+        for t in range(3):
+            disk = (rows - 24) ** 2 + (columns - 24 - 4 * t) ** 2 < 10**2
+            for end, picture in (("", 60 + 120 * disk), ("_mask", 255 * disk)):
+                path = tmp_path / f"my_videos/{video}{end}/{t}.png"
+                Image.fromarray(picture.astype(np.uint8)).save(path)
+    [(_, line)] = blocks(ROOT / "docs/evaluate.md", "bash")
+    program, *arguments = shlex.split(line)
+    assert program == "tcmn"
+    done = processes.run(["-m", "bundle.cli", *arguments, "--inference_size", "64"], tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
+    table = (ROOT / "docs/evaluate.md").read_text().split("| file | content |")[1]
+    files = re.findall(r"`([\w./]+\.\w+)`", table.split("| `clinical.csv`")[0])
+    assert len(files) == 9
+    for file in files:
+        written = file.replace("VIDEO", "a").replace("FRAME", "1")
+        assert (tmp_path / "scores" / written).exists(), file
+
+
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(tmp_path):
     notebook = json.loads((ROOT / "docs/notebooks/echocardiogram.ipynb").read_text())
     cells = ["".join(each["source"]) for each in notebook["cells"] if each["cell_type"] == "code"]
