@@ -106,7 +106,8 @@ def read_protocol(
             ``davis_held_out`` and ``davis_train_held_out`` (DAVIS 2016, its two parts, without the
             videos of training); ``vocal_folds`` (all sequences) and ``vocal_folds_held_out``;
             ``vos_extra`` (its videos of several objects); ``davis`` (any folder in the DAVIS
-            layout); ``video_folder`` (any folder of videos with masks beside them); ``selection`` (what weights are chosen by, of several data sets).
+            layout); ``video_folder`` (any folder of videos with masks beside them); ``selection``
+            (what weights are chosen by, of several data sets).
         dataset_dir: Root of that data set; for ``selection`` the parent of all of them.
         split: A file of ``bundle.datasets.splits``: of the whole data set its ``valid`` part is scored,
             instead of the part above.
