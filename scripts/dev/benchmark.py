@@ -1,4 +1,4 @@
-"""Measure speed and memory by the contract of docs/studies/speed.md; prints, writes and compares.
+"""Measure speed and memory by the contract of docs/benchmarks.md; prints, writes and compares.
 
 python scripts/dev/benchmark.py --cases video video_3_objects --runs 3 --output new.json
 python scripts/dev/benchmark.py --cases video --compare old.json

@@ -1,1 +1,1 @@
-"""What scripts/dev/benchmark.py measures, and how; docs/studies/speed.md is the contract."""
+"""What scripts/dev/benchmark.py measures, and how; docs/benchmarks.md is the contract."""

@@ -135,7 +135,7 @@ def started(case: Case, variants: Sequence[str], threads: int) -> Iterator[list[
 def measure(
     name: str, case: Case, variants: Sequence[str], runs: int, threads: int
 ) -> list[dict[str, Any]]:
-    """One row for each variant, as docs/studies/speed.md describes it."""
+    """One row for each variant, as docs/benchmarks.md describes it."""
     found: dict[str, list[Figures]] = {variant: [] for variant in variants}
     others: dict[str, list[float]] = {variant: [] for variant in variants}
     rows = []
