@@ -16,7 +16,7 @@ from bundle.io.writing.manifest import package_version
 from bundle.networks.weights import file_digest
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.bundle_files import bundle_root
-from bundle.utils.paths import expand_user
+from bundle.utils.paths import expand_user, fit_name
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +88,9 @@ def segment_videos(
     made_by = _describe_segmenter(segmenter, options)
     for each in videos:
         identity = f"{made_by} {_describe_video(each)}"
-        checkpoint = RunCheckpoint(output_dir / f".{each.name}.checkpoint", identity, resume)
+        checkpoint = RunCheckpoint(
+            output_dir / f".{fit_name(each.name, 12)}.checkpoint", identity, resume
+        )
         stream = stream_with_frames(
             segmenter.settings, segmenter.network, each, segmenter.device, checkpoint
         )

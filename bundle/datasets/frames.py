@@ -23,6 +23,7 @@ from bundle.io.reading.mat_masks import read_mat_masks
 from bundle.io.reading.video import open_video
 from bundle.types import Frame, LabelMap
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.paths import fit_name
 
 Pixels = TypeVar("Pixels")
 BLOCK_MASKS = 16
@@ -141,7 +142,9 @@ def _decoded(path: Path, size: tuple[int, int] | None, cache_dir: Path) -> np.nd
     """(T, H, W, 3) uint8, mapped into memory."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
-    kept = cache_dir / f"{path.stem}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    kept = (
+        cache_dir / f"{fit_name(path.stem, 40)}-{hashlib.sha256(key.encode()).hexdigest()[:12]}.npy"
+    )
     if not kept.is_file():
         source = _open(path)
         height, width = size or (source.height, source.width)

@@ -11,7 +11,10 @@ from bundle.io.reading.decode import STILL_SUFFIXES, has_suffix, natural_key
 from bundle.io.reading.patient import read_patient_id
 from bundle.io.reading.video import is_dicom
 from bundle.io.reading.volumes import source_name
+from bundle.utils.paths import fit_name
 
+EXPORTS_ADD = 40
+"""Bytes that exports put behind a video's name at most, such as ``_00000_0000.nii.gz``."""
 FOLDER = "tcmn-project"
 """Of a project, beside its videos."""
 SAMPLE_BYTES = 2**16
@@ -84,13 +87,13 @@ def check_names(videos: Iterable[ListedVideo]) -> None:
 
 
 def folder_name(name: str) -> str:
-    """The folder of a video in a project.
+    """The folder of a video in a project; a long name is cut, since exports add to it.
 
     Example:
         >>> folder_name("patient 7/4CH")
         'patient 7__4CH'
     """
-    return name.replace("/", "__")
+    return fit_name(name.replace("/", "__"), EXPORTS_ADD)
 
 
 def fingerprint(path: Path) -> str:

@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
+from bundle.utils.paths import fit_name
+
 try:
     import fcntl
 except ImportError:  # Windows: what killed runs leave stays there
@@ -20,6 +22,8 @@ except ImportError:  # Windows: what killed runs leave stays there
 
 SUFFIX = ".partial"
 LOCK = "lock"
+ADDED = len("..12345678.partial")
+"""Letters that a folder's name has more than its target's."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TRIES = 10
 
@@ -57,7 +61,8 @@ class Scratch:
 
     Attributes:
         target: See above.
-        folder: ``.<name of target>.<random>.partial``, beside it.
+        folder: ``.<name of target>.<random>.partial``, beside it; a name that would become too
+            long is cut, and stands in the file that locks the folder.
         new: In ``folder``: what will take the target's place; to be written by the caller.
     """
 
@@ -71,7 +76,9 @@ class Scratch:
         for _ in range(TRIES):
             self.folder = Path(
                 tempfile.mkdtemp(
-                    prefix=f".{self.target.name}.", suffix=SUFFIX, dir=self.target.parent
+                    prefix=f".{fit_name(self.target.name, ADDED)}.",
+                    suffix=SUFFIX,
+                    dir=self.target.parent,
                 )
             )
             try:
@@ -84,6 +91,8 @@ class Scratch:
                 raise
         else:
             raise OSError(f"cannot lock a folder beside {self.target}: is something removing it?")
+        if fit_name(self.target.name, ADDED) != self.target.name:
+            (self.folder / LOCK).write_bytes(os.fsencode(self.target.name))
         # Its permissions are those of any new file or folder, other than those of ``folder``.
         self.new = self.folder / "new"
         return self
@@ -134,7 +143,7 @@ def sweep(parent: Path, name: str | None = None) -> None:
         parent: The folder.
         name: Only what was left of this target.
     """
-    start = "." if name is None else f".{name}."
+    start = "." if name is None else f".{fit_name(name, ADDED)}."
     with suppress(OSError):
         for left in os.listdir(parent):
             if left.startswith(start) and left.endswith(SUFFIX):
@@ -182,8 +191,11 @@ def _lock(folder: Path, *, create: bool) -> int | None:
 
 def _remove(folder: Path) -> None:
     """Remove a scratch folder, after putting back what was set aside if nothing took its place."""
-    target = folder.with_name(folder.name[1:].rsplit(".", 2)[0])
     with suppress(OSError):
+        name = folder.name[1:].rsplit(".", 2)[0]
+        if (folder / LOCK).is_file():
+            name = os.fsdecode((folder / LOCK).read_bytes()) or name
+        target = folder.with_name(name)
         if (folder / "old").exists() and not target.exists():
             (folder / "old").rename(target)
         # The lock last: without it the next sweep could not tell whose the rest is.

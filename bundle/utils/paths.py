@@ -1,6 +1,10 @@
-"""Paths as users type them."""
+"""Paths as users type them, and names that file systems take."""
 
+import hashlib
 from pathlib import Path
+
+MAX_NAME_BYTES = 255
+"""Of a file or folder, on all file systems in use."""
 
 
 def expand_user(path: str | Path) -> Path:
@@ -16,3 +20,27 @@ def expand_user(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         return Path(path)
+
+
+def fit_name(name: str, more: int = 0) -> str:
+    """A name that leaves room for what is added to it; a long one is cut and ends in a digest.
+
+    Args:
+        name: Of a file or folder, such as a video's.
+        more: Bytes that will be added, suffixes and prefixes.
+
+    Returns:
+        The name itself wherever it fits; equal for equal names, different for others.
+
+    Example:
+        >>> fit_name("cine", 18)
+        'cine'
+        >>> len(fit_name(250 * "a", 18)), fit_name(250 * "a", 18)[-13:]
+        (237, 'aaaa-3f3e35e0')
+    """
+    encoded = name.encode(errors="surrogateescape")
+    room = MAX_NAME_BYTES - more
+    if len(encoded) <= room:
+        return name
+    digest = hashlib.sha256(encoded).hexdigest()[:8]
+    return encoded[: room - len(digest) - 1].decode(errors="ignore") + f"-{digest}"

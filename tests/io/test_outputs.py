@@ -449,6 +449,14 @@ def test_leftovers_of_a_killed_run_are_no_results(tmp_path):
 
 
 @pytest.mark.usefixtures("no_picture")
+def test_a_video_may_have_the_longest_name(tmp_path):
+    name = 125 * "ä" + "abcde"
+    folder = write(tmp_path, make_source(name=name))
+    assert folder == write(tmp_path, make_source(name=name), overwrite=True) == tmp_path / name
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.usefixtures("no_picture")
 def test_memory_does_not_grow_with_the_video(tmp_path):
     def peak(frame_count):
         source = make_source(height=64, width=64, frame_count=frame_count)

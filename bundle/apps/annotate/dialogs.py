@@ -14,7 +14,7 @@ from bundle.apps.annotate.session_file import SUFFIX, save_session
 from bundle.apps.annotate.work import Work
 from bundle.io.writing.formats import FORMATS
 from bundle.utils.options import USER_ERRORS
-from bundle.utils.paths import expand_user
+from bundle.utils.paths import expand_user, fit_name
 
 FORMAT_NAMES = {
     "nifti": "NIfTI label volume", "png": "PNG per frame", "overlay": "overlay video (mp4)",
@@ -85,7 +85,7 @@ def ask_save(desk: Desk, work: Work) -> None:
     """Save the session to a file, or download it."""
     with _dialog("Save the session") as (dialog, note):
         ui.label("Masks, results, objects; not the video. Open the file again to go on.")
-        path = ui.input("File", value=str(_beside(desk, work) / f"{work.video.name}{SUFFIX}"))
+        path = ui.input("File", value=str(_beside(desk, work) / _file_name(work)))
         path.classes("tcmn-wide").props("outlined dense data-testid=save-path")
 
         async def save() -> None:
@@ -97,7 +97,7 @@ def ask_save(desk: Desk, work: Work) -> None:
                 ui.notify(f"saved in {target}", type="positive", position="top")
 
         async def download() -> None:
-            target = desk.new_folder() / f"{work.video.name}{SUFFIX}"
+            target = desk.new_folder() / _file_name(work)
             if await _attempt(note, lambda: save_session(work, target)):
                 ui.download.file(target)
                 dialog.close()
@@ -154,12 +154,17 @@ def ask_export(desk: Desk, work: Work) -> None:
         async def download() -> None:
             done = await write(desk.new_folder())
             if done is not None:
-                packed = desk.new_folder() / f"{done.name}_masks"
+                packed = desk.new_folder() / f"{fit_name(done.name, 10)}_masks"
                 await run.io_bound(shutil.make_archive, str(packed), "zip", done.parent)
                 ui.download.file(f"{packed}.zip")
                 dialog.close()
 
         _finish(dialog, "Write", to_folder, download)
+
+
+def _file_name(work: Work) -> str:
+    """Of a session."""
+    return fit_name(work.video.name, len(SUFFIX)) + SUFFIX
 
 
 def _beside(desk: Desk, work: Work) -> Path:

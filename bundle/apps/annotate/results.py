@@ -10,6 +10,7 @@ from bundle.inference.frame_stream import ahead
 from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.paths import fit_name
 
 COLUMNS = ["object", "name", "colour"]
 
@@ -59,7 +60,7 @@ def export(
             f"{len(pending)} of {video.frame_count} frames have no mask yet, the first is frame "
             f"{pending[0]}: propagate, or choose to write them as empty"
         )
-    table = output_dir / f"{video.name}_objects.csv"
+    table = output_dir / f"{fit_name(video.name, 12)}_objects.csv"
     _refuse_foreign(table)
     writer = ResultWriter(
         output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats,
