@@ -9,6 +9,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
+import tifffile
 from matplotlib.path import Path as Outline
 from PIL import Image
 from scipy import ndimage
@@ -697,11 +698,17 @@ class TestDesk:
             (["v.mp4", "0.png", "5.png"], ("v.mp4", "masks")),
             (["0.png", "0_mask.png"], ("", "")),
             (["v.dcm", "v.seg.nrrd"], ("v.dcm", "v.seg.nrrd")),
+            (["v.nhdr", "v.raw.gz", "v_mask.nrrd"], ("v.nhdr", "v_mask.nrrd")),
+            (["stack.tif", "0.png"], ("stack.tif", "0.png")),
+            (["stack.tif", "stack_mask.tif"], ("stack.tif", "stack_mask.tif")),
+            (["0.tif", "1.tif"], ("", None)),
         ],
     )
     def test_what_was_uploaded_together_belongs_together(self, tmp_path, names, picked):
         for name in names:
             (tmp_path / name).touch()
+            if name.startswith("stack"):
+                tifffile.imwrite(tmp_path / name, np.zeros((2, 8, 8), np.uint8))
         video, mask = picked
         expected = (tmp_path / video, None if mask is None else tmp_path / mask)
         assert pick_upload(tmp_path) == expected

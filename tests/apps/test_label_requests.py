@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
+import nrrd
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from bundle.apps.monai_label.options import RequestOptions
@@ -136,13 +138,38 @@ def test_scribbles_add_to_the_segment_and_take_away():
     assert list(select_segment([frame, 0 * frame, frame], ids, "cavity")) == [0, 2]
 
 
+@pytest.mark.parametrize("suffix", [".nrrd", ".seq.nrrd", ".tif"])
+@pytest.mark.parametrize("selected", [None, "cavity"])
+def test_videos_and_masks_of_other_kinds(suffix, selected, tmp_path):
+    grey = np.random.default_rng(0).integers(0, 256, (X, Y, T), np.uint8)
+    labels = np.zeros_like(grey)
+    labels[2:9, 3:7, 1] = 7
+    for name, values in (("video", grey), ("mask", labels)):
+        path = tmp_path / f"{name}{suffix}"
+        if suffix == ".tif":
+            tifffile.imwrite(path, values.T, photometric="minisblack")
+        elif suffix == ".nrrd":
+            nrrd.write(str(path), values)
+        else:
+            nrrd.write(str(path), values[:, :, None], {"kinds": ["domain"] * 3 + ["list"]})
+    request = {"image": str(tmp_path / f"video{suffix}"), "label": str(tmp_path / f"mask{suffix}")}
+    if selected:
+        request |= {"selected_label_name": selected, "label_info": [{"name": selected, "id": 7}]}
+    video, painted = read_request(request)
+    np.testing.assert_array_equal(np.stack(list(video))[..., 0], grey.T)
+    assert list(painted) == [1]
+    expected = labels[..., 1].T
+    np.testing.assert_array_equal(painted[1], expected > 0 if selected else expected)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"image": ""}, "no such image on the server"),
         ({"label": None}, "no mask came with the request: paint"),
         ({"label": "empty.nii.gz"}, "the mask is empty"),
-        ({"label": "mask.nrrd"}, r"a mask of the kind '\.nrrd' cannot be read"),
+        ({"label": "mask.csv"}, r"a mask of the kind '\.csv' cannot be read"),
+        ({"label": "mask.nrrd"}, r"cannot open the mask as NRRD"),
         ({"label": "short.nii.gz"}, "the mask holds 2 masks but the video has 4 frames"),
         (
             {"label": "short.nii.gz", "selected_label_name": "x"},
@@ -157,6 +184,7 @@ def test_what_is_refused(changes, message, video, tmp_path, monkeypatch):
     paint(tmp_path / "empty.nii.gz")
     save(tmp_path / "short.nii.gz", np.ones((X, Y, 2)))
     Path("mask.nrrd").write_bytes(b"NRRD")
+    Path("mask.csv").touch()
     with pytest.raises(REFUSED, match=message) as caught:
         read_request({"image": video, "label": "good.nii.gz"} | changes)
     assert str(tmp_path) not in str(caught.value)

@@ -107,6 +107,56 @@ def jpg(path):
     as_folder(path, "0.jpg", data)
 
 
+def nrrd(path, sizes="90000 90000 3", fields=""):
+    header = f"NRRD0004\ntype: double\ndimension: {len(sizes.split())}\nsizes: {sizes}\n{fields}"
+    path.write_bytes(
+        f"{header}endian: little\nencoding: gzip\n\n".encode() + zlib.compress(bytes(1000))
+    )
+
+
+def long_nrrd(path):
+    nrrd(path, "2 2 3000000000")
+
+
+def many_nrrd(path):
+    """The list comes first, so that all its places lie side by side."""
+    nrrd(path, "3000000000 2 2 1", "kinds: list domain domain domain\n")
+
+
+def layers_nrrd(path):
+    nrrd(path, "3000000000 2 2 2", "kinds: list domain domain domain\n")
+
+
+def stack_tif(path):
+    """Two pages of a size that the file cannot hold."""
+    tifffile.imwrite(path, np.zeros((2, 2, 2), np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        for page in file.pages:
+            for tag in ("ImageWidth", "ImageLength"):
+                page.tags[tag].overwrite(8_000)
+
+
+def wide_tif(path):
+    stack_tif(path)
+    with tifffile.TiffFile(path, mode="r+b") as file:
+        file.pages[0].tags["ImageWidth"].overwrite(65_000)
+
+
+def declare_tif(path, old, new, **options):
+    """A text about the stack says more than there is; its length stays."""
+    about = {"axes": "TYX", **{options.pop("key", "pad"): 40 * "p"}}
+    tifffile.imwrite(path, np.zeros((3, 2, 2), np.uint8), metadata=about, **options)
+    data = path.read_bytes()
+    spare = 40 - (len(new) - len(old))
+    changed = data.replace(old, new, 1).replace(40 * b"p", spare * b"p", 1)
+    assert len(changed) == len(data)
+    path.write_bytes(changed)
+
+
+def ome_tif(path):
+    declare_tif(path, b'SizeT="3"', b'SizeT="3000000000"', key="Name", ome=True)
+
+
 def tif(path, dtype=np.uint8):
     path.mkdir()
     tifffile.imwrite(path / "0.tif", np.zeros((2, 2), dtype))
@@ -221,6 +271,13 @@ REFUSED = {
     "jpg": (jpg, "0.jpg " + PILLOW.format(4_225_000_000)),
     "tif": (tif, "0.tif " + PILLOW.format(4_225_000_000)),
     "double_tif": (double_tif, "0.tif " + FRAMES.format("65000x65000", 4_225_000_000)),
+    "a.nrrd": (nrrd, "a.nrrd " + STORED.format(8 * 24_300_000_000)),
+    "long.nrrd": (long_nrrd, "long.nrrd " + STORED.format(96_000_000_000)),
+    "many.seq.nrrd": (many_nrrd, "many.seq.nrrd " + STORED.format(96_000_000_000)),
+    "layers.seg.nrrd": (layers_nrrd, "layers.seg.nrrd " + STORED.format(192_000_000_000)),
+    "stack.tif": (stack_tif, "stack.tif " + STORED.format(128_000_000)),
+    "wide.tif": (wide_tif, "wide.tif declares frames of 65000x8000|pages differ in size"),
+    "ome.tif": (ome_tif, "ome.tif declares 3000000000 pictures along one axis and has 3: expected"),
     "a.avi": (avi, FFMPEG.format("a.avi")),
     "a.mov": (mov, FFMPEG.format("a.mov")),
     "a.mp4": (mp4, "a.mp4 holds no frames: the file is empty or truncated"),

@@ -221,6 +221,13 @@ def test_a_stack_of_masks(tmp_path, grey):
     np.testing.assert_array_equal(found[2], labels[2])
 
 
+def test_a_stack_of_masks_of_another_size_is_refused(tmp_path, grey):
+    tifffile.imwrite(tmp_path / "a.tif", grey, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "mask.tif", grey[:, ::2, ::2], photometric="minisblack")
+    with pytest.raises(ValueError, match=r"mask.tif is 5x3 but .*a.tif is 9x6: export"):
+        read_annotations(tmp_path / "mask.tif", open_video(tmp_path / "a.tif"))
+
+
 # MetaImage
 
 

@@ -9,15 +9,16 @@ from bundle.apps.annotate.autosave import Autosave, Slot, StateFolder, begin_aut
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session, resume_session
 from bundle.apps.annotate.work import Work
-from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix
+from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix, is_tiff_stack
 from bundle.io.reading.frame_folder import MASK_WORD, split_folder
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import open_video
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.paths import expand_user
 
-RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin")
-MASK_SUFFIXES = (".seg.nrrd", ".json", ".xml")
+RAW_SUFFIXES = (".raw", ".zraw", ".img", ".bin", ".raw.gz", ".raw.bz2")
+HEADER_SUFFIXES = (*META_SUFFIXES, ".nhdr")
+MASK_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".json", ".xml")
 
 logger = logging.getLogger(__name__)
 
@@ -162,23 +163,25 @@ class Desk:
 def pick_upload(folder: Path) -> tuple[Path, Path | None]:
     """What to open of the files that were uploaded together, and the masks among them.
 
-    Pictures beside a video are its masks, and so are files with a word such as ``mask`` in their
+    Single pictures beside a video are its masks, and so are files with a word such as ``mask`` in their
     names; pictures alone are frames, but for masks that can be told from them. Several masks move to
     a folder of their own.
 
     Returns:
-        The video, or of a MetaImage its header, or the folder, as a folder of frames; and its mask or
-        folder of masks, None if there is none.
+        The video, or of MetaImage and NRRD its header, or the folder, as a folder of frames; and its
+        mask or folder of masks, None if there is none.
 
     Raises:
         ValueError: There are several videos, or masks alone.
     """
     files = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    if any(has_suffix(file, META_SUFFIXES) for file in files):  # others may be its pixels
+    if any(has_suffix(file, HEADER_SUFFIXES) for file in files):  # others may be its pixels
         files = [file for file in files if not has_suffix(file, RAW_SUFFIXES)]
     if len(files) == 1:
         return files[0], None
-    stills = [file for file in files if has_suffix(file, STILL_SUFFIXES)]
+    stills = [
+        file for file in files if has_suffix(file, STILL_SUFFIXES) and not is_tiff_stack(file)
+    ]
     if len(stills) == len(files):
         return folder, folder if split_folder(folder)[1] else None
     masks = [file for file in files if file in stills or _is_called_mask(file)]

@@ -21,7 +21,13 @@ from bundle.apps.monai_label.options import RequestOptions, refuse
 from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.results import FrameResult
-from bundle.io.reading.decode import META_SUFFIXES, NIFTI_SUFFIXES, STILL_SUFFIXES, has_suffix
+from bundle.io.reading.decode import (
+    NRRD_SUFFIXES,
+    STILL_SUFFIXES,
+    VOLUME_SUFFIXES,
+    has_suffix,
+)
+from bundle.io.reading.mask_nrrd import open_labels
 from bundle.io.reading.masks import read_annotations
 from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.reading.volumes import is_single_image, open_volume
@@ -29,7 +35,6 @@ from bundle.types import LabelMap
 
 SCRIBBLES = "foreground_scribbles", "background_scribbles"
 """Segments that 3D Slicer's Scribbles pane paints on: what to add to the selected one, to remove."""
-VOLUMES = NIFTI_SUFFIXES + META_SUFFIXES
 
 
 class Prompts(NamedTuple):
@@ -133,13 +138,13 @@ def _read_painted(
 ) -> dict[int, LabelMap]:
     """Frame index to labels, of the frames that show any."""
     selected = request.get("selected_label_name")
-    if not has_suffix(path, VOLUMES + STILL_SUFFIXES):
+    if not has_suffix(path, VOLUME_SUFFIXES + STILL_SUFFIXES):
         refuse(f"a mask of the kind {path.suffix!r} cannot be read: send NIfTI, .nii.gz")
-    if has_suffix(path, STILL_SUFFIXES) or is_single_image(path):
+    if is_single_image(path):
         return read_annotations(path, video, options.reference_frame or 0)
     if not selected:
         return read_annotations(path, video)
-    volume = open_volume(path)
+    volume = open_labels(path) if has_suffix(path, NRRD_SUFFIXES) else open_volume(path)
     sizes = [(each.width, each.height, each.frame_count) for each in (volume, video)]
     if sizes[0] != sizes[1]:
         raise ValueError(

@@ -22,7 +22,10 @@ from bundle.apps.monai_label.options import refuse
 LocalDatastore: Any = of_monailabel("datastore.local", "LocalDatastore")
 Sessions: Any = of_monailabel("utils.sessions", "Sessions")
 
-SUFFIXES = ["nii.gz", "nii", "mha", "mhd", "dcm", "avi", "mp4", "mov", "wmv", "mkv", "gif"]
+SUFFIXES = [
+    "nii.gz", "nii", "mha", "mhd", "nrrd", "dcm", "tif", "tiff", "avi", "mp4", "mov", "wmv", "mkv",
+    "gif",
+]  # fmt: skip
 """What the server lists of a folder of studies."""
 SCRATCH = "tcmn-label-"
 SESSION_ID = re.compile(r"[0-9a-zA-Z-]+")

@@ -277,6 +277,8 @@ def is_tiff_stack(path: Path) -> bool:
         with tifffile.TiffFile(path) as file:
             if len(file.pages) > 1:
                 return not file.pages[1].aspage().is_reduced
+            if not file.is_imagej:
+                return False
             # ImageJ writes large stacks as one page.
             series = file.series[0]
             return math.prod(series.shape) > math.prod(series.keyframe.shape)

@@ -46,21 +46,24 @@ def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> Non
         )
 
 
-def check_stored(path: Path, declared_bytes: int, stored_bytes: int) -> None:
+def check_stored(
+    path: Path, declared_bytes: int, stored_bytes: int, ratio: int = DEFLATE_RATIO
+) -> None:
     """Refuse a file that is too small for what it declares, however well that is compressed.
 
     Args:
         path: For the message.
         declared_bytes: Of all pixels, unpacked.
         stored_bytes: Of the file.
+        ratio: How far its compression can shrink data; 1 without.
 
     Raises:
         DeclaredSizeError: They cannot be in there.
     """
-    if declared_bytes > DEFLATE_RATIO * stored_bytes:
+    if declared_bytes > ratio * stored_bytes:
         raise DeclaredSizeError(
             f"{path} declares {declared_bytes} bytes of pixels, but its {stored_bytes} bytes hold "
-            f"{DEFLATE_RATIO * stored_bytes} at most: the file is truncated or damaged, copy or "
+            f"{ratio * stored_bytes} at most: the file is truncated or damaged, copy or "
             "export it again"
         )
 

@@ -178,11 +178,14 @@ def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | No
     if turned is not None:
         return None if np.array_equal(turned, np.eye(4)) else turned
     cropped = (shape < expected).any() and (shape <= expected).all()
-    # A crop says by its origin where it lies. Fewer frames alone may be another video's.
-    placed = not np.array_equal(np.rint(grid), np.eye(4)) or (shape[:2] < expected[:2]).any()
+    has_places = _has_place(source) and _has_place(target)
+    # A crop says by its origin where it lies. Fewer frames alone may be another video's, and smaller
+    # ones that lie nowhere are those of a video that was shrunk.
+    smaller = (shape[:2] < expected[:2]).any()
+    placed = not np.array_equal(np.rint(grid), np.eye(4)) or (smaller and has_places)
     if cropped and placed and np.abs(grid - np.rint(grid)).max() <= NEAR:
         return np.rint(grid)
-    if not (_has_place(source) and _has_place(target)):
+    if not has_places:
         return None
     steps = np.linalg.norm(grid[:3, :3], axis=0)
     same_axes = np.allclose(grid[:3, :3] / np.where(steps, steps, 1), np.eye(3), atol=0.01)

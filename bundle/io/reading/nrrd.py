@@ -21,7 +21,7 @@ from nrrd.reader import _determine_datatype
 
 from bundle.io.reading.decode import explained
 from bundle.io.reading.headers import LEAST, MILLIMETRES, known, known_spacing, settle_times
-from bundle.io.reading.limits import check_inflated, check_stored
+from bundle.io.reading.limits import DEFLATE_RATIO, check_inflated, check_stored
 from bundle.io.reading.pieces import Piece, Pieces
 from bundle.io.reading.volumes import BLOCK_BYTES, Geometry, VideoSource, source_name
 
@@ -112,6 +112,7 @@ class NrrdFile:
         outer = math.prod(self.sizes[axis + 1 :])
         found = np.empty((len(indices), outer, inner), self.dtype)
         row_bytes = count * inner * self.dtype.itemsize
+        check_inflated(self.path, row_bytes)
         rows = max(1, READ_BYTES // row_bytes)
         with self._unpacked() as stream:
             for begin in range(0, outer, rows):
@@ -210,10 +211,8 @@ def read_nrrd(path: Path) -> NrrdFile:
             )
         declared = math.prod(sizes) * dtype.itemsize
         pieces = _find_pieces(path, fields, begin, declared, encoding)
-    stored = sum(piece.size for piece in pieces)
-    if encoding in BZIP2:
-        stored = stored * BZIP2_RATIO // 1032
-    check_stored(path, declared, stored)
+    ratio = BZIP2_RATIO if encoding in BZIP2 else DEFLATE_RATIO
+    check_stored(path, declared, sum(piece.size for piece in pieces), ratio)
     return NrrdFile(path, fields, sizes, tuple(kinds or [""] * len(sizes)), dtype, pieces)
 
 

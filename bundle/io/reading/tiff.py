@@ -1,6 +1,7 @@
 """Stacks of pictures in one TIFF file: ImageJ, OME-TIFF, BigTIFF, or plainly many pages."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,9 +14,10 @@ from PIL import Image
 
 from bundle.io.reading.decode import explained
 from bundle.io.reading.headers import known, known_spacing
-from bundle.io.reading.limits import check_size, check_stored
+from bundle.io.reading.limits import DeclaredSizeError, check_size, check_stored
 from bundle.io.reading.volumes import Geometry, VideoSource, source_name
 
+MAX_FRAMES = 2**20
 MILLIMETRES = {
     "mm": 1.0, "millimeter": 1.0, "cm": 10.0, "centimeter": 10.0, "inch": 25.4, "m": 1e3,
     "um": 1e-3, "µm": 1e-3, "\\u00b5m": 1e-3, "micron": 1e-3, "microns": 1e-3, "nm": 1e-6,
@@ -30,6 +32,7 @@ def open_tiff(path: Path) -> VideoSource:
         ValueError: It cannot be read, or has several axes besides those of a picture.
     """
     with explained(f"cannot open {path} as TIFF"), tifffile.TiffFile(path) as file:
+        _check_ome(path, file)
         series = file.series[0]
         if len(file.series) > 1 and math.prod(series.shape) == math.prod(series.keyframe.shape):
             raise ValueError("its pages differ in size or type: expected pictures of one kind")
@@ -39,8 +42,8 @@ def open_tiff(path: Path) -> VideoSource:
         count = math.prod(series.shape) // math.prod(page.shape) if series.shape else 1
         check_size(path, height, width, count)
         if page.compression == 1:
-            declared = count * height * width * samples * page.dtype.itemsize
-            check_stored(path, declared // 1032, path.stat().st_size)
+            declared = count * height * width * samples * int(page.bitspersample) // 8
+            check_stored(path, declared, path.stat().st_size, ratio=1)
         spacing_mm, step_s = _read_scales(file)
     if len(axes) != 1:
         raise ValueError(
@@ -59,6 +62,17 @@ def open_tiff(path: Path) -> VideoSource:
         geometry=Geometry((width, height, count), np.diag([-column_mm, -row_mm, 1.0, 1.0])),
         read=partial(_read_pages, path),
     )
+
+
+def _check_ome(path: Path, file: tifffile.TiffFile) -> None:
+    """Refuse XML that declares far too many pictures: tifffile makes a list of all of them."""
+    sizes = re.findall('Size[CTZ]="([0-9]+)"', file.ome_metadata or "")
+    for axis in sizes:
+        if int(axis) > MAX_FRAMES:
+            raise DeclaredSizeError(
+                f"{path} declares {axis} pictures along one axis and has {len(file.pages)}: expected "
+                f"at most {MAX_FRAMES}, the file is truncated or damaged, copy or export it again"
+            )
 
 
 def _long_axes(path: Path, series: Any) -> list[str]:
