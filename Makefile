@@ -87,9 +87,9 @@ test-floors: $(FLOOR_VENV)/.installed
 	OMP_NUM_THREADS=1 $(FLOOR_VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 # The weights anew, in WEIGHTS; see docs/studies/training/README.md. Called again, it goes on where it was.
-#   make weights DATA=folder_of_data_sets TRUNKS=folder_of_trunks OPTIONS="--batch_size 8"
+#   make weights DATA=folder_of_data_sets BACKBONES=folder_of_backbones OPTIONS="--batch_size 8"
 DATA ?= data
-TRUNKS ?= trunks
+BACKBONES ?= backbones
 WEIGHTS ?= output/weights
 OPTIONS ?=
 TRAINING = $(RUN) -W ignore -m monai.bundle run training --logging_file configs/logging.conf \
@@ -97,8 +97,8 @@ TRAINING = $(RUN) -W ignore -m monai.bundle run training --logging_file configs/
 
 weights: $(VENV)/.installed
 	$(TRAINING) --config_file "['configs/train.yaml','configs/pretrain.yaml']" --val_interval 4 \
-	  --network_def#backbone_weights "$(TRUNKS)/resnet50_imagenet_c4.pt" \
-	  --network_def#mask_backbone_weights "$(TRUNKS)/resnet18_imagenet_c4.pt" \
+	  --network_def#backbone_weights "$(BACKBONES)/resnet50_imagenet_c4.pt" \
+	  --network_def#mask_backbone_weights "$(BACKBONES)/resnet18_imagenet_c4.pt" \
 	  --output_dir "$(WEIGHTS)/pretrain" $(OPTIONS)
 	$(TRAINING) --config_file configs/train.yaml --initial_weights "$(WEIGHTS)/pretrain/best.pt" \
 	  --epochs 19 --val_interval 10 --output_dir "$(WEIGHTS)/train" $(OPTIONS)

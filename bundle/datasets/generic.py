@@ -131,7 +131,7 @@ def image_pairs(
     return videos
 
 
-def stills(videos: Sequence[Video]) -> list[Video]:
+def single_frames(videos: Sequence[Video]) -> list[Video]:
     """Each annotated frame as a video of one frame, with an id of its own."""
     return [
         replace(
@@ -142,7 +142,7 @@ def stills(videos: Sequence[Video]) -> list[Video]:
     ]
 
 
-def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list[Video]:
+def mixed_pairs(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list[Video]:
     """Videos of two frames out of unrelated pictures whose objects are of one class.
 
     A clip of them teaches to find again a structure that left the view: all that the two frames
@@ -150,7 +150,7 @@ def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list
 
     Args:
         pictures: Videos of one frame each, all of one size.
-        partners: How many couples each begins, with another partner every time; fewer where there
+        partners: How many pairs each begins, with another partner every time; fewer where there
             are not as many others.
         seed: Of who goes with whom.
 
@@ -158,14 +158,14 @@ def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list
         ValueError: There are fewer than two.
     """
     if len(pictures) < 2:
-        raise ValueError(f"expected at least 2 pictures to couple, got {len(pictures)}")
-    # Rotations of a random order: nobody is coupled with itself, nor twice with the same.
+        raise ValueError(f"expected at least 2 pictures to pair, got {len(pictures)}")
+    # Rotations of a random order: none is paired with itself, nor twice with the same.
     order = np.random.RandomState(seed).permutation(len(pictures))
-    coupled = []
+    pairs = []
     for shift in range(1, min(partners, len(pictures) - 1) + 1):
         for a, b in zip(order, np.roll(order, shift), strict=True):
             first, second = pictures[a], pictures[b]
-            coupled.append(
+            pairs.append(
                 replace(
                     first,
                     id=f"{first.id}+{second.id}",
@@ -173,4 +173,4 @@ def couples(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list
                     masks={0: first.masks[0], 1: second.masks[0]},
                 )
             )
-    return coupled
+    return pairs

@@ -13,6 +13,14 @@ from bundle.networks.tcmn import TCMN
 from bundle.utils.bundle_files import bundle_root
 from bundle.utils.options import check_command_line
 
+OLD_TRAINING_NAMES = {
+    "trunk_factor": "backbone_factor",
+    "made_up": "augmentation_strength",
+    "pulse": "radial_warp",
+    "gain": "illumination",
+}
+"""What options of the training configs were called up to version 0.11."""
+
 
 def read_inference_config(
     values: Mapping[str, object] = MappingProxyType({}), *, root: Path | None = None
@@ -42,5 +50,8 @@ def check_run(resolved: MutableMapping[str, Any]) -> None:
     """
     network = tuple(inspect.signature(TCMN).parameters)
     check_command_line(
-        resolved, old_names=OLD_NAMES, gone=GONE, open_ended={"network_def": network}
+        resolved,
+        old_names={**OLD_NAMES, **OLD_TRAINING_NAMES},
+        gone=GONE,
+        open_ended={"network_def": network},
     )

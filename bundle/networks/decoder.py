@@ -44,7 +44,7 @@ class MaskDecoder(nn.Module):
 
     Args:
         value_channels: Width of the readout and of the query feature each.
-        skip_channels: Widths of the query trunk at strides 8 and 4.
+        skip_channels: Widths of the query backbone at strides 8 and 4.
         decoder_channels: Widths of the decoder at strides 16, 8 and 4.
         context_channels: Width of the context block; 0 for none, as in the paper.
         previous_mask: Look at the mask of the frame before; the paper's network does not.

@@ -1,4 +1,4 @@
-"""ResNet trunks cut after layer3, the query encoder and the mask encoder.
+"""ResNet backbones cut after layer3, the query encoder and the mask encoder.
 
 B clips or frames, N objects, K key channels, V value channels, h x w grid at stride 16.
 """
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bundle.networks.shared_conv import JoinedConv2d
 
-TRUNK_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
+BACKBONE_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
 """Channels at strides 4, 8 and 16."""
 
 
@@ -26,7 +26,7 @@ class FrameFeatures(NamedTuple):
     stride4: Float[Tensor, "B C4 4h 4w"]
 
 
-class Trunk(nn.Module):
+class Backbone(nn.Module):
     """torchvision's ResNet up to and including layer3.
 
     Args:
@@ -46,11 +46,13 @@ class Trunk(nn.Module):
         self, name: str, weights: str | Path | None = None, *, stride_in_1x1: bool = False
     ) -> None:
         super().__init__()
-        if name not in TRUNK_CHANNELS:
-            raise ValueError(f"unknown backbone {name!r}: expected one of {sorted(TRUNK_CHANNELS)}")
+        if name not in BACKBONE_CHANNELS:
+            raise ValueError(
+                f"unknown backbone {name!r}: expected one of {sorted(BACKBONE_CHANNELS)}"
+            )
         if stride_in_1x1 and name != "resnet50":
             raise ValueError(f"stride_in_1x1 applies to resnet50 only, got backbone {name!r}")
-        self.channels = TRUNK_CHANNELS[name]
+        self.channels = BACKBONE_CHANNELS[name]
         # Here, since it takes a second and more, which the network in 8-bit integers need not.
         import torchvision
 
@@ -76,7 +78,7 @@ class Trunk(nn.Module):
         missing = sorted(set(own) - set(state) - {k for k in own if "num_batches" in k})
         if missing:
             raise ValueError(
-                f"{path} lacks {len(missing)} tensors of the trunk, such as {missing[0]}"
+                f"{path} lacks {len(missing)} tensors of the backbone, such as {missing[0]}"
             )
         self.load_state_dict({k: v.float() for k, v in state.items() if k in own}, strict=False)
 
@@ -106,7 +108,7 @@ class QueryEncoder(nn.Module):
         pixel_std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(backbone, weights, stride_in_1x1=stride_in_1x1)
+        self.trunk = Backbone(backbone, weights, stride_in_1x1=stride_in_1x1)
         width = self.trunk.channels[-1]
         self.key_head = nn.Conv2d(width, key_channels, 3, padding=1)
         self.query_head = nn.Conv2d(width, query_channels, 3, padding=1)
@@ -126,7 +128,7 @@ class QueryEncoder(nn.Module):
 class MaskEncoder(nn.Module):
     """Value maps from masks and the frame's stride-16 features (TCMN section 2.2).
 
-    The trunk sees two channels: this object's mask and the union of the others. No RGB. With
+    The backbone sees two channels: this object's mask and the union of the others. No RGB. With
     ``partial_masks`` there is a third: where the mask is a guess. Its weights start at zero.
     """
 
@@ -140,12 +142,12 @@ class MaskEncoder(nn.Module):
         partial_masks: bool = False,
     ) -> None:
         super().__init__()
-        self.trunk = Trunk(backbone, weights)
+        self.trunk = Backbone(backbone, weights)
         self.partial_masks = partial_masks
         rgb, inputs = self.trunk.conv1, 3 if partial_masks else 2
         self.trunk.conv1 = nn.Conv2d(inputs, rgb.out_channels, 7, stride=2, padding=3, bias=False)
         with torch.no_grad():
-            # The object's mask starts out as a grey picture to the trunk. The others start at zero:
+            # The object's mask starts out as a grey picture to the backbone. The others start at zero:
             # a network that never saw two objects then treats each as it would alone.
             self.trunk.conv1.weight[:, :1] = rgb.weight.sum(1, keepdim=True)
             self.trunk.conv1.weight[:, 1:] = 0

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from bundle.networks.encoders import Trunk
+from bundle.networks.encoders import Backbone
 
 PAIRS = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"), ("downsample.0", "downsample.1"))
 
@@ -18,9 +18,9 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """A copy whose trunks have their BatchNorm folded into the convolutions before it.
+    """A copy whose backbones have their BatchNorm folded into the convolutions before it.
 
-    Exact but for rounding, since the statistics are constants. A pass over each trunk's maps less,
+    Exact but for rounding, since the statistics are constants. A pass over each backbone's maps less,
     which counts on CPUs.
 
     Args:
@@ -41,7 +41,7 @@ def fold_batch_norm(network: Network) -> Network:
 
 
 class FoldedTraining(nn.Module):
-    """A network to train, with the BatchNorm of its trunks folded anew for each pass.
+    """A network to train, with the BatchNorm of its backbones folded anew for each pass.
 
     The loss and all gradients are the same but for rounding: the scales and shifts of BatchNorm learn
     through the folded weights, its statistics are constants as in ``TCMN``.
@@ -77,12 +77,12 @@ class FoldedTraining(nn.Module):
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of each convolution of the trunks, and of the BatchNorm behind it."""
+    """The names of each convolution of the backbones, and of the BatchNorm behind it."""
     modules = dict(network.named_modules())
-    for trunk, module in modules.items():
-        if not isinstance(module, Trunk):
+    for backbone, module in modules.items():
+        if not isinstance(module, Backbone):
             continue
-        for name in [name for name in modules if f"{name}.".startswith(f"{trunk}.")]:
+        for name in [name for name in modules if f"{name}.".startswith(f"{backbone}.")]:
             for convolution, norm in PAIRS:
                 if isinstance(modules.get(f"{name}.{norm}"), nn.BatchNorm2d):
                     yield f"{name}.{convolution}", f"{name}.{norm}"

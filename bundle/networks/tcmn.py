@@ -51,15 +51,15 @@ class TCMN(nn.Module):
     """One-shot video object segmentation with a memory of keys and values.
 
     Args:
-        backbone: Query trunk, ``resnet50`` or ``resnet18``.
-        mask_backbone: Mask trunk.
+        backbone: Query backbone, ``resnet50`` or ``resnet18``.
+        mask_backbone: Mask backbone.
         key_channels: Width of keys.
         value_channels: Width of values and of the query feature.
         decoder_channels: Widths of the decoder at strides 16, 8 and 4.
-        backbone_weights: ``"imagenet"``, a file, or None; see ``Trunk``.
+        backbone_weights: ``"imagenet"``, a file, or None; see ``Backbone``.
         mask_backbone_weights: Likewise.
-        stride_in_1x1: The layout the ResNet-50 weights were trained in; see ``Trunk``.
-        pixel_mean: RGB mean in [0, 1] that the query trunk was trained with.
+        stride_in_1x1: The layout the ResNet-50 weights were trained in; see ``Backbone``.
+        pixel_mean: RGB mean in [0, 1] that the query backbone was trained with.
         pixel_std: RGB standard deviation likewise.
         memory_every: While a clip is passed as a whole, every so many frames are remembered.
         context_channels: Width of the decoder's context block; 0 for none.

@@ -51,8 +51,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     Args:
         data: Groups of videos by name. MONAI Label puts one list there, of dictionaries with
-            ``image`` and ``label``: it becomes one group, whatever the shares.
-        shares: How often each group is drawn, in proportion. Equal by default.
+            ``image`` and ``label``: it becomes one group, whatever the weights.
+        sampling_weights: How often each group is drawn, in proportion. Equal by default.
         transform: Applied to ``{"image", "label", "kind"}``; its randomness is set for each clip.
         length: Clips per epoch.
         max_skip: Most annotated frames passed over between neighbours; a list has one number for
@@ -73,7 +73,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         data: Mapping[str, Sequence[Video]] | Sequence[Video | Mapping[str, Any]],
         transform: Callable[[dict[str, Any]], dict[str, Any]],
         length: int,
-        shares: Mapping[str, float] | None = None,
+        sampling_weights: Mapping[str, float] | None = None,
         max_skip: int | Sequence[int] = 5,
         max_objects: int = 2,
         seed: int = 0,
@@ -83,15 +83,19 @@ class ClipDataset(Dataset[dict[str, Any]]):
     ) -> None:
         self.absent, self.general = absent, frozenset(general)
         if not isinstance(data, Mapping):
-            data, shares = {"data": as_videos(data)}, None
+            data, sampling_weights = {"data": as_videos(data)}, None
         self.data = {name: list(videos) for name, videos in data.items()}
-        shares = dict.fromkeys(self.data, 1.0) if shares is None else shares
-        if set(shares) != set(self.data):
-            raise ValueError(f"shares name {sorted(shares)} but the groups are {sorted(self.data)}")
+        if sampling_weights is None:
+            sampling_weights = dict.fromkeys(self.data, 1.0)
+        if set(sampling_weights) != set(self.data):
+            raise ValueError(
+                f"sampling_weights name {sorted(sampling_weights)} but the groups are "
+                f"{sorted(self.data)}"
+            )
         empty = [name for name, videos in self.data.items() if not videos]
         if empty:
             raise ValueError(f"group {empty[0]} holds no video")
-        weights = np.array([shares[name] for name in self.data], float)
+        weights = np.array([sampling_weights[name] for name in self.data], float)
         self.names, self.weights = list(self.data), weights / weights.sum()
         self.transform, self.length = transform, length
         self.max_skips = [max_skip] if isinstance(max_skip, int) else list(max_skip)

@@ -108,7 +108,7 @@ class PrepareVideo(PrepareBatch):
 def parameter_groups(
     network: nn.Module,
     learning_rate: float,
-    trunk_factor: float = 0.2,
+    backbone_factor: float = 0.2,
     frozen: Sequence[str] = (),
     factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
@@ -117,13 +117,13 @@ def parameter_groups(
     Args:
         network: A ``TCMN``.
         learning_rate: Of everything that nothing else is said about.
-        trunk_factor: The trunks' learning rate is this times ``learning_rate``.
+        backbone_factor: The backbones' learning rate is this times ``learning_rate``.
         frozen: Prefixes of parameters that do not learn; gradients are not computed for them.
         factors: Of other parts, by a prefix of their names: ``{"decoder.context": 5}`` learns five
             times as fast.
 
     Returns:
-        The groups: the trunks, everything else, then one for each of ``factors``.
+        The groups: the backbones, everything else, then one for each of ``factors``.
 
     Raises:
         ValueError: A prefix fits no parameter.
@@ -136,7 +136,7 @@ def parameter_groups(
                 raise ValueError(
                     f"{argument}: no parameter's name begins with {prefix!r}, as {names[0]} would"
                 )
-    trunks: list[nn.Parameter] = []
+    backbones: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     own: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in factors}
     for name, parameter in network.named_parameters():
@@ -147,9 +147,9 @@ def parameter_groups(
         if part is not None:
             own[part].append(parameter)
         else:
-            (trunks if ".trunk." in name else others).append(parameter)
+            (backbones if ".trunk." in name else others).append(parameter)
     return [
-        {"params": trunks, "lr": learning_rate * trunk_factor},
+        {"params": backbones, "lr": learning_rate * backbone_factor},
         {"params": others, "lr": learning_rate},
         *({"params": own[prefix], "lr": learning_rate * factors[prefix]} for prefix in factors),
     ]

@@ -1,7 +1,7 @@
 """Objects without annotation: regions that a picture falls into, each of which can be an object.
 
 A clip of such a picture teaches to carry along whatever is marked, whether or not it is a structure
-with a name. Superpixels cover the picture; dark basins are what heart chambers look like, of which
+with a name. Superpixels cover the picture; dark regions are what heart chambers look like, of which
 an echocardiogram shows several alike.
 
 Source:
@@ -22,14 +22,14 @@ from skimage.segmentation import find_boundaries, slic, watershed
 from tqdm import tqdm
 
 from bundle.datasets.frames import read_frames, read_masks
-from bundle.datasets.generic import stills
+from bundle.datasets.generic import single_frames
 from bundle.datasets.records import Video
 from bundle.io.reading.labels import MAX_OBJECTS
 from bundle.types import Frame, LabelMap
 from bundle.utils.atomic_write import sweep, written_beside
 
 MIN_SHARE = 0.01  # of the picture
-MAX_BASIN_SHARE = 0.25
+MAX_DARK_SHARE = 0.25
 MIN_SOLIDITY = 0.75  # of a basin, to its convex hull: less is ragged
 LABELS = {i: f"region {i}" for i in range(1, MAX_OBJECTS + 1)}
 
@@ -64,7 +64,7 @@ def find_regions(image: Frame, count: int) -> LabelMap:
     return ids[pieces]
 
 
-def find_basins(image: Frame) -> LabelMap:
+def find_dark_regions(image: Frame) -> LabelMap:
     """The dark pools with brighter rims around them, such as the chambers of a heart.
 
     Lengths are shares of the shorter side, so that a larger picture has the same pools.
@@ -100,7 +100,7 @@ def find_basins(image: Frame) -> LabelMap:
         pool = pieces == np.argmax(np.bincount(pieces[pieces > 0]))
         pool = ndimage.binary_fill_holes(ndimage.binary_closing(pool, iterations=2 * steps) & basin)
         (shape,) = regionprops(pool.astype(np.uint8))
-        if MIN_SHARE <= pool.mean() <= MAX_BASIN_SHARE and shape.solidity >= MIN_SOLIDITY:
+        if MIN_SHARE <= pool.mean() <= MAX_DARK_SHARE and shape.solidity >= MIN_SOLIDITY:
             pools.append(pool)
     pools.sort(key=np.sum, reverse=True)
     labels = np.zeros(grey.shape, np.uint8)
@@ -130,9 +130,9 @@ def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> li
     return _cut(videos, Path(cache_dir), draw)
 
 
-def basins(videos: Sequence[Video], cache_dir: str | Path) -> list[Video]:
-    """As ``regions``, but the objects are dark basins, and pictures that have none are left out."""
-    found = _cut(videos, Path(cache_dir), lambda: ("basins", find_basins))
+def dark_regions(videos: Sequence[Video], cache_dir: str | Path) -> list[Video]:
+    """As ``regions``, but the objects are dark regions, and pictures that have none are left out."""
+    found = _cut(videos, Path(cache_dir), lambda: ("dark_regions", find_dark_regions))
     return [video for video in found if read_masks(video, [0])[0].any()]
 
 
@@ -145,12 +145,12 @@ def _cut(
     cache.mkdir(parents=True, exist_ok=True)
     sweep(cache)
     found = []
-    for still in tqdm(stills(videos), desc="regions", unit="frame", disable=None):
+    for frame in tqdm(single_frames(videos), desc="regions", unit="frame", disable=None):
         name, find = draw()
-        path = cache / f"{still.id}_{name}.png".replace("/", "_")
+        path = cache / f"{frame.id}_{name}.png".replace("/", "_")
         if not _is_sound(path):
-            _write(find(read_frames(still, [0])[0]), path)
-        found.append(replace(still, id=path.stem, masks={0: path}, labels=LABELS, binary=False))
+            _write(find(read_frames(frame, [0])[0]), path)
+        found.append(replace(frame, id=path.stem, masks={0: path}, labels=LABELS, binary=False))
     return found
 
 

@@ -38,12 +38,12 @@ class RandDeformClipd(RandomizableTransform):
         frame_shift: Most shift per frame, in shorter window sides.
         spline: Probability of the spline warp per frame.
         spline_sigma: Standard deviation of its control points' shifts, in shorter window sides.
-        pulse: Most relative swelling or shrinking per frame of an object, which fades with the
-            distance from its middle, as a chamber's that fills and empties. Half of the clips.
+        radial_warp: Most relative swelling or shrinking per frame of an object, which fades with
+            the distance from its middle, as a chamber's that fills and empties. Half of the clips.
         small: Probability that the clip is zoomed out to between 0.35 and 0.7, with black around it.
 
     Source:
-        Values: STCN, arXiv:2106.05210, appendix; the pulse is ours.
+        Values: STCN, arXiv:2106.05210, appendix; the radial warp is ours.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class RandDeformClipd(RandomizableTransform):
         frame_shift: float = 0.1,
         spline: float = 0.33,
         spline_sigma: float = 0.02,
-        pulse: float = 0.0,
+        radial_warp: float = 0.0,
         small: float = 0.0,
     ) -> None:
         super().__init__()
@@ -71,14 +71,14 @@ class RandDeformClipd(RandomizableTransform):
         self.frame_rotate, self.frame_scale = frame_rotate, frame_scale
         self.frame_shear, self.frame_shift = frame_shear, frame_shift
         self.spline, self.spline_sigma = spline, spline_sigma
-        self.pulse, self.small = pulse, small
+        self.radial_warp, self.small = radial_warp, small
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image, label = data["image"], data["label"]
         strength = self.strength[data["kind"]]
         for _ in range(10):
             window = self._draw_window(label[0, ..., 0])
-            centre, radius = self._draw_pulse(label[0, ..., 0])
+            centre, radius = self._draw_radial_warp(label[0, ..., 0])
             grids = [
                 self._frame_grid(window, label.shape[1:3], strength, centre, radius)
                 for _ in range(image.shape[-1])
@@ -112,11 +112,11 @@ class RandDeformClipd(RandomizableTransform):
             affine[:, 0] *= -1
         return torch.tensor(np.column_stack([affine, middle]), dtype=torch.float32)
 
-    def _draw_pulse(self, label: Tensor) -> tuple[Tensor, float]:
-        """Middle (x, y) and radius, pixels, of what pulses; radius 0 if nothing does."""
+    def _draw_radial_warp(self, label: Tensor) -> tuple[Tensor, float]:
+        """Middle (x, y) and radius, pixels, of what swells or shrinks; radius 0 if nothing does."""
         objects = label.unique()
         objects = objects[objects > 0]
-        if not self.pulse or not len(objects) or self.R.rand() < 0.5:
+        if not self.radial_warp or not len(objects) or self.R.rand() < 0.5:
             return torch.zeros(2), 0.0
         pixels = (label == objects[self.R.randint(len(objects))]).nonzero().float() + 0.5
         return pixels.mean(0).flip(0), math.sqrt(len(pixels) / math.pi)
@@ -145,7 +145,7 @@ class RandDeformClipd(RandomizableTransform):
             unit = unit + self._spline_offsets(2 * strength * self.spline_sigma)
         pixels = unit @ window[:, :2].T + window[:, 2]
         if radius:
-            swelling = strength * self.R.uniform(-self.pulse, self.pulse)
+            swelling = strength * self.R.uniform(-self.radial_warp, self.radial_warp)
             offset = pixels - centre
             # Nothing folds over: for any swelling within -1 to 1 a larger distance stays larger.
             fade = torch.exp(-offset.square().sum(-1, keepdim=True) / (2 * (1.2 * radius) ** 2))
@@ -170,7 +170,7 @@ class RandDeformClipd(RandomizableTransform):
         return frames.movedim(0, -1)
 
 
-class RandGainClipd(RandomizableTransform):
+class RandIlluminationClipd(RandomizableTransform):
     """Brighten and darken parts of each frame, smoothly, an object above all.
 
     What is inside a chamber may be dark in one frame of an echocardiogram and full of haze in another,
@@ -178,17 +178,17 @@ class RandGainClipd(RandomizableTransform):
 
     Args:
         strength: Of the change, for each kind of clip.
-        gain: Most natural logarithm of the factor at the middle of a bump, either way. Each frame has
-            one bump on an object, about as wide as that, and two elsewhere.
+        illumination: Most natural logarithm of the factor at the middle of a bump, either way. Each
+            frame has one bump on an object, about as wide as that, and two elsewhere.
     """
 
-    def __init__(self, strength: Mapping[str, float], gain: float = 1.2) -> None:
+    def __init__(self, strength: Mapping[str, float], illumination: float = 1.2) -> None:
         super().__init__()
-        self.strength, self.gain = dict(strength), gain
+        self.strength, self.illumination = dict(strength), illumination
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image, label = data["image"], data["label"]
-        most = self.gain * self.strength[data["kind"]]
+        most = self.illumination * self.strength[data["kind"]]
         objects = label[..., 0].unique()
         objects = objects[objects > 0]
         if not most or self.R.rand() < 0.5 or not len(objects):

@@ -1,6 +1,7 @@
 """What MONAI's command line lacks: unknown names are refused, paths stay as they are, and errors take
 one line."""
 
+import ast
 import difflib
 import logging
 import os
@@ -65,7 +66,7 @@ def check_command_line(
         new = old_names.get(root)
         if new is not None and new in parser:
             logger.warning("--%s is called --%s now: use that, the old name will go", root, new)
-            values[new] = value
+            values[new] = _evaluated(value)
         elif root in gone:
             logger.warning("--%s does nothing any more: %s", root, gone[root])
         elif name not in RUN_ARGUMENTS and root not in parser and root not in known:
@@ -106,6 +107,13 @@ def _typed_text(value: str) -> str | None:
     if value.startswith(("$", "@")):
         return value if Path(value).exists() else None
     return value if "#" in value and not value.startswith("%") else None
+
+
+def _evaluated(value: str) -> Any:
+    """A value of the command line as MONAI reads it: a number, list or mapping, or else text."""
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(value)
+    return value
 
 
 def parse_bool(value: Any, name: str) -> bool:

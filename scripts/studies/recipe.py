@@ -22,15 +22,16 @@ logger = logging.getLogger(Path(__file__).stem)
 CHANGES: Mapping[str, Mapping[str, Any]] = {
     "larger crops": {"size": 224},
     "no running average": {"ema_momentum": 0.999},
-    "no couples": {
-        "train#dataset#shares#kvasir_couples": 0.0, "train#dataset#shares#cvc_couples": 0.0
+    "no mixed pairs": {
+        "train#dataset#sampling_weights#kvasir_mixed_pairs": 0.0,
+        "train#dataset#sampling_weights#cvc_mixed_pairs": 0.0,
     },
-    "trunks learn as fast as the rest": {"trunk_factor": 1.0},
+    "backbones learn as fast as the rest": {"backbone_factor": 1.0},
     "three times the learning rate": {"learning_rate": 0.0003},
     "one object a clip": {"max_objects": 1},
     "no soft Dice loss": {"loss#dice": 0.0},
     "neighbouring frames only": {"max_skip": 0},
-    "no light, no pulse": {"gain": 0.0, "pulse": 0.0},
+    "no light, no radial warp": {"illumination": 0.0, "radial_warp": 0.0},
     "no temporal contrastive loss": {"loss#beta": 0.0},
 }  # fmt: skip
 """What is changed, to settings of configs/train.yaml."""

@@ -54,7 +54,7 @@ def test_records_pass_as_they_are(tmp_path):
 def test_data_sets_take_dictionaries(volume):
     paths = volume[0]
     deform = RandDeformClipd(16, {"pair": 0.3})
-    clip = ClipDataset([paths], deform, length=2, shares={"of": 1, "the config": 2})[0]
+    clip = ClipDataset([paths], deform, length=2, sampling_weights={"of": 1, "the config": 2})[0]
     assert (clip["kind"], clip["image"].shape) == ("pair", (3, 16, 16, 3))
     whole = VideoDataset([paths])[0]
     assert whole["image"].shape == (3, 20, 24, 3)  # from the first painted frame on

@@ -10,7 +10,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bundle.datasets.cvc_clinicdb import cvc_clinicdb
 from bundle.datasets.frames import read_frames, read_masks
-from bundle.datasets.generic import couples, davis, image_pairs, stills
+from bundle.datasets.generic import davis, image_pairs, mixed_pairs, single_frames
 from bundle.datasets.records import Video
 from bundle.datasets.salient import duts, ecssd, hrsod
 from bundle.io.reading.decode import list_images
@@ -540,7 +540,7 @@ def pictures(tmp_path):
 @pytest.mark.parametrize(("count", "partners"), [(2, 1), (7, 1), (7, 3), (7, 6), (3, 8)])
 @pytest.mark.parametrize("seed", range(5))
 def test_couples_join_each_picture_with_others(pictures, count, partners, seed):
-    made = couples(pictures[:count], partners, seed)
+    made = mixed_pairs(pictures[:count], partners, seed)
     stems = [tuple(path.stem for path in video.frames) for video in made]
     expected = sorted([video.id for video in pictures[:count]] * min(partners, count - 1))
     assert sorted(first for first, _ in stems) == expected
@@ -556,20 +556,20 @@ def test_couples_join_each_picture_with_others(pictures, count, partners, seed):
 
 
 def test_couples_are_seeded(pictures):
-    assert couples(pictures, seed=1) == couples(pictures, seed=1)
-    assert couples(pictures, seed=1) != couples(pictures, seed=2)
+    assert mixed_pairs(pictures, seed=1) == mixed_pairs(pictures, seed=1)
+    assert mixed_pairs(pictures, seed=1) != mixed_pairs(pictures, seed=2)
 
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_picture_makes_no_couple(pictures, count):
-    with pytest.raises(ValueError, match=f"expected at least 2 pictures to couple, got {count}"):
-        couples(pictures[:count])
+    with pytest.raises(ValueError, match=f"expected at least 2 pictures to pair, got {count}"):
+        mixed_pairs(pictures[:count])
 
 
 def test_stills_are_the_annotated_frames():
     frames = tuple(Path(f"{i}.png") for i in range(4))
     video = Video("a", frames, {2: Path("2_mask.png"), 0: Path("0_mask.png")}, {1: "polyp"}, "p")
-    made = stills([video])
+    made = single_frames([video])
     assert [still.id for still in made] == ["a_00000", "a_00002"]
     assert [still.frames for still in made] == [(frames[0],), (frames[2],)]
     assert [still.masks for still in made] == [{0: Path("0_mask.png")}, {0: Path("2_mask.png")}]

@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser, ConfigWorkflow, verify_metadata, verify_net_in_out
 from PIL import Image, ImageDraw
 
+from bundle.inference.config import OLD_TRAINING_NAMES, check_run
 from bundle.networks import TCMN
 from tests import processes
 from tests.tiny import OPTIONS
@@ -31,6 +32,17 @@ TINY_TRAINING = OPTIONS | {
     "device": "cpu",
     "precision": "float32",
 }
+
+
+def test_old_names_of_training_options_go_on_working(monkeypatch, caplog):
+    config = CONFIGS / "train.yaml"
+    for old, new in OLD_TRAINING_NAMES.items():
+        monkeypatch.setattr(
+            "sys.argv", ["monai.bundle", "run", "--config_file", str(config), f"--{old}", "0.5"]
+        )
+        check_run(resolved := {})
+        assert resolved == {new: 0.5}
+        assert f"--{old} is called --{new} now" in caplog.text
 
 
 def draw_disk(path, x, *, mask, size=(48, 40)):
@@ -212,7 +224,9 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
     options = OPTIONS | {"output_dir": str(tmp_path)}
     if kind == "train":
         options |= TINY_TRAINING | {"dataset_dir": str(data)}
-        options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
+        options |= {
+            f"network_def#{backbone}_weights": None for backbone in ("backbone", "mask_backbone")
+        }
         if "finetune.yaml" in files:
             options |= {"layout": "davis", "initial_weights": tiny_weights}
             options["dataset_dir"] = str(data / "DAVIS-2016-val")

@@ -50,7 +50,7 @@ TINY = {
     "loss#warm_up": 2,
     "loss_table#every": 1,
     "train#dataset#data": {"davis": "$bundle.datasets.generic.davis(@davis_dir)"},
-    "train#dataset#shares": {"davis": 1.0},
+    "train#dataset#sampling_weights": {"davis": 1.0},
     "validate#dataset#data": "$bundle.datasets.generic.davis(@davis_dir)",
     "davis_dir": "@dataset_dir",
 }
@@ -404,7 +404,9 @@ def test_monai_finds_every_property(name, data, weights, tmp_path, monkeypatch):
     for key, value in {**group, "MASTER_PORT": 0, "SLURM_JOB_ID": 1}.items():
         monkeypatch.setenv(key, str(value))
     options = {"dataset_dir": str(data), "output_dir": str(tmp_path), "initial_weights": weights}
-    options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
+    options |= {
+        f"network_def#{backbone}_weights": None for backbone in ("backbone", "mask_backbone")
+    }
     names = ["train.yaml", *([name] if name else []), "multi_gpu_train.yaml"]
     workflow = make_workflow(names, tmp_path, **options)
     workflow.initialize()

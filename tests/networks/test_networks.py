@@ -10,7 +10,7 @@ from torch import nn
 
 from bundle.memory.bank import MemoryBank
 from bundle.networks import TCMN
-from bundle.networks.encoders import FrameFeatures, MaskEncoder, Trunk
+from bundle.networks.encoders import Backbone, FrameFeatures, MaskEncoder
 from bundle.networks.shared_conv import JoinedConv2d
 from bundle.networks.tcmn import aggregate
 from bundle.networks.weights import load_weights
@@ -281,27 +281,29 @@ def test_traced_forward_equals_the_network(network, monkeypatch):
     torch.testing.assert_close(traced(clip), network(clip), rtol=1e-4, atol=1e-4)
 
 
-# Trunk weights
+# Backbone weights
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50"])
 @torch.no_grad()
-def test_trunk_equals_torchvision_up_to_layer3(name):
-    trunk = Trunk(name).eval()
+def test_backbone_equals_torchvision_up_to_layer3(name):
+    backbone = Backbone(name).eval()
     resnet = torchvision.models.get_model(name, weights=None).eval()
-    resnet.load_state_dict(trunk.state_dict(), strict=False)
+    resnet.load_state_dict(backbone.state_dict(), strict=False)
     image = make_clip()[:, :3, ..., 0]
     x = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
-    for stage, found, width in zip(("1", "2", "3"), trunk(image), trunk.channels, strict=True):
+    for stage, found, width in zip(
+        ("1", "2", "3"), backbone(image), backbone.channels, strict=True
+    ):
         x = getattr(resnet, f"layer{stage}")(x)
         torch.testing.assert_close(found, x)
         assert found.shape[1] == width
 
 
-def test_trunk_loads_a_half_precision_file_with_a_head(tmp_path):
+def test_backbone_loads_a_half_precision_file_with_a_head(tmp_path):
     resnet = torchvision.models.resnet18(weights=None)
-    torch.save(half(resnet.state_dict()), tmp_path / "trunk.pt")
-    state = Trunk("resnet18", tmp_path / "trunk.pt").state_dict()
+    torch.save(half(resnet.state_dict()), tmp_path / "backbone.pt")
+    state = Backbone("resnet18", tmp_path / "backbone.pt").state_dict()
     for name, tensor in state.items():
         stored = resnet.state_dict()[name]
         if tensor.is_floating_point() and "running" not in name:
@@ -309,12 +311,12 @@ def test_trunk_loads_a_half_precision_file_with_a_head(tmp_path):
         torch.testing.assert_close(tensor, stored, rtol=0, atol=0)
 
 
-def test_mask_trunk_sums_the_colours_of_its_weights(tmp_path):
+def test_mask_backbone_sums_the_colours_of_its_weights(tmp_path):
     resnet = torchvision.models.resnet18(weights=None)
-    torch.save(resnet.state_dict(), tmp_path / "trunk.pt")
-    trunk = make_network(mask_backbone_weights=str(tmp_path / "trunk.pt")).mask_encoder.trunk
-    torch.testing.assert_close(trunk.layer1[0].conv1.weight, resnet.layer1[0].conv1.weight)
-    conv1 = MaskEncoder("resnet18", 256, 16, tmp_path / "trunk.pt").trunk.conv1.weight
+    torch.save(resnet.state_dict(), tmp_path / "backbone.pt")
+    backbone = make_network(mask_backbone_weights=str(tmp_path / "backbone.pt")).mask_encoder.trunk
+    torch.testing.assert_close(backbone.layer1[0].conv1.weight, resnet.layer1[0].conv1.weight)
+    conv1 = MaskEncoder("resnet18", 256, 16, tmp_path / "backbone.pt").trunk.conv1.weight
     torch.testing.assert_close(conv1[:, 0], resnet.conv1.weight.sum(1))
 
 
@@ -326,27 +328,27 @@ def test_imagenet_asks_torchvision_for_its_weights(monkeypatch):
         return torchvision.models.resnet18(weights=None)
 
     monkeypatch.setattr(torchvision.models, "get_model", get_model)
-    Trunk("resnet18", "imagenet")
-    Trunk("resnet18", None)
+    Backbone("resnet18", "imagenet")
+    Backbone("resnet18", None)
     assert asked == [("resnet18", "DEFAULT"), ("resnet18", None)]
 
 
-def test_trunk_names_a_missing_tensor(tmp_path):
-    state = Trunk("resnet18").state_dict()
+def test_backbone_names_a_missing_tensor(tmp_path):
+    state = Backbone("resnet18").state_dict()
     del state["layer2.0.conv1.weight"], state["layer3.1.bn2.bias"]
     torch.save(state, tmp_path / "part.pt")
     with pytest.raises(ValueError, match=r"part.pt lacks 2 tensors.*layer2\.0\.conv1\.weight"):
-        Trunk("resnet18", tmp_path / "part.pt")
+        Backbone("resnet18", tmp_path / "part.pt")
 
 
-def test_trunk_weights_that_are_not_there(tmp_path):
+def test_backbone_weights_that_are_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no backbone weights at .*absent.pt: give a file"):
-        Trunk("resnet18", tmp_path / "absent.pt")
+        Backbone("resnet18", tmp_path / "absent.pt")
 
 
 def test_unknown_backbone_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"unknown backbone 'vgg16'.*\['resnet18', 'resnet50'\]"):
-        Trunk("vgg16")
+        Backbone("vgg16")
 
 
 def test_stride_in_1x1_is_refused_where_there_is_no_1x1():

@@ -199,8 +199,8 @@ def test_clips_depend_on_seed_epoch_and_index_only(group, composed):
 
 
 def test_shares_are_kept(group):
-    shares = {"static": 0.2, "pair": 0.0, "video": 0.6}
-    dataset = ClipDataset(group, keep, length=400, shares=shares)
+    sampling_weights = {"static": 0.2, "pair": 0.0, "video": 0.6}
+    dataset = ClipDataset(group, keep, length=400, sampling_weights=sampling_weights)
     names = Counter(dataset[i]["name"] for i in range(len(dataset)))
     assert set(names) == {"static/static", "video/video"}
     assert names["video/video"] == pytest.approx(300, abs=40)
@@ -291,8 +291,9 @@ def test_an_empty_group_is_refused(group):
 
 
 def test_shares_must_name_the_groups(group):
-    with pytest.raises(ValueError, match=r"shares name \['a'\] but the groups are \['pair', 'sta"):
-        ClipDataset(group, keep, length=1, shares={"a": 1.0})
+    message = r"sampling_weights name \['a'\] but the groups are \['pair', 'sta"
+    with pytest.raises(ValueError, match=message):
+        ClipDataset(group, keep, length=1, sampling_weights={"a": 1.0})
 
 
 # Whole videos

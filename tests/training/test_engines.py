@@ -75,13 +75,13 @@ def test_the_network_takes_what_it_is_fed(batch, network):
     assert targets["label"].max() < logits.shape[1]
 
 
-def test_every_parameter_learns_once_and_trunks_slower(network):
-    trunks, others = parameter_groups(network, 1e-3, trunk_factor=0.2)
-    assert (trunks["lr"], others["lr"]) == (pytest.approx(2e-4), 1e-3)
-    ids = [id(p) for group in (trunks, others) for p in group["params"]]
+def test_every_parameter_learns_once_and_backbones_slower(network):
+    backbones, others = parameter_groups(network, 1e-3, backbone_factor=0.2)
+    assert (backbones["lr"], others["lr"]) == (pytest.approx(2e-4), 1e-3)
+    ids = [id(p) for group in (backbones, others) for p in group["params"]]
     assert sorted(ids) == sorted(id(p) for p in network.parameters())
     expected = {*network.query_encoder.trunk.parameters(), *network.mask_encoder.trunk.parameters()}
-    assert set(trunks["params"]) == expected
+    assert set(backbones["params"]) == expected
 
 
 def test_frozen_parameters_learn_nothing():

@@ -11,7 +11,7 @@ from scipy import ndimage
 from bundle.datasets.frames import read_frames, read_masks
 from bundle.datasets.records import Video
 from bundle.io.reading.frame_refs import FrameOf
-from bundle.training.regions import basins, find_basins, find_regions, regions
+from bundle.training.regions import dark_regions, find_dark_regions, find_regions, regions
 
 HEIGHT, WIDTH = 120, 160
 y, x = np.mgrid[:HEIGHT, :WIDTH]
@@ -80,7 +80,7 @@ def test_a_flat_picture_is_cut_too():
     assert find_regions(np.full((HEIGHT, WIDTH, 3), 90, np.uint8), 10).max() >= 5
 
 
-# Dark basins
+# Dark regions
 
 
 def make_chambers(scale=1):
@@ -101,7 +101,7 @@ def make_chambers(scale=1):
 @pytest.mark.parametrize("scale", [1, 2])
 def test_basins_are_the_chambers_alone(scale):
     picture, (large, small, tiny), sector = make_chambers(scale)
-    labels = find_basins(picture)
+    labels = find_dark_regions(picture)
     assert labels.dtype == np.uint8
     assert labels.max() == 2
     for i, chamber in ((1, large), (2, small)):
@@ -114,19 +114,19 @@ def test_basins_are_the_chambers_alone(scale):
 def test_a_basin_has_no_hole_where_something_bright_lies_in_it():
     picture, (large, *_), _ = make_chambers()
     picture[88:92, 110:114] = 200
-    found = find_basins(picture) == 1
+    found = find_dark_regions(picture) == 1
     assert found[88:92, 110:114].all()
     assert (found & large).sum() / (found | large).sum() > 0.7
 
 
 @pytest.mark.parametrize("level", [0, 90])
 def test_a_picture_of_one_grey_has_no_basin(level):
-    assert not find_basins(np.full((HEIGHT, WIDTH, 3), level, np.uint8)).any()
+    assert not find_dark_regions(np.full((HEIGHT, WIDTH, 3), level, np.uint8)).any()
 
 
 @pytest.mark.parametrize("side", [1, 7, 30])
 def test_pictures_too_small_for_basins(side):
-    assert find_basins(make_picture()[:side, : side + 1]).shape == (side, side + 1)
+    assert find_dark_regions(make_picture()[:side, : side + 1]).shape == (side, side + 1)
 
 
 def test_pictures_without_basin_are_left_out(tmp_path):
@@ -134,7 +134,7 @@ def test_pictures_without_basin_are_left_out(tmp_path):
     Image.fromarray(make_chambers()[0]).save(frames[0])
     Image.fromarray(np.full((224, 224, 3), 90, np.uint8)).save(frames[1])
     video = Video("v", frames, dict.fromkeys((0, 1), tmp_path / "unread.png"), {1: "x"}, "v")
-    (one,) = basins([video], tmp_path / "cache")
+    (one,) = dark_regions([video], tmp_path / "cache")
     assert one.frames == frames[:1]
     assert read_masks(one, [0])[0].max() == 2
     # Superpixels of the same data set lie beside them.

@@ -73,7 +73,7 @@ class LifecycleStage:
 TINY = {
     **OPTIONS,
     "train#dataset#data": {"davis": "$bundle.datasets.generic.davis(@davis_dir)"},
-    "train#dataset#shares": {"davis": 1.0},
+    "train#dataset#sampling_weights": {"davis": 1.0},
     "validate#dataset#data": "$bundle.datasets.generic.davis(@davis_dir)",
     "loss_table#every": 2,
     "size": 32,

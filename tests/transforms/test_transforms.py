@@ -7,7 +7,12 @@ import torch.nn.functional as F
 from monai.transforms import Compose
 from scipy import ndimage
 
-from bundle.transforms.deformation import RandColourClipd, RandDeformClipd, RandGainClipd, rotation
+from bundle.transforms.deformation import (
+    RandColourClipd,
+    RandDeformClipd,
+    RandIlluminationClipd,
+    rotation,
+)
 
 STRENGTH = {"still": 0.0, "weak": 0.3, "full": 1.0}
 
@@ -152,11 +157,11 @@ def test_a_pulse_swells_and_shrinks_the_object_about_its_middle():
     y, x = np.mgrid[:96, :96]
     disk = (y - 47.5) ** 2 + (x - 47.5) ** 2 < 16**2
     clip["label"] = torch.from_numpy(disk).long()[None, ..., None].repeat(1, 1, 1, 40)
-    pulses = 0
+    swellings = 0
     for seed in range(8):
-        out = deform(clip, seed, size=96, pulse=0.4, **PLAIN, **MOTIONLESS)
+        out = deform(clip, seed, size=96, radial_warp=0.4, **PLAIN, **MOTIONLESS)
         areas = out["label"].sum((0, 1, 2)).float() / disk.sum()
-        pulses += bool((areas != 1).any())
+        swellings += bool((areas != 1).any())
         if not (areas != 1).any():
             assert torch.equal(out["label"], clip["label"])
             continue
@@ -170,12 +175,12 @@ def test_a_pulse_swells_and_shrinks_the_object_about_its_middle():
             torch.testing.assert_close(
                 out["image"][:, 0, 0, t], clip["image"][:, 0, 0, t], atol=0.07, rtol=0
             )
-    assert 1 <= pulses <= 7  # half of the clips
+    assert 1 <= swellings <= 7  # half of the clips
 
 
 def test_a_pulse_folds_nothing_over():
     """Distances from the middle keep their order, so no place is shown twice."""
-    transform = RandDeformClipd(64, STRENGTH, pulse=0.95, **PLAIN, **MOTIONLESS)
+    transform = RandDeformClipd(64, STRENGTH, radial_warp=0.95, **PLAIN, **MOTIONLESS)
     transform.set_random_state(seed=0)
     window = torch.tensor([[32.0, 0, 32], [0, 32, 32]])
     middle = torch.tensor([32.0, 32.0])
@@ -286,8 +291,8 @@ def test_grey_clips_have_equal_channels():
 # Light that changes
 
 
-def lit(clip, seed, gain=1.0):
-    transform = RandGainClipd(STRENGTH, gain)
+def lit(clip, seed, illumination=1.0):
+    transform = RandIlluminationClipd(STRENGTH, illumination)
     transform.set_random_state(seed=seed)
     return transform(clip)
 
@@ -325,7 +330,7 @@ def test_light_changes_by_the_strength_of_the_kind(kind, most):
 
 def test_light_stays_in_range_and_follows_the_random_state():
     clip = make_clip()
-    outs = [lit(clip, seed, gain=4.0)["image"] for seed in (3, 3, 4, 5)]
+    outs = [lit(clip, seed, illumination=4.0)["image"] for seed in (3, 3, 4, 5)]
     assert torch.equal(outs[0], outs[1])
     assert any(not torch.equal(outs[0], other) for other in outs[2:])
     assert all(out.min() >= 0 and out.max() <= 1 for out in outs)

@@ -134,7 +134,7 @@ def test_an_old_name_goes_on_working_and_names_the_new_one(config, caplog):
     resolved = {}
     arguments = [PROGRAM, "run", "--config_file", str(config), "--rounds", "5"]
     check_command_line(resolved, arguments, old_names={"rounds": "epochs"})
-    assert resolved == {"epochs": "5"}
+    assert resolved == {"epochs": 5}
     assert "--rounds is called --epochs now" in caplog.text
 
 
