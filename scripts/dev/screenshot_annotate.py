@@ -20,9 +20,9 @@ import pydicom.data
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.server import bind, make_app, make_server
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.workspace import Workspace
 from bundle.segmenter import VideoSegmenter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,8 +48,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 class Screen:
     """The page as somebody sees and uses it."""
 
-    def __init__(self, page: Page, work: Work, output_dir: Path) -> None:
-        self.page, self.work, self.output_dir = page, work, output_dir
+    def __init__(self, page: Page, annotation: Annotation, output_dir: Path) -> None:
+        self.page, self.annotation, self.output_dir = page, annotation, output_dir
 
     def click(self, name: str) -> None:
         self.page.click(f"[data-testid={name}]")
@@ -58,7 +58,7 @@ class Screen:
         """Where a point of the video is on the screen."""
         box = self.page.locator("[data-testid=view]").bounding_box()
         assert box is not None
-        height, width = self.work.size
+        height, width = self.annotation.size
         scale = 0.98 * min(box["width"] / width, box["height"] / height)
         left = box["x"] + (box["width"] - width * scale) / 2
         return left + x * scale, box["y"] + (box["height"] - height * scale) / 2 + y * scale
@@ -72,13 +72,13 @@ class Screen:
 
     def propagate(self) -> None:
         self.click("propagate")
-        wait_for(lambda: self.work.worker.running)
-        wait_for(lambda: not self.work.worker.running)
+        wait_for(lambda: self.annotation.worker.running)
+        wait_for(lambda: not self.annotation.worker.running)
 
 
 def walk(screen: Screen) -> None:
     """What docs/annotate.md tells."""
-    page, work = screen.page, screen.work
+    page, annotation = screen.page, screen.annotation
     outline = json.loads(OUTLINES.read_text())["0"]
     name = page.locator("[data-testid=object-1] input")
     name.fill("left ventricle")
@@ -91,7 +91,7 @@ def walk(screen: Screen) -> None:
     for x, y in outline[-4:]:
         page.mouse.click(*screen.at(x + 0.5, y + 0.5))
     page.keyboard.press("Enter")
-    wait_for(lambda: 0 in work.prompts)
+    wait_for(lambda: 0 in annotation.prompts)
     screen.propagate()
     screen.click("next-to-annotate")
     page.mouse.move(*screen.at(300, 20))
@@ -108,9 +108,9 @@ def main(output_dir: Path, inference_size: int) -> None:
     video = pydicom.data.get_testdata_file(CINE, download=False)
     if video is None:
         sys.exit(f"error: this pydicom has no {CINE}: install pydicom 3 or newer")
-    desk = Desk(VideoSegmenter.from_pretrained(inference_size=inference_size))
-    work = desk.open(str(video))
-    server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
+    workspace = Workspace(VideoSegmenter.from_pretrained(inference_size=inference_size))
+    annotation = workspace.open(str(video))
+    server, taken = make_server(make_app(workspace)), bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
     wait_for(lambda: server.started)
@@ -121,7 +121,7 @@ def main(output_dir: Path, inference_size: int) -> None:
         page.goto(f"http://127.0.0.1:{taken.getsockname()[1]}/")
         page.wait_for_selector("[data-testid=view]")
         page.wait_for_timeout(1000)
-        walk(Screen(page, work, output_dir))
+        walk(Screen(page, annotation, output_dir))
         browser.close()
     server.should_exit = True
     thread.join(20)

@@ -9,15 +9,15 @@ from types import SimpleNamespace
 @contextmanager
 def serve(model):
     """A server whose state the tests can look at; NiceGUI has one in a process."""
-    from bundle.apps.annotate.desk import Desk
     from bundle.apps.annotate.server import bind, make_app, make_server
+    from bundle.apps.annotate.workspace import Workspace
 
-    desk = Desk(model)
-    server, taken = make_server(make_app(desk)), bind("127.0.0.1", 0)
+    workspace = Workspace(model)
+    server, taken = make_server(make_app(workspace)), bind("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [taken]}, daemon=True)
     thread.start()
     wait_for(lambda: server.started)
-    yield SimpleNamespace(desk=desk, url=f"http://127.0.0.1:{taken.getsockname()[1]}")
+    yield SimpleNamespace(workspace=workspace, url=f"http://127.0.0.1:{taken.getsockname()[1]}")
     server.should_exit = True
     thread.join(20)
     assert not thread.is_alive()
@@ -46,7 +46,7 @@ class Tab:
     """What a person does on the page."""
 
     def __init__(self, context, served):
-        self.context, self.served, self.desk = context, served, served.desk
+        self.context, self.served, self.workspace = context, served, served.workspace
         self.load()
 
     def load(self):
@@ -62,15 +62,15 @@ class Tab:
         )
 
     @property
-    def work(self):
-        return self.desk.work
+    def annotation(self):
+        return self.workspace.annotation
 
     def find(self, name):
         return self.page.locator(f"[data-testid={name}]")
 
     def at(self, x, y):
         """A point of the video on the screen."""
-        box, (height, width) = self.find("view").bounding_box(), self.work.size
+        box, (height, width) = self.find("view").bounding_box(), self.annotation.size
         scale = 0.98 * min(box["width"] / width, box["height"] / height)
         left = box["x"] + (box["width"] - width * scale) / 2
         top = box["y"] + (box["height"] - height * scale) / 2
@@ -101,7 +101,7 @@ class Tab:
         self.press("Home", *["ArrowRight"] * index)
         self.page.wait_for_function(
             "text => document.querySelector('[data-testid=count]').textContent === text",
-            arg=f"{index} / {self.work.frame_count - 1}",
+            arg=f"{index} / {self.annotation.frame_count - 1}",
         )
         self.says("frame", f"Frame {index},")
         self.page.locator("[data-testid=view][data-ready=true]").wait_for()

@@ -1,4 +1,4 @@
-"""The annotation behind the page: painting, carrying, undo, sessions, export; no browser."""
+"""The annotation behind the page: painting, propagation, undo, sessions, export; no browser."""
 
 import csv
 import threading
@@ -14,14 +14,14 @@ from matplotlib.path import Path as Outline
 from PIL import Image
 from scipy import ndimage
 
-from bundle.apps.annotate.desk import Desk, pick_upload
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.drawing import close_holes, fill_polygon, flood_fill, paint
+from bundle.apps.annotate.given_masks import MarkedObject
 from bundle.apps.annotate.launch import make_address, open_page
-from bundle.apps.annotate.marks import MarkedObject
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import open_session, save_session
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.workspace import Workspace, pick_upload
 from bundle.cli import main as run_command
 from bundle.inference.frame_stream import FrameList
 from bundle.inference.inferers import VideoInferer
@@ -53,44 +53,44 @@ def model(network):
 
 
 @pytest.fixture
-def work(folder, model):
-    work = Work(open_video(folder), model)
-    yield work
-    work.close()
+def annotation(folder, model):
+    annotation = Annotation(open_video(folder), model)
+    yield annotation
+    annotation.close()
 
 
-def draw_square(work, index=0, object_id=1):
-    return work.draw(index, "polygon", SQUARE, 1, object_id)
+def draw_square(annotation, index=0, object_id=1):
+    return annotation.draw(index, "polygon", SQUARE, 1, object_id)
 
 
-def carry(work, direction="both"):
-    work.propagate(direction)
-    assert work.worker.wait(60)
-    assert work.worker.problem is None
+def propagate(annotation, direction="both"):
+    annotation.propagate(direction)
+    assert annotation.worker.wait(60)
+    assert annotation.worker.problem is None
 
 
-def all_labels(work):
-    return np.stack([work.labels(i) for i in range(work.frame_count)])
+def all_labels(annotation):
+    return np.stack([annotation.labels(i) for i in range(annotation.frame_count)])
 
 
-def expected(work, annotations, **settings):
+def expected(annotation, annotations, **settings):
     """What the Python API finds for the same masks."""
     inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
-    stream = inferer.stream(work.video, annotations, work.model.network)
+    stream = inferer.stream(annotation.video, annotations, annotation.model.network)
     return np.stack([found.labels for found in stream])
 
 
-def stop_after(work, count, monkeypatch):
+def stop_after(annotation, count, monkeypatch):
     """Cancel when so many frames have been found."""
-    found, seen = work._found, []
+    found, summary = annotation._found, []
 
     def count_and_stop(index):
         found(index)
-        seen.append(index)
-        if len(seen) == count:
-            work.worker.cancel()
+        summary.append(index)
+        if len(summary) == count:
+            annotation.worker.cancel()
 
-    monkeypatch.setattr(work, "_found", count_and_stop)
+    monkeypatch.setattr(annotation, "_found", count_and_stop)
 
 
 class TestDrawing:
@@ -172,111 +172,111 @@ class TestDrawing:
 
 
 class TestCarrying:
-    def test_masks_are_what_the_python_api_finds(self, work):
-        mask = draw_square(work, 3)
-        carry(work)
-        np.testing.assert_array_equal(all_labels(work), expected(work, {3: mask}))
-        assert work.states()[3] == "g"
-        assert "." not in work.states()
+    def test_masks_are_what_the_python_api_finds(self, annotation):
+        mask = draw_square(annotation, 3)
+        propagate(annotation)
+        np.testing.assert_array_equal(all_labels(annotation), expected(annotation, {3: mask}))
+        assert annotation.states()[3] == "g"
+        assert "." not in annotation.states()
 
-    def test_a_correction_runs_what_it_touches_and_nothing_else(self, work):
-        draw_square(work, 0)
-        draw_square(work, 8)
-        carry(work)
-        before = all_labels(work)
-        corrected = work.draw(10, "brush", [(40, 25)], 9, 1)
-        assert work.changed
-        carry(work)
-        assert work.worker.total == 2  # frames 9 and 11
-        assert not work.changed
+    def test_a_correction_runs_what_it_touches_and_nothing_else(self, annotation):
+        draw_square(annotation, 0)
+        draw_square(annotation, 8)
+        propagate(annotation)
+        before = all_labels(annotation)
+        corrected = annotation.draw(10, "brush", [(40, 25)], 9, 1)
+        assert annotation.changed
+        propagate(annotation)
+        assert annotation.worker.total == 2  # frames 9 and 11
+        assert not annotation.changed
         python = VideoInferer(**OWN_SIZE, precision="float32").open(
-            work.video, {i: work.prompts[i] for i in (0, 8)}, work.model.network
+            annotation.video, {i: annotation.prompts[i] for i in (0, 8)}, annotation.model.network
         )
         list(python.run())
         python.annotate(10, corrected)
         assert set(python.run()) == {9, 11}
         found = np.stack([python.result(i).labels for i in range(COUNT)])
-        np.testing.assert_array_equal(all_labels(work), found)
-        np.testing.assert_array_equal(all_labels(work)[:9], before[:9])
+        np.testing.assert_array_equal(all_labels(annotation), found)
+        np.testing.assert_array_equal(all_labels(annotation)[:9], before[:9])
 
-    def test_a_result_is_what_a_correction_starts_from(self, work):
-        draw_square(work, 0)
-        carry(work)
-        found = work.labels(6)
+    def test_a_result_is_what_a_correction_starts_from(self, annotation):
+        draw_square(annotation, 0)
+        propagate(annotation)
+        found = annotation.labels(6)
         assert found.any()
-        corrected = work.draw(6, "eraser", [(20, 16)], 8, 1)
+        corrected = annotation.draw(6, "eraser", [(20, 16)], 8, 1)
         assert (corrected != found).any()
         assert (corrected[found == 0] == 0).all()
-        assert work.states()[6] == "g"
-        assert work.undo() == 6
-        np.testing.assert_array_equal(work.labels(6), found)
-        assert work.states()[6] in "dr"
-        assert not work.changed
+        assert annotation.states()[6] == "g"
+        assert annotation.undo() == 6
+        np.testing.assert_array_equal(annotation.labels(6), found)
+        assert annotation.states()[6] in "dr"
+        assert not annotation.changed
 
-    def test_a_stroke_that_changes_nothing_leaves_a_result_a_result(self, work):
-        draw_square(work, 0)
-        carry(work)
-        rows, columns = np.nonzero(work.labels(5) == 0)
-        work.draw(5, "eraser", [(columns[0] + 0.5, rows[0] + 0.5)], 1, 1)
-        assert 5 not in work.prompts
+    def test_a_stroke_that_changes_nothing_leaves_a_result_a_result(self, annotation):
+        draw_square(annotation, 0)
+        propagate(annotation)
+        rows, columns = np.nonzero(annotation.labels(5) == 0)
+        annotation.draw(5, "eraser", [(columns[0] + 0.5, rows[0] + 0.5)], 1, 1)
+        assert 5 not in annotation.prompts
 
-    def test_nothing_in_a_frame_is_a_mask_too(self, work):
-        draw_square(work, 0)
-        work.draw(7, "clear", [], 1, 1)
-        carry(work)
-        assert not work.labels(7).any()
+    def test_nothing_in_a_frame_is_a_mask_too(self, annotation):
+        draw_square(annotation, 0)
+        annotation.draw(7, "clear", [], 1, 1)
+        propagate(annotation)
+        assert not annotation.labels(7).any()
         empty = np.zeros((HEIGHT, WIDTH), np.uint8)
-        found = expected(work, {0: work.prompts[0], 7: empty})
-        np.testing.assert_array_equal(all_labels(work), found)
+        found = expected(annotation, {0: annotation.prompts[0], 7: empty})
+        np.testing.assert_array_equal(all_labels(annotation), found)
 
-    def test_a_mask_that_is_taken_back_is_found_again(self, work):
-        mask = draw_square(work, 0)
-        work.draw(6, "clear", [], 1, 1)
-        carry(work)
-        work.take_back(6)
-        assert work.states()[6] == "."
-        assert not work.labels(6).any()
-        carry(work)
-        np.testing.assert_array_equal(all_labels(work), expected(work, {0: mask}))
+    def test_a_mask_that_is_taken_back_is_found_again(self, annotation):
+        mask = draw_square(annotation, 0)
+        annotation.draw(6, "clear", [], 1, 1)
+        propagate(annotation)
+        annotation.take_back(6)
+        assert annotation.states()[6] == "."
+        assert not annotation.labels(6).any()
+        propagate(annotation)
+        np.testing.assert_array_equal(all_labels(annotation), expected(annotation, {0: mask}))
 
-    def test_cancel_keeps_what_is_done_and_the_rest_follows(self, work, monkeypatch):
-        mask = draw_square(work, 0)
-        stop_after(work, 4, monkeypatch)
-        carry(work)
-        assert work.states() == "g" + work.states()[1:5] + "." * 7
-        assert "." not in work.states()[1:5]
-        half = all_labels(work)
+    def test_cancel_keeps_what_is_done_and_the_rest_follows(self, annotation, monkeypatch):
+        mask = draw_square(annotation, 0)
+        stop_after(annotation, 4, monkeypatch)
+        propagate(annotation)
+        assert annotation.states() == "g" + annotation.states()[1:5] + "." * 7
+        assert "." not in annotation.states()[1:5]
+        half = all_labels(annotation)
         monkeypatch.undo()
-        carry(work)
-        whole = expected(work, {0: mask})
-        np.testing.assert_array_equal(all_labels(work), whole)
+        propagate(annotation)
+        whole = expected(annotation, {0: mask})
+        np.testing.assert_array_equal(all_labels(annotation), whole)
         np.testing.assert_array_equal(half[:5], whole[:5])
 
     @pytest.mark.parametrize("direction", ["forward", "backward"])
-    def test_another_direction_begins_anew(self, work, direction):
-        mask = draw_square(work, 5)
-        carry(work)
-        carry(work, direction)
-        assert work.worker.total == COUNT - 1
-        found = expected(work, {5: mask}, direction=direction)
-        np.testing.assert_array_equal(all_labels(work), found)
+    def test_another_direction_begins_anew(self, annotation, direction):
+        mask = draw_square(annotation, 5)
+        propagate(annotation)
+        propagate(annotation, direction)
+        assert annotation.worker.total == COUNT - 1
+        found = expected(annotation, {5: mask}, direction=direction)
+        np.testing.assert_array_equal(all_labels(annotation), found)
 
-    def test_one_at_a_time_while_the_page_goes_on(self, work, monkeypatch):
-        gate, found = threading.Event(), work._found
-        monkeypatch.setattr(work, "_found", lambda index: (gate.wait(30), found(index)))
-        draw_square(work, 0)
-        work.propagate()
-        with pytest.raises(ValueError, match="masks are being carried already: wait, or cancel"):
-            work.propagate()
-        with pytest.raises(ValueError, match="masks are being carried: wait for the end"):
-            export(work, work.video.path.parent / "out")
-        draw_square(work, 4)  # painted meanwhile: carried the next time
+    def test_one_at_a_time_while_the_page_goes_on(self, annotation, monkeypatch):
+        gate, found = threading.Event(), annotation._found
+        monkeypatch.setattr(annotation, "_found", lambda index: (gate.wait(30), found(index)))
+        draw_square(annotation, 0)
+        annotation.propagate()
+        with pytest.raises(ValueError, match="masks are being propagated already: wait, or cancel"):
+            annotation.propagate()
+        with pytest.raises(ValueError, match="masks are being propagated: wait for the end"):
+            export(annotation, annotation.video.path.parent / "out")
+        draw_square(annotation, 4)  # painted meanwhile: propagated the next time
         gate.set()
-        assert work.worker.wait(60)
-        assert work.changed
-        carry(work)
-        both = {i: work.prompts[i] for i in (0, 4)}
-        np.testing.assert_array_equal(all_labels(work), expected(work, both))
+        assert annotation.worker.wait(60)
+        assert annotation.changed
+        propagate(annotation)
+        both = {i: annotation.prompts[i] for i in (0, 4)}
+        np.testing.assert_array_equal(all_labels(annotation), expected(annotation, both))
 
     def test_a_video_that_breaks_off_is_told_and_what_is_done_stays(self, folder, model):
         video = open_video(folder)
@@ -287,123 +287,125 @@ class TestCarrying:
                     raise OSError("the disk is gone")
                 yield pixels
 
-        work = Work(replace(video, read=read), model)
-        draw_square(work, 0)
-        work.propagate()
-        assert work.worker.wait(60)
-        assert isinstance(work.worker.problem, ValueError)
-        assert "frame 9 of 12" in str(work.worker.problem)
-        assert work.states()[1:5].count(".") == 0
-        assert work.states()[9:] == "..."
+        annotation = Annotation(replace(video, read=read), model)
+        draw_square(annotation, 0)
+        annotation.propagate()
+        assert annotation.worker.wait(60)
+        assert isinstance(annotation.worker.problem, ValueError)
+        assert "frame 9 of 12" in str(annotation.worker.problem)
+        assert annotation.states()[1:5].count(".") == 0
+        assert annotation.states()[9:] == "..."
 
-    def test_the_next_frame_is_the_one_that_propagation_suggests(self, work):
-        assert work.suggest() is None
-        draw_square(work, 0)
-        carry(work)
-        assert work.suggest() == work.carried.suggest()
-        first = work.suggest()
-        work.give({first: work.labels(first)})  # not yet carried, yet annotated
-        assert work.suggest() != first
+    def test_the_next_frame_is_the_one_that_propagation_suggests(self, annotation):
+        assert annotation.suggest() is None
+        draw_square(annotation, 0)
+        propagate(annotation)
+        assert annotation.suggest() == annotation.propagation.suggest()
+        first = annotation.suggest()
+        annotation.give({first: annotation.labels(first)})  # not yet propagated, yet annotated
+        assert annotation.suggest() != first
 
-    def test_no_mask_no_propagation(self, work):
+    def test_no_mask_no_propagation(self, annotation):
         with pytest.raises(ValueError, match="no mask shows an object: paint it"):
-            work.propagate()
-        work.draw(0, "clear", [], 1, 1)
+            annotation.propagate()
+        annotation.draw(0, "clear", [], 1, 1)
         with pytest.raises(ValueError, match="no mask shows an object: paint it"):
-            work.propagate()
+            annotation.propagate()
 
-    def test_unknown_ways_are_refused(self, work):
-        draw_square(work)
+    def test_unknown_ways_are_refused(self, annotation):
+        draw_square(annotation)
         with pytest.raises(ValueError, match="direction must be one of"):
-            work.propagate("sideways")
+            annotation.propagate("sideways")
 
 
 class TestMarks:
-    def test_objects_get_the_lowest_free_id(self, work):
-        assert [work.add_object(), work.add_object("polyp")] == [2, 3]
-        work.remove_object(2)
-        assert work.add_object() == 2
-        assert work.objects[3].name == "polyp"
+    def test_objects_get_the_lowest_free_id(self, annotation):
+        assert [annotation.add_object(), annotation.add_object("polyp")] == [2, 3]
+        annotation.remove_object(2)
+        assert annotation.add_object() == 2
+        assert annotation.objects[3].name == "polyp"
 
-    def test_removing_an_object_takes_its_pixels_and_undo_brings_them_back(self, work):
-        second = work.add_object()
-        draw_square(work, 0, 1)
-        work.draw(0, "brush", [(40, 20)], 6, second)
-        draw_square(work, 5, second)
-        carry(work)
-        before = all_labels(work)
+    def test_removing_an_object_takes_its_pixels_and_undo_brings_them_back(self, annotation):
+        second = annotation.add_object()
+        draw_square(annotation, 0, 1)
+        annotation.draw(0, "brush", [(40, 20)], 6, second)
+        draw_square(annotation, 5, second)
+        propagate(annotation)
+        before = all_labels(annotation)
         assert (before == second).any(axis=(1, 2)).all()
-        work.remove_object(second)
-        assert 5 not in work.prompts  # it showed nothing else
-        assert not (all_labels(work) == second).any()  # nor do older results
-        work.undo()
-        np.testing.assert_array_equal(all_labels(work)[[0, 5]], before[[0, 5]])
+        annotation.remove_object(second)
+        assert 5 not in annotation.prompts  # it showed nothing else
+        assert not (all_labels(annotation) == second).any()  # nor do older results
+        annotation.undo()
+        np.testing.assert_array_equal(all_labels(annotation)[[0, 5]], before[[0, 5]])
 
-    def test_a_name_is_not_undone(self, work):
-        draw_square(work)
-        work.change_object(1, name=" left ventricle ", colour="#112233")
-        work.undo()
-        assert work.objects[1] == MarkedObject("left ventricle", "#112233")
-        assert not work.prompts
+    def test_a_name_is_not_undone(self, annotation):
+        draw_square(annotation)
+        annotation.change_object(1, name=" left ventricle ", colour="#112233")
+        annotation.undo()
+        assert annotation.objects[1] == MarkedObject("left ventricle", "#112233")
+        assert not annotation.prompts
 
-    def test_undo_goes_back_step_by_step(self, work):
-        states = [work.labels(2)]
+    def test_undo_goes_back_step_by_step(self, annotation):
+        states = [annotation.labels(2)]
         for x in (10, 20, 30):
-            states.append(work.draw(2, "brush", [(x, 16)], 5, 1))
+            states.append(annotation.draw(2, "brush", [(x, 16)], 5, 1))
         for state in states[-2::-1]:
-            assert work.undo() == 2
-            np.testing.assert_array_equal(work.labels(2), state)
+            assert annotation.undo() == 2
+            np.testing.assert_array_equal(annotation.labels(2), state)
         with pytest.raises(ValueError, match="there is nothing to undo"):
-            work.undo()
+            annotation.undo()
 
-    def test_redo_goes_forward_step_by_step(self, work):
-        states = [work.draw(2, "brush", [(x, 16)], 5, 1) for x in (10, 20, 30)]
+    def test_redo_goes_forward_step_by_step(self, annotation):
+        states = [annotation.draw(2, "brush", [(x, 16)], 5, 1) for x in (10, 20, 30)]
         for _ in states:
-            work.undo()
-        assert not work.prompts
+            annotation.undo()
+        assert not annotation.prompts
         for state in states:
-            assert work.redo() == 2
-            np.testing.assert_array_equal(work.labels(2), state)
+            assert annotation.redo() == 2
+            np.testing.assert_array_equal(annotation.labels(2), state)
         with pytest.raises(ValueError, match="there is nothing to redo"):
-            work.redo()
+            annotation.redo()
 
-    def test_undo_and_redo_in_turn_change_nothing(self, work):
-        work.add_object("tool", 3)
-        draw_square(work, 0, 3)
-        draw_square(work, 4)
-        work.remove_object(3)
-        after = dict(work.objects), all_labels(work)
+    def test_undo_and_redo_in_turn_change_nothing(self, annotation):
+        annotation.add_object("tool", 3)
+        draw_square(annotation, 0, 3)
+        draw_square(annotation, 4)
+        annotation.remove_object(3)
+        after = dict(annotation.objects), all_labels(annotation)
         for count in range(1, 5):
-            for take in (work.undo, work.redo):
+            for take in (annotation.undo, annotation.redo):
                 for _ in range(count):
                     take()
-            assert work.objects == after[0]
-            np.testing.assert_array_equal(all_labels(work), after[1])
+            assert annotation.objects == after[0]
+            np.testing.assert_array_equal(all_labels(annotation), after[1])
 
-    def test_another_edit_ends_what_could_be_redone(self, work):
-        draw_square(work, 0)
-        work.undo()
-        draw_square(work, 1)
+    def test_another_edit_ends_what_could_be_redone(self, annotation):
+        draw_square(annotation, 0)
+        annotation.undo()
+        draw_square(annotation, 1)
         with pytest.raises(ValueError, match="there is nothing to redo"):
-            work.redo()
-        assert list(work.prompts) == [1]
+            annotation.redo()
+        assert list(annotation.prompts) == [1]
 
-    def test_a_mask_that_is_undone_and_redone_is_carried_as_before(self, work):
-        draw_square(work, 0)
-        draw_square(work, 6)
-        carry(work)
-        before = all_labels(work)
-        work.undo()
-        assert work.changed
-        work.redo()
-        assert not work.changed
-        np.testing.assert_array_equal(all_labels(work), before)
+    def test_a_mask_that_is_undone_and_redone_is_carried_as_before(self, annotation):
+        draw_square(annotation, 0)
+        draw_square(annotation, 6)
+        propagate(annotation)
+        before = all_labels(annotation)
+        annotation.undo()
+        assert annotation.changed
+        annotation.redo()
+        assert not annotation.changed
+        np.testing.assert_array_equal(all_labels(annotation), before)
 
-    def test_areas_are_counted(self, work):
-        mask = draw_square(work, 3)
-        assert work.areas(1) == [None] * 3 + [int((mask == 1).sum())] + [None] * 8
-        carry(work)
-        assert work.areas(1) == [int((labels == 1).sum()) for labels in all_labels(work)]
+    def test_areas_are_counted(self, annotation):
+        mask = draw_square(annotation, 3)
+        assert annotation.areas(1) == [None] * 3 + [int((mask == 1).sum())] + [None] * 8
+        propagate(annotation)
+        assert annotation.areas(1) == [
+            int((labels == 1).sum()) for labels in all_labels(annotation)
+        ]
 
     @pytest.mark.parametrize(
         ("act", "message"),
@@ -417,70 +419,72 @@ class TestMarks:
             (lambda w: w.give({0: np.zeros((4, 4), np.uint8)}), r"mask of frame 0 is \(4, 4\)"),
         ],
     )
-    def test_what_cannot_be_is_refused(self, work, act, message):
-        revision = work.revision
+    def test_what_cannot_be_is_refused(self, annotation, act, message):
+        revision = annotation.revision
         with pytest.raises(ValueError, match=message):
-            act(work)
-        assert work.revision == revision
+            act(annotation)
+        assert annotation.revision == revision
 
-    def test_frames_that_are_not_there_are_refused(self, work):
-        for act in (lambda: work.labels(COUNT), lambda: draw_square(work, -1)):
+    def test_frames_that_are_not_there_are_refused(self, annotation):
+        for act in (lambda: annotation.labels(COUNT), lambda: draw_square(annotation, -1)):
             with pytest.raises(IndexError, match=r"the video has frames 0 to 11, not"):
                 act()
 
-    def test_there_is_an_end_to_objects(self, work):
+    def test_there_is_an_end_to_objects(self, annotation):
         for _ in range(MAX_OBJECTS - 1):
-            work.add_object()
+            annotation.add_object()
         with pytest.raises(ValueError, match=f"there are {MAX_OBJECTS} objects"):
-            work.add_object()
+            annotation.add_object()
         with pytest.raises(ValueError, match=f"more than {MAX_OBJECTS} objects"):
-            work.give({0: np.full((HEIGHT, WIDTH), 200, np.uint8)})
+            annotation.give({0: np.full((HEIGHT, WIDTH), 200, np.uint8)})
 
 
 class TestSession:
-    def save(self, work, tmp_path):
+    def save(self, annotation, tmp_path):
         path = tmp_path / "s.tcmn.zip"
-        save_session(work, path)
+        save_session(annotation, path)
         return path
 
-    def test_everything_is_as_it_was(self, work, model, tmp_path):
-        work.change_object(1, name="polyp", colour="#010203")
-        work.add_object("tool", 7)
-        draw_square(work, 2)
-        work.draw(2, "brush", [(40, 20)], 6, 7)
-        carry(work, "forward")
-        draw_square(work, 9)  # not carried yet
-        work.take_back(2)
-        work.place = 5
-        again = open_session(self.save(work, tmp_path), model)
-        np.testing.assert_array_equal(all_labels(again), all_labels(work))
-        assert again.states() == work.states()
-        assert again.objects == work.objects
+    def test_everything_is_as_it_was(self, annotation, model, tmp_path):
+        annotation.change_object(1, name="polyp", colour="#010203")
+        annotation.add_object("tool", 7)
+        draw_square(annotation, 2)
+        annotation.draw(2, "brush", [(40, 20)], 6, 7)
+        propagate(annotation, "forward")
+        draw_square(annotation, 9)  # not propagated yet
+        annotation.take_back(2)
+        annotation.place = 5
+        again = open_session(self.save(annotation, tmp_path), model)
+        np.testing.assert_array_equal(all_labels(again), all_labels(annotation))
+        assert again.states() == annotation.states()
+        assert again.objects == annotation.objects
         assert (again.place, again.direction) == (5, "forward")
-        assert [again.seen(i) for i in range(COUNT)] == [work.seen(i) for i in range(COUNT)]
+        assert [again.summary(i) for i in range(COUNT)] == [
+            annotation.summary(i) for i in range(COUNT)
+        ]
         assert not again.unsaved
-        assert not work.unsaved
-        carry(work, "forward")
-        carry(again, "forward")
-        assert again.worker.total == work.worker.total
-        np.testing.assert_array_equal(all_labels(again), all_labels(work))
+        assert not annotation.unsaved
+        propagate(annotation, "forward")
+        propagate(again, "forward")
+        assert again.worker.total == annotation.worker.total
+        np.testing.assert_array_equal(all_labels(again), all_labels(annotation))
 
-    def test_only_what_was_pending_is_left_to_do(self, work, model, tmp_path, monkeypatch):
-        mask = draw_square(work, 6)
-        stop_after(work, 8, monkeypatch)  # six frames backwards, two of five forwards
-        carry(work)
-        again = open_session(self.save(work, tmp_path), model)
-        carry(again)
+    def test_only_what_was_pending_is_left_to_do(self, annotation, model, tmp_path, monkeypatch):
+        mask = draw_square(annotation, 6)
+        stop_after(annotation, 8, monkeypatch)  # six frames backwards, two of five forwards
+        propagate(annotation)
+        again = open_session(self.save(annotation, tmp_path), model)
+        propagate(again)
         assert again.worker.total == 5
-        np.testing.assert_array_equal(all_labels(again), expected(work, {6: mask}))
+        np.testing.assert_array_equal(all_labels(again), expected(annotation, {6: mask}))
         whole = open_session(self.save(again, tmp_path), model)
-        carry(whole)
+        propagate(whole)
         assert whole.worker.total == 0
 
-    def test_a_session_finds_its_video_beside_it_or_on_the_desk(self, work, model, tmp_path):
-        draw_square(work)
-        path = self.save(work, tmp_path)
-        video = work.video.path
+    def test_a_session_finds_its_video_beside_it_or_on_the_desk(self, annotation, model, tmp_path):
+        draw_square(annotation)
+        path = self.save(annotation, tmp_path)
+        video = annotation.video.path
         moved = tmp_path / "elsewhere"
         moved.mkdir()
         video.rename(moved / video.name)
@@ -491,9 +495,9 @@ class TestSession:
         path.rename(moved / path.name)
         assert open_session(moved / path.name, model).prompts.keys() == {0}
 
-    def test_another_video_is_refused(self, work, model, tmp_path):
-        path = self.save(work, tmp_path)
-        (work.video.path / "11.png").unlink()
+    def test_another_video_is_refused(self, annotation, model, tmp_path):
+        path = self.save(annotation, tmp_path)
+        (annotation.video.path / "11.png").unlink()
         with pytest.raises(ValueError, match=r"of 12 frames of 48x32, but .* has 11 of 48x32"):
             open_session(path, model)
 
@@ -528,10 +532,10 @@ class TestSession:
             ),
         ],
     )
-    def test_damaged_files_are_refused(self, work, model, tmp_path, damage, message):
-        draw_square(work)
-        carry(work)
-        path = self.save(work, tmp_path)
+    def test_damaged_files_are_refused(self, annotation, model, tmp_path, damage, message):
+        draw_square(annotation)
+        propagate(annotation)
+        path = self.save(annotation, tmp_path)
         with zipfile.ZipFile(path) as archive:
             files = {name: archive.read(name) for name in archive.namelist()}
         damage(files)
@@ -541,73 +545,73 @@ class TestSession:
         with pytest.raises(ValueError, match=message):
             open_session(path, model)
 
-    def test_a_file_that_is_cut_short_is_refused(self, work, model, tmp_path):
-        path = self.save(work, tmp_path)
+    def test_a_file_that_is_cut_short_is_refused(self, annotation, model, tmp_path):
+        path = self.save(annotation, tmp_path)
         path.write_bytes(path.read_bytes()[:-40])
         with pytest.raises(ValueError, match="is no session of this page, or damaged"):
             open_session(path, model)
 
-    def test_what_was_saved_stays_when_saving_fails(self, work, tmp_path, monkeypatch):
-        path = self.save(work, tmp_path)
+    def test_what_was_saved_stays_when_saving_fails(self, annotation, tmp_path, monkeypatch):
+        path = self.save(annotation, tmp_path)
         before = path.read_bytes()
-        draw_square(work)
+        draw_square(annotation)
         monkeypatch.setattr("json.dumps", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
         with pytest.raises(OSError, match="disk full"):
-            save_session(work, path)
+            save_session(annotation, path)
         assert path.read_bytes() == before
-        assert work.unsaved
+        assert annotation.unsaved
         assert {file.name for file in tmp_path.iterdir()} == {path.name, "polyp"}
 
 
 class TestExport:
-    def test_every_format_has_the_masks(self, work, tmp_path):
-        second = work.add_object("tool, bent", 40)
-        mask = draw_square(work, 4)
-        mask = work.draw(4, "brush", [(40, 20)], 6, second)
-        carry(work)
+    def test_every_format_has_the_masks(self, annotation, tmp_path):
+        second = annotation.add_object("tool, bent", 40)
+        mask = draw_square(annotation, 4)
+        mask = annotation.draw(4, "brush", [(40, 20)], 6, second)
+        propagate(annotation)
         formats = [name for name in FORMATS if name != "dicom_seg"]
         shares = []
-        folder = export(work, tmp_path / "out", formats, progress=shares.append)
+        folder = export(annotation, tmp_path / "out", formats, progress=shares.append)
         names = {FORMATS[name].file for name in formats}
         assert {file.name for file in folder.iterdir()} == {*names, "manifest.json"}
         assert shares[-1] == 1
         read = [np.array(Image.open(file)) for file in sorted((folder / "masks").iterdir())]
-        np.testing.assert_array_equal(read, all_labels(work))
+        np.testing.assert_array_equal(read, all_labels(annotation))
         np.testing.assert_array_equal(read[4], mask)
         with open(folder / "frames.csv", newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["object"] == "40"]
-        assert [int(row["area_px"]) for row in rows] == work.areas(40)
+        assert [int(row["area_px"]) for row in rows] == annotation.areas(40)
         assert rows[4]["confidence"] == "1.0000"
         with open(tmp_path / "out/polyp_objects.csv", newline="") as file:
             assert [row["name"] for row in csv.DictReader(file)] == ["object 1", "tool, bent"]
 
-    def test_frames_without_a_mask_are_written_on_demand_alone(self, work, tmp_path):
+    def test_frames_without_a_mask_are_written_on_demand_alone(self, annotation, tmp_path):
         with pytest.raises(ValueError, match="there is nothing to export"):
-            export(work, tmp_path / "out")
-        draw_square(work, 4)
+            export(annotation, tmp_path / "out")
+        draw_square(annotation, 4)
         with pytest.raises(
             ValueError, match="11 of 12 frames have no mask yet, the first is frame 0"
         ):
-            export(work, tmp_path / "out", ["csv"])
-        folder = export(work, tmp_path / "out", ["csv"], pending_empty=True)
+            export(annotation, tmp_path / "out", ["csv"])
+        folder = export(annotation, tmp_path / "out", ["csv"], pending_empty=True)
         with open(folder / "frames.csv", newline="") as file:
             review = [row["review"] for row in csv.DictReader(file)]
         assert review == ["true"] * 4 + ["false"] + ["true"] * 7
 
-    def test_earlier_results_are_replaced_on_demand_alone(self, work, tmp_path):
-        draw_square(work)
-        carry(work)
+    def test_earlier_results_are_replaced_on_demand_alone(self, annotation, tmp_path):
+        draw_square(annotation)
+        propagate(annotation)
         out = tmp_path / "out"
         for _ in range(2):
-            export(work, out, ["nifti"], overwrite=True)
+            export(annotation, out, ["nifti"], overwrite=True)
             with pytest.raises(FileExistsError, match="already holds results"):
-                export(work, out, ["nifti"])
+                export(annotation, out, ["nifti"])
         (out / "polyp" / "notes.txt").write_text("mine")
         (out / "polyp_objects.csv").write_text("mine")
         with pytest.raises(FileExistsError, match=r"polyp_objects.csv exists and was not written"):
-            export(work, out, ["nifti"], overwrite=True)
+            export(annotation, out, ["nifti"], overwrite=True)
         (out / "polyp_objects.csv").unlink()
-        export(work, out, ["nifti"], overwrite=True)
+        export(annotation, out, ["nifti"], overwrite=True)
         assert (out / "polyp" / "notes.txt").read_text() == "mine"
 
 
@@ -642,48 +646,48 @@ class TestPictures:
 
 class TestDesk:
     @pytest.fixture
-    def desk(self, model):
-        desk = Desk(model)
-        yield desk
-        desk.close()
+    def workspace(self, model):
+        workspace = Workspace(model)
+        yield workspace
+        workspace.close()
 
-    def test_a_video_with_masks_then_its_session(self, desk, folder, tmp_path):
+    def test_a_video_with_masks_then_its_session(self, workspace, folder, tmp_path):
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[5:20, 5:20] = 4
         Image.fromarray(mask).save(tmp_path / "first.png")
-        work = desk.open(folder, tmp_path / "first.png")
-        assert set(work.objects) == {1, 4}
-        np.testing.assert_array_equal(work.labels(0), mask)
-        assert work.unsaved
-        save_session(work, tmp_path / "s.zip")
-        again = desk.open(tmp_path / "s.zip")
+        annotation = workspace.open(folder, tmp_path / "first.png")
+        assert set(annotation.objects) == {1, 4}
+        np.testing.assert_array_equal(annotation.labels(0), mask)
+        assert annotation.unsaved
+        save_session(annotation, tmp_path / "s.zip")
+        again = workspace.open(tmp_path / "s.zip")
         np.testing.assert_array_equal(again.labels(0), mask)
-        assert (desk.work, desk.number) == (again, 2)
+        assert (workspace.annotation, workspace.number) == (again, 2)
 
-    def test_what_cannot_be_opened_leaves_what_is_open(self, desk, folder, tmp_path):
-        work = desk.open(folder)
+    def test_what_cannot_be_opened_leaves_what_is_open(self, workspace, folder, tmp_path):
+        annotation = workspace.open(folder)
         (tmp_path / "notes.txt").write_text("no video")
         with pytest.raises(ValueError, match=r"is a text file, no video|cannot open"):
-            desk.open(tmp_path / "notes.txt")
+            workspace.open(tmp_path / "notes.txt")
         with pytest.raises(FileNotFoundError, match="no such file or folder"):
-            desk.open(tmp_path / "nothing.mp4")
-        assert (desk.work, desk.number) == (work, 1)
+            workspace.open(tmp_path / "nothing.mp4")
+        assert (workspace.annotation, workspace.number) == (annotation, 1)
 
-    def test_another_video_ends_what_is_under_way(self, desk, folder):
-        work = desk.open(folder)
-        draw_square(work)
-        work.propagate()
-        desk.open(folder)
-        assert not work.worker.running
+    def test_another_video_ends_what_is_under_way(self, workspace, folder):
+        annotation = workspace.open(folder)
+        draw_square(annotation)
+        annotation.propagate()
+        workspace.open(folder)
+        assert not annotation.worker.running
 
     def test_uploads_go_when_the_process_ends(self, model):
-        desk = Desk(model)
-        folder = desk.new_folder()
-        assert desk.holds(folder / "video.mp4")
-        assert not desk.holds(folder.parent.parent)
+        workspace = Workspace(model)
+        folder = workspace.new_folder()
+        assert workspace.holds(folder / "video.mp4")
+        assert not workspace.holds(folder.parent.parent)
         (folder / "video.mp4").write_bytes(b"secret")
-        desk.close()
-        desk.close()  # a second call does nothing
+        workspace.close()
+        workspace.close()  # a second call does nothing
         assert not folder.exists()
 
     @pytest.mark.parametrize(
@@ -719,10 +723,10 @@ class TestDesk:
         with pytest.raises(ValueError, match=r"expected one video, found 2 in a.mp4, b.avi"):
             pick_upload(tmp_path)
 
-    def test_a_file_that_is_no_session_is_not_overwritten(self, work, tmp_path):
+    def test_a_file_that_is_no_session_is_not_overwritten(self, annotation, tmp_path):
         (tmp_path / "thesis.zip").write_bytes(b"mine")
         with pytest.raises(FileExistsError, match="exists and is no session of this page"):
-            save_session(work, tmp_path / "thesis.zip")
+            save_session(annotation, tmp_path / "thesis.zip")
         assert (tmp_path / "thesis.zip").read_bytes() == b"mine"
 
 

@@ -19,8 +19,8 @@ from PIL import Image
 
 from bundle.apps.annotate import session_file
 from bundle.apps.annotate.autosave import Autosave, StateFolder, state_folder
-from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.session_file import EncodedMasks, save_session, write_session
+from bundle.apps.annotate.workspace import Workspace
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.segmenter import VideoSegmenter
@@ -61,25 +61,25 @@ def start(model, state):
     desks = []
 
     def start():
-        desks.append(Desk(model, state))
+        desks.append(Workspace(model, state))
         return desks[-1]
 
     yield start
-    for desk in desks:
-        desk.close()
+    for workspace in desks:
+        workspace.close()
 
 
-def draw(work, index=0):
-    return work.draw(index, "polygon", SQUARE, 1, 1)
+def draw(annotation, index=0):
+    return annotation.draw(index, "polygon", SQUARE, 1, 1)
 
 
-def crash(desk):
+def crash(workspace):
     """What is left of a program that is killed: what is on disk, held by nobody."""
-    desk.autosave.write()
-    desk.autosave._end.set()
-    desk.autosave._thread.join()
-    desk.autosave.slot.release(keep=True)
-    desk.autosave = None
+    workspace.autosave.write()
+    workspace.autosave._end.set()
+    workspace.autosave._thread.join()
+    workspace.autosave.slot.release(keep=True)
+    workspace.autosave = None
 
 
 def kept(state):
@@ -88,23 +88,23 @@ def kept(state):
 
 class TestKeeping:
     def test_an_edit_is_on_disk_soon_and_by_itself(self, start, folder, state):
-        work = start().open(folder)
+        annotation = start().open(folder)
         assert kept(state / "annotate")[0].suffix == ".lock"
-        mask = draw(work)
+        mask = draw(annotation)
         end = time.monotonic() + 20
         while not list(state.rglob("*.zip")):
             assert time.monotonic() < end
             time.sleep(0.05)
         (file,) = state.rglob("*.zip")
-        again = session_file.resume_session(file, work.model, work.video)
+        again = session_file.resume_session(file, annotation.model, annotation.video)
         np.testing.assert_array_equal(again.labels(0), mask)
         assert again.unsaved
 
     def test_nothing_is_kept_of_what_was_not_touched(self, start, folder, state):
-        desk = start()
-        desk.open(folder)
-        desk.autosave.write()
-        desk.close()
+        workspace = start()
+        workspace.open(folder)
+        workspace.autosave.write()
+        workspace.close()
         assert kept(state) == []
 
     def test_only_this_user_can_look_into_it(self, start, folder, state):
@@ -112,57 +112,57 @@ class TestKeeping:
         assert (state / "annotate").stat().st_mode & 0o077 == 0
 
     def test_only_masks_that_changed_are_encoded_again(self, model, folder, tmp_path, monkeypatch):
-        desk = Desk(model)
-        work = desk.open(folder)
+        workspace = Workspace(model)
+        annotation = workspace.open(folder)
         for index in range(3):
-            draw(work, index)
-        work.propagate()
-        assert work.worker.wait(60)
+            draw(annotation, index)
+        annotation.propagate()
+        assert annotation.worker.wait(60)
         encoded, seen, encode = EncodedMasks(), [], session_file.encode_mask
         monkeypatch.setattr(
             session_file, "encode_mask", lambda labels: (seen.append(1), encode(labels))[1]
         )
-        write_session(work, tmp_path / "a.zip", encoded)
+        write_session(annotation, tmp_path / "a.zip", encoded)
         assert len(seen) == COUNT
-        work.draw(1, "eraser", [(20, 16)], 8, 1)
-        write_session(work, tmp_path / "b.zip", encoded)
-        assert len(seen) == COUNT + 2  # the mask, and the one that was carried in its place
-        write_session(work, tmp_path / "c.zip")
+        annotation.draw(1, "eraser", [(20, 16)], 8, 1)
+        write_session(annotation, tmp_path / "b.zip", encoded)
+        assert len(seen) == COUNT + 2  # the mask, and the one that was propagated in its place
+        write_session(annotation, tmp_path / "c.zip")
         with zipfile.ZipFile(tmp_path / "b.zip") as b, zipfile.ZipFile(tmp_path / "c.zip") as c:
             assert sorted(b.namelist()) == sorted(c.namelist())
             assert all(b.read(name) == c.read(name) for name in c.namelist())
-        desk.close()
+        workspace.close()
 
     def test_a_folder_that_cannot_be_written_is_told_and_stops_nobody(
         self, model, folder, tmp_path, caplog
     ):
         (tmp_path / "state").write_text("a file in the way")
-        desk = Desk(model, tmp_path / "state")
-        work = desk.open(folder)
-        draw(work)
-        assert desk.autosave is None
+        workspace = Workspace(model, tmp_path / "state")
+        annotation = workspace.open(folder)
+        draw(annotation)
+        assert workspace.autosave is None
         assert "annotations are not kept on disk until they are saved" in caplog.text
-        desk.close()
+        workspace.close()
 
     def test_a_full_disk_is_told_once_and_the_next_change_is_kept(
         self, start, folder, monkeypatch, caplog
     ):
-        desk = start()
-        work = desk.open(folder)
+        workspace = start()
+        annotation = workspace.open(folder)
 
         def fail(*_):
             raise OSError("no space left")
 
         with monkeypatch.context() as patch:
             patch.setattr("bundle.apps.annotate.autosave.write_session", fail)
-            draw(work)
-            desk.autosave.write()
-            desk.autosave.write()
-            assert str(desk.autosave.problem) == "no space left"
+            draw(annotation)
+            workspace.autosave.write()
+            workspace.autosave.write()
+            assert str(workspace.autosave.problem) == "no space left"
         assert caplog.text.count("the annotation cannot be kept on disk") == 1
-        desk.autosave.write()
-        assert desk.autosave.problem is None
-        assert desk.autosave.time is not None
+        workspace.autosave.write()
+        assert workspace.autosave.problem is None
+        assert workspace.autosave.time is not None
 
     def test_the_folder_can_be_named(self, monkeypatch, tmp_path):
         monkeypatch.setenv("TCMN_STATE_DIR", str(tmp_path))
@@ -176,20 +176,20 @@ class TestKeeping:
 class TestGoingOn:
     def test_after_a_crash_everything_is_as_it_was(self, start, folder):
         first = start()
-        work = first.open(folder)
-        work.change_object(1, name="polyp")
-        draw(work, 2)
-        work.propagate()
-        assert work.worker.wait(60)
-        draw(work, 4)
+        annotation = first.open(folder)
+        annotation.change_object(1, name="polyp")
+        draw(annotation, 2)
+        annotation.propagate()
+        assert annotation.worker.wait(60)
+        draw(annotation, 4)
         crash(first)
         second = start()
         again = second.open(folder)
         assert second.resumed is not None
-        assert again.objects == work.objects
-        assert again.states() == work.states()
+        assert again.objects == annotation.objects
+        assert again.states() == annotation.states()
         for index in range(COUNT):
-            np.testing.assert_array_equal(again.labels(index), work.labels(index))
+            np.testing.assert_array_equal(again.labels(index), annotation.labels(index))
         crash(second)  # before anything was done with it
         assert start().open(folder).prompts.keys() == {2, 4}
 
@@ -201,18 +201,18 @@ class TestGoingOn:
 
     def test_what_was_saved_is_not_offered_again(self, start, folder, tmp_path, state):
         first = start()
-        work = first.open(folder)
-        draw(work)
+        annotation = first.open(folder)
+        draw(annotation)
         first.autosave.write()
-        save_session(work, tmp_path / "mine.tcmn.zip")
+        save_session(annotation, tmp_path / "mine.tcmn.zip")
         first.close()
         assert kept(state) == []
         second = start()
         assert not second.open(folder).prompts
         assert second.resumed is None
         # Saved, then killed.
-        draw(second.work)
-        save_session(second.work, tmp_path / "mine.tcmn.zip")
+        draw(second.annotation)
+        save_session(second.annotation, tmp_path / "mine.tcmn.zip")
         crash(second)
         assert not start().open(folder).prompts
 
@@ -235,8 +235,8 @@ class TestGoingOn:
         draw(first.open(folder), 1)
         draw(second.open(folder), 3)
         assert second.resumed is None
-        for desk in (first, second):
-            desk.autosave.write()
+        for workspace in (first, second):
+            workspace.autosave.write()
         assert len(list(state.rglob("*.zip"))) == 2
         crash(first)
         third = start()
@@ -248,22 +248,22 @@ class TestGoingOn:
         first = start()
         draw(first.open(folder), 1)
         first.close()
-        desk = start()
-        desk.open(folder)
-        number = desk.number
-        desk.start_anew()
-        assert not desk.work.prompts
-        assert (desk.resumed, desk.number) == (None, number + 1)
-        assert desk.left is not None
-        draw(desk.work, 4)
-        desk.go_on()
-        assert desk.work.prompts.keys() == {1}
-        desk.go_on()
-        assert desk.work.prompts.keys() == {4}
-        desk.forget_left()
+        workspace = start()
+        workspace.open(folder)
+        number = workspace.number
+        workspace.start_anew()
+        assert not workspace.annotation.prompts
+        assert (workspace.resumed, workspace.number) == (None, number + 1)
+        assert workspace.left is not None
+        draw(workspace.annotation, 4)
+        workspace.go_on()
+        assert workspace.annotation.prompts.keys() == {1}
+        workspace.go_on()
+        assert workspace.annotation.prompts.keys() == {4}
+        workspace.forget_left()
         with pytest.raises(ValueError, match="there are no other masks of this video"):
-            desk.go_on()
-        desk.close()
+            workspace.go_on()
+        workspace.close()
         last = start()
         assert last.open(folder).prompts.keys() == {4}
         assert last.left is None
@@ -280,23 +280,23 @@ class TestGoingOn:
 
     def test_beside_a_session_they_are_offered(self, start, folder, tmp_path):
         first = start()
-        work = first.open(folder)
-        draw(work, 1)
-        save_session(work, tmp_path / "mine.tcmn.zip")
-        draw(work, 3)
+        annotation = first.open(folder)
+        draw(annotation, 1)
+        save_session(annotation, tmp_path / "mine.tcmn.zip")
+        draw(annotation, 3)
         crash(first)
         second = start()
         assert second.open(tmp_path / "mine.tcmn.zip").prompts.keys() == {1}
         assert second.resumed is None
         second.go_on()
-        assert second.work.prompts.keys() == {1, 3}
+        assert second.annotation.prompts.keys() == {1, 3}
 
     def test_opened_again_in_the_same_program(self, start, folder, tmp_path):
-        desk = start()
-        draw(desk.open(folder), 1)
-        desk.open(make_video(tmp_path / "other", 1))
-        assert not desk.work.prompts
-        assert desk.open(folder).prompts.keys() == {1}
+        workspace = start()
+        draw(workspace.open(folder), 1)
+        workspace.open(make_video(tmp_path / "other", 1))
+        assert not workspace.annotation.prompts
+        assert workspace.open(folder).prompts.keys() == {1}
 
     def test_what_cannot_be_read_stays_where_it_is(self, start, folder, state, caplog):
         first = start()
@@ -308,10 +308,10 @@ class TestGoingOn:
         with zipfile.ZipFile(file, "w") as archive:
             archive.writestr("session.json", json.dumps({**head, "version": 99}))
         second = start()
-        work = second.open(folder)
-        assert not work.prompts
+        annotation = second.open(folder)
+        assert not annotation.prompts
         assert "the session is of version 99" in caplog.text
-        draw(work, 2)
+        draw(annotation, 2)
         second.close()
         assert file.is_file()
         assert len(list(state.rglob("*.zip"))) == 2
@@ -382,9 +382,9 @@ def wait_until(true, seconds=30):
 
 
 def test_autosave_ends_with_its_thread(model, folder, state):
-    desk = Desk(model, state)
-    desk.open(folder)
-    assert isinstance(desk.autosave, Autosave)
-    thread = desk.autosave._thread
-    desk.close()
+    workspace = Workspace(model, state)
+    workspace.open(folder)
+    assert isinstance(workspace.autosave, Autosave)
+    thread = workspace.autosave._thread
+    workspace.close()
     assert not thread.is_alive()

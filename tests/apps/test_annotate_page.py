@@ -83,8 +83,8 @@ class TestGuard:
 def tab(browser, server, network, echo):
     """The echocardiogram in a fresh tab."""
     settings = InferenceSettings(**SETTINGS, spatial_prior=None)
-    server.desk.model = VideoSegmenter(network, settings)
-    server.desk.open(echo)
+    server.workspace.model = VideoSegmenter(network, settings)
+    server.workspace.open(echo)
     with open_tab(browser, server) as tab:
         yield tab
 
@@ -112,7 +112,7 @@ class TestPage:
         tab.drag((160, 100), (180, 100), (180, 120), (160, 120), (165, 110), (175, 110))
         wait_for(lambda: painted(tab.colour(170, 110)))
         tab.says("status", "Masks have changed")
-        mask = tab.work.prompts[0]
+        mask = tab.annotation.prompts[0]
         assert mask[110, 170] == 1
         assert 500 < mask.sum() < 2000
 
@@ -120,22 +120,22 @@ class TestPage:
         tab.says("status", "All frames have a mask")
         video = open_video(echo)
         python = VideoInferer(**SETTINGS, spatial_prior=None).open(
-            video, {0: mask}, tab.desk.model.network
+            video, {0: mask}, tab.workspace.model.network
         )
         list(python.run())
-        shown = np.stack([tab.work.labels(i) for i in range(COUNT)])
+        shown = np.stack([tab.annotation.labels(i) for i in range(COUNT)])
         np.testing.assert_array_equal(shown, [python.result(i).labels for i in range(COUNT)])
 
         tab.go(20)
         tab.drag((60, 60), (90, 60))
         tab.drag((75, 60), (75, 60), button="right")
         tab.says("frame", "mask given")
-        corrected = tab.work.prompts[20]
+        corrected = tab.annotation.prompts[20]
         assert corrected[60, 62] == 1
         assert corrected[60, 75] == 0
         tab.find("propagate").click()
         tab.says("status", "All frames have a mask")
-        assert tab.work.worker.total == COUNT - 2  # between the two masks, and after
+        assert tab.annotation.worker.total == COUNT - 2  # between the two masks, and after
         python.annotate(20, corrected)
         list(python.run())
 
@@ -161,16 +161,16 @@ class TestPage:
         tab.find("cancel").click()
         gate.let(1)
         tab.says("status", "23 frames are pending")
-        kept = tab.work.states()
+        kept = tab.annotation.states()
         assert kept[:7].count(".") == 0
 
         tab.find("propagate").click()
         gate.let(3)
-        wait_for(lambda: tab.work.worker.finished == 3)
+        wait_for(lambda: tab.annotation.worker.finished == 3)
         tab.page.close()  # in the middle of a run
         gate.open()
-        assert tab.work.worker.wait(60)
-        assert tab.work.states().count(".") == 0
+        assert tab.annotation.worker.wait(60)
+        assert tab.annotation.states().count(".") == 0
         tab.load()
         tab.says("status", "All frames have a mask")
         wait_for(lambda: painted(tab.colour(170, 110)))
@@ -182,84 +182,84 @@ class TestPage:
     def test_tools_objects_undo_and_session(self, tab, tmp_path):
         tab.find("add-object").click()
         tab.find("object-2").wait_for()
-        wait_for(lambda: 2 in tab.work.objects)
+        wait_for(lambda: 2 in tab.annotation.objects)
         tab.press("p")
         corners = [(100, 80), (140, 80), (140, 120), (100, 120)]
         for corner in corners:
             tab.page.mouse.click(*tab.at(*corner))
         tab.press("Enter")
-        wait_for(lambda: 0 in tab.work.prompts)
-        assert (tab.work.prompts[0] == 2).sum() == pytest.approx(1600, abs=90)
+        wait_for(lambda: 0 in tab.annotation.prompts)
+        assert (tab.annotation.prompts[0] == 2).sum() == pytest.approx(1600, abs=90)
         tab.press("1", "f")
         tab.says("object-1", "1")
         tab.page.wait_for_function(
             "() => document.querySelector('[data-testid=object-1]').classList.contains('tcmn-on')"
         )
         tab.page.mouse.click(*tab.at(120, 100))
-        wait_for(lambda: (tab.work.prompts[0] == 1).any())
-        assert not (tab.work.prompts[0] == 2).any()
+        wait_for(lambda: (tab.annotation.prompts[0] == 1).any())
+        assert not (tab.annotation.prompts[0] == 2).any()
         tab.press("Control+z")
-        wait_for(lambda: (tab.work.prompts[0] == 2).any())
+        wait_for(lambda: (tab.annotation.prompts[0] == 2).any())
         for redo in ("Control+Shift+z", "Control+y"):
             tab.press(redo)
-            wait_for(lambda: (tab.work.prompts[0] == 1).any())
+            wait_for(lambda: (tab.annotation.prompts[0] == 1).any())
             tab.press("Control+z")
-            wait_for(lambda: (tab.work.prompts[0] == 2).any())
+            wait_for(lambda: (tab.annotation.prompts[0] == 2).any())
         tab.find("redo").click()
-        wait_for(lambda: (tab.work.prompts[0] == 1).any())
+        wait_for(lambda: (tab.annotation.prompts[0] == 1).any())
         tab.find("undo").click()
-        wait_for(lambda: (tab.work.prompts[0] == 2).any())
+        wait_for(lambda: (tab.annotation.prompts[0] == 2).any())
         tab.page.mouse.click(*tab.at(20, 20))
         tab.page.get_by_text("the outline is open").wait_for()
 
         name = tab.find("object-2").locator("input")
         name.fill("left atrium")
         name.press("Enter")
-        wait_for(lambda: tab.work.objects[2].name == "left atrium")
+        wait_for(lambda: tab.annotation.objects[2].name == "left atrium")
         tab.find("save").click()
         path = tmp_path / "echo.tcmn.zip"
         tab.find("save-path").fill(str(path))
         tab.find("act").click()
         wait_for(path.exists)
-        mask, number = tab.work.prompts[0], tab.desk.number
+        mask, number = tab.annotation.prompts[0], tab.workspace.number
         tab.find("object-2").wait_for()
         tab.page.locator(".q-dialog").wait_for(state="detached")
         tab.find("remove-2").click()
-        wait_for(lambda: 2 not in tab.work.objects)
+        wait_for(lambda: 2 not in tab.annotation.objects)
         tab.find("open").click()
         tab.find("open-path").fill(str(path))
         tab.find("act").click()
-        wait_for(lambda: tab.desk.number > number)
+        wait_for(lambda: tab.workspace.number > number)
         tab.find("object-2").wait_for()
-        assert tab.work.objects[2].name == "left atrium"
-        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+        assert tab.annotation.objects[2].name == "left atrium"
+        np.testing.assert_array_equal(tab.annotation.prompts[0], mask)
 
     def test_masks_that_were_not_saved_are_there_again(self, tab, echo, tmp_path, monkeypatch):
-        monkeypatch.setattr(tab.desk, "_state", StateFolder(tmp_path))
-        tab.desk.open(echo)  # the tab loads it by itself
+        monkeypatch.setattr(tab.workspace, "_state", StateFolder(tmp_path))
+        tab.workspace.open(echo)  # the tab loads it by itself
         tab.page.locator("[data-testid=kept]").wait_for(state="attached")
         tab.wait_until_drawn()
         assert tab.find("kept-bar").count() == 0
         tab.drag((160, 100), (180, 120))
         tab.says("kept", "kept at")
-        mask = tab.work.prompts[0]
-        tab.desk.open(echo)  # as another program would
+        mask = tab.annotation.prompts[0]
+        tab.workspace.open(echo)  # as another program would
         tab.says("kept-bar", "You go on with masks of")
-        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+        np.testing.assert_array_equal(tab.annotation.prompts[0], mask)
         tab.find("start-anew").click()
-        wait_for(lambda: not tab.work.prompts)
+        wait_for(lambda: not tab.annotation.prompts)
         tab.says("kept-bar", "Other masks of this video")
         tab.find("go-on-with-them").click()
-        wait_for(lambda: 0 in tab.work.prompts)
-        np.testing.assert_array_equal(tab.work.prompts[0], mask)
+        wait_for(lambda: 0 in tab.annotation.prompts)
+        np.testing.assert_array_equal(tab.annotation.prompts[0], mask)
         tab.find("start-anew").click()
-        wait_for(lambda: not tab.work.prompts)
+        wait_for(lambda: not tab.annotation.prompts)
         tab.find("delete-them").click()
         tab.page.get_by_text("Really delete them?").wait_for()
-        assert tab.desk.left is not None
+        assert tab.workspace.left is not None
         tab.find("delete-them").click()
         tab.find("kept-bar").wait_for(state="detached")
-        assert tab.desk.left is None
+        assert tab.workspace.left is None
 
     def test_mistakes_are_told_in_plain_words(self, tab, tmp_path):
         tab.find("propagate").click()
@@ -274,7 +274,7 @@ class TestPage:
         tab.page.keyboard.press("Escape")
         tab.page.locator(".q-dialog").wait_for(state="detached")
 
-        number = tab.desk.number
+        number = tab.workspace.number
         notes = tmp_path / "notes.txt"
         notes.write_text("no video at all")
         tab.find("open").click()
@@ -283,9 +283,9 @@ class TestPage:
         tab.says("message", "expected a video file")
         tab.page.locator("input[type=file]").set_input_files(notes)
         tab.says("message", "notes.txt")
-        tab.page.locator("input[type=file]").set_input_files(str(tab.work.video.path))
-        wait_for(lambda: tab.desk.number > number)
-        assert tab.desk.holds(tab.work.video.path)
+        tab.page.locator("input[type=file]").set_input_files(str(tab.annotation.video.path))
+        wait_for(lambda: tab.workspace.number > number)
+        assert tab.workspace.holds(tab.annotation.video.path)
         tab.says("status", "Paint the object")
 
     def test_moving_about(self, tab):
@@ -307,7 +307,7 @@ class TestPage:
 
     def test_requests_of_the_canvas(self, tab):
         get, post = tab.context.request.get, tab.context.request.post
-        url, number = tab.served.url, tab.desk.number
+        url, number = tab.served.url, tab.workspace.number
         picture = get(f"{url}/frames/{number}/0")
         assert picture.headers["content-type"] == "image/jpeg"
         assert picture.headers["cache-control"] == "no-store"
@@ -318,4 +318,4 @@ class TestPage:
         for wrong in ({"tool": "spray"}, {"points": [[1e9, 0]]}, {"size": 0}, {"object": 3}):
             answer = post(f"{url}/draw/{number}/0", data=json.dumps({**drawing, **wrong}))
             assert answer.status == 422
-        assert not tab.work.prompts
+        assert not tab.annotation.prompts

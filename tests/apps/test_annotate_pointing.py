@@ -54,14 +54,14 @@ def tab(browser, server, untrained, echo):
 
 @contextmanager
 def open_video(browser, server, model, path):
-    server.desk.model = model
-    server.desk.open(path)
+    server.workspace.model = model
+    server.workspace.open(path)
     with open_tab(browser, server) as tab:
         yield tab
 
 
 def shown(tab, index=0):
-    return tab.work.shown(index)
+    return tab.annotation.shown(index)
 
 
 class TestHandling:
@@ -77,7 +77,7 @@ class TestHandling:
         assert rows.max() <= 140
         assert columns.min() >= 149
         assert columns.max() <= 210
-        assert not tab.work.prompts
+        assert not tab.annotation.prompts
 
         tab.point(180.5, 100.5, "right")  # beside the object, with the tool box too
         assert shown(tab)[100, 180] == 0
@@ -88,17 +88,17 @@ class TestHandling:
         assert shown(tab)[80, 160] == 0
         corrected = shown(tab)
         assert (corrected != boxed).any()
-        wait_for(lambda: len(tab.work.proposal.prompts[1].points) == 3)
+        wait_for(lambda: len(tab.annotation.proposal.prompts[1].points) == 3)
 
         tab.press("Control+z")
-        wait_for(lambda: len(tab.work.proposal.prompts[1].points) == 2)
+        wait_for(lambda: len(tab.annotation.proposal.prompts[1].points) == 2)
         tab.press("Control+y")
-        wait_for(lambda: len(tab.work.proposal.prompts[1].points) == 3)
+        wait_for(lambda: len(tab.annotation.proposal.prompts[1].points) == 3)
         np.testing.assert_array_equal(shown(tab), corrected)
 
         tab.press("Enter")
         tab.says("frame", "mask given")
-        np.testing.assert_array_equal(tab.work.prompts[0], corrected)
+        np.testing.assert_array_equal(tab.annotation.prompts[0], corrected)
         tab.find("proposal").wait_for(state="hidden")
         rows, columns = np.nonzero(corrected)
         wait_for(lambda: painted(tab.colour(columns[0] + 0.5, rows[0] + 0.5)))
@@ -108,7 +108,7 @@ class TestHandling:
         tab.drag((100, 40), (260, 200), to="propose")
         inside = np.argwhere(shown(tab) == 1)
         some = inside[:: max(1, len(inside) // 60)]
-        wait_for(lambda: tab.work.proposal is not None)
+        wait_for(lambda: tab.annotation.proposal is not None)
 
         def count():
             return sum(painted(tab.colour(x + 0.5, y + 0.5)) for y, x in some)
@@ -122,7 +122,7 @@ class TestHandling:
         tab.drag((60, 60), (90, 60), to="propose")
         assert (shown(tab)[60, 60:90] == 1).all()
         tab.find("add-object").click()
-        wait_for(lambda: 2 in tab.work.objects)
+        wait_for(lambda: 2 in tab.annotation.objects)
         tab.says("proposal", "Mask proposed")
         tab.find("object-2").wait_for()
         before = shown(tab)
@@ -142,9 +142,9 @@ class TestHandling:
         tab.says("count", "0 / 29")
         tab.page.locator("[data-testid=view][data-ready=true]").wait_for()
         tab.press("Escape")
-        wait_for(lambda: tab.work.proposal is None)
+        wait_for(lambda: tab.annotation.proposal is None)
         tab.says("frame", "no mask yet")
-        assert not tab.work.prompts
+        assert not tab.annotation.prompts
 
     def test_an_object_that_would_count_as_gone_is_named(self, tab):
         tab.drag((60, 60), (90, 60))
@@ -155,8 +155,8 @@ class TestHandling:
         tab.point(180.5, 100.5)
         tab.press("k")  # confirming accepts
         tab.page.get_by_text("The mask of frame 5 does not show object 1").wait_for()
-        assert tab.work.proposal is None
-        assert tab.work.prompts.keys() == {0, 5}
+        assert tab.annotation.proposal is None
+        assert tab.annotation.prompts.keys() == {0, 5}
 
     def test_painting_on_a_proposal_goes_on_from_it(self, tab):
         tab.press("x")
@@ -164,9 +164,9 @@ class TestHandling:
         boxed = shown(tab)
         tab.press("b")
         tab.drag((40, 200), (60, 200))
-        assert tab.work.proposal is None
-        np.testing.assert_array_equal(tab.work.prompts[0][:180], boxed[:180])
-        assert tab.work.prompts[0][200, 50] == 1
+        assert tab.annotation.proposal is None
+        np.testing.assert_array_equal(tab.annotation.prompts[0][:180], boxed[:180])
+        assert tab.annotation.prompts[0][200, 50] == 1
 
     def test_a_key_counts_at_once_though_the_server_is_slow(self, tab, monkeypatch):
         pick = ToolPanel.pick
@@ -180,7 +180,7 @@ class TestHandling:
         tab.drag((150, 70), (210, 140), to="propose")
         tab.press("b")
         tab.drag((40, 200), (60, 200), to="draw")
-        assert tab.work.prompts[0][200, 50] == 1
+        assert tab.annotation.prompts[0][200, 50] == 1
 
     def test_mistakes_are_told_and_cost_nothing(self, tab):
         tab.press("x")
@@ -192,7 +192,7 @@ class TestHandling:
         tab.point(100.5, 100.5)
         tab.point(100.5, 100.5, "right")
         tab.page.get_by_text("is said to be on object 1 and beside it").wait_for()
-        assert len(tab.work.proposal.prompts[1].points) == 1
+        assert len(tab.annotation.proposal.prompts[1].points) == 1
 
     def test_weights_that_were_trained_without_are_told(self, browser, server, network, echo):
         with open_video(browser, server, VideoSegmenter(network, SMALL), echo) as tab:
@@ -202,7 +202,7 @@ class TestHandling:
             tab.press("c")
             tab.page.locator(".q-notification").get_by_text(NOT_TRAINED).wait_for()
             tab.drag((160, 100), (180, 100))  # the brush, still
-            assert tab.work.prompts
+            assert tab.annotation.prompts
 
 
 @pytest.fixture(scope="module")
@@ -275,8 +275,8 @@ class TestTruth:
             tab.context.set_default_timeout(60_000)
             tab.press("x")
             tab.page.wait_for_timeout(500)
-            wait_for(lambda: tab.work.completer._ahead is not None, 30)
-            tab.work.completer._ahead.result()
+            wait_for(lambda: tab.annotation.completer._ahead is not None, 30)
+            tab.annotation.completer._ahead.result()
             tab.drag(*around(truths[0], 6), to="propose")
             boxed = jaccard(shown(tab) == 1, truths[0])
             tab.press("c")
@@ -291,14 +291,16 @@ class TestTruth:
                 )
             assert len(seconds) == 6
             tab.press("Enter")
-            wait_for(lambda: 0 in tab.work.prompts)
+            wait_for(lambda: 0 in tab.annotation.prompts)
             if not trained[1]:
                 pytest.skip("the shipped weights were trained without boxes and points")
             assert boxed > 0.7
             assert max(agreed) > 0.8
             tab.find("propagate").click()
             tab.says("status", "All frames have a mask")
-            found = [jaccard(tab.work.labels(i) == 1, truth) for i, truth in enumerate(truths)]
+            found = [
+                jaccard(tab.annotation.labels(i) == 1, truth) for i, truth in enumerate(truths)
+            ]
             assert np.mean(found) > 0.7
 
     def test_the_left_ventricle(self, browser, server, echo, trained, capsys):
@@ -317,6 +319,6 @@ class TestTruth:
                 print(f"\nleft ventricle: J {', '.join(f'{each:.3f}' for each in agreed)}")
             assert max(agreed) > 0.6
             tab.press("Enter")
-            wait_for(lambda: 0 in tab.work.prompts)
+            wait_for(lambda: 0 in tab.annotation.prompts)
             tab.find("propagate").click()
             tab.says("status", "All frames have a mask")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.proposals import NOT_TRAINED, EncodedOnce, describe_prompts
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import open_session, save_session
-from bundle.apps.annotate.work import Work
 from bundle.inference.prompts import ObjectPrompt, complete_frame
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
@@ -48,113 +48,117 @@ def model():
 
 
 @pytest.fixture
-def work(folder, model):
-    work = Work(open_video(folder), model)
-    yield work
-    work.close()
+def annotation(folder, model):
+    annotation = Annotation(open_video(folder), model)
+    yield annotation
+    annotation.close()
 
 
 class TestProposing:
-    def test_masks_are_those_of_the_python_interface(self, work, model):
-        second = work.add_object()
+    def test_masks_are_those_of_the_python_interface(self, annotation, model):
+        second = annotation.add_object()
         hints = [(1, BOX), (2, point(50, 40)), (1, point(20, 20)), (1, point(30, 30, False))]
         hints.append((second, ObjectPrompt().with_scribble([(45, 5), (60, 12)])))
-        job = model.start(work.video)
+        job = model.start(annotation.video)
         for object_id, hint in hints:
             expected = job.add_prompts(2, {object_id: hint})
-            np.testing.assert_array_equal(work.propose(2, object_id, hint), expected)
-        work.accept()
-        np.testing.assert_array_equal(work.prompts[2], expected)
+            np.testing.assert_array_equal(annotation.propose(2, object_id, hint), expected)
+        annotation.accept()
+        np.testing.assert_array_equal(annotation.prompts[2], expected)
 
-    def test_a_proposal_corrects_what_was_there(self, work, model):
-        before = work.draw(3, "polygon", SQUARE, 1, 1)
-        found = work.propose(3, 1, point(40, 40))
-        (frame,) = work.video.frames([3])
+    def test_a_proposal_corrects_what_was_there(self, annotation, model):
+        before = annotation.draw(3, "polygon", SQUARE, 1, 1)
+        found = annotation.propose(3, 1, point(40, 40))
+        (frame,) = annotation.video.frames([3])
         expected = complete_frame(model, frame, {1: point(40, 40)}, before)
         np.testing.assert_array_equal(found, expected)
 
-    def test_it_is_no_mask_until_it_is_accepted(self, work):
-        found = work.propose(1, 1, BOX)
+    def test_it_is_no_mask_until_it_is_accepted(self, annotation):
+        found = annotation.propose(1, 1, BOX)
         assert found.any()
-        np.testing.assert_array_equal(work.shown(1), found)
-        assert not work.labels(1).any()
-        assert not work.prompts
-        assert work.states() == ".o...."
-        work.accept()
-        np.testing.assert_array_equal(work.labels(1), found)
-        assert work.states() == ".g...."
-        work.propagate()
-        assert work.worker.wait(60)
+        np.testing.assert_array_equal(annotation.shown(1), found)
+        assert not annotation.labels(1).any()
+        assert not annotation.prompts
+        assert annotation.states() == ".o...."
+        annotation.accept()
+        np.testing.assert_array_equal(annotation.labels(1), found)
+        assert annotation.states() == ".g...."
+        annotation.propagate()
+        assert annotation.worker.wait(60)
 
-    def test_another_object_stays_as_it_is(self, work):
-        second = work.add_object()
-        before = work.draw(0, "polygon", SQUARE, 1, second)
-        found = work.propose(0, 1, ObjectPrompt(box=(30.0, 20.0, 60.0, 44.0)))
+    def test_another_object_stays_as_it_is(self, annotation):
+        second = annotation.add_object()
+        before = annotation.draw(0, "polygon", SQUARE, 1, second)
+        found = annotation.propose(0, 1, ObjectPrompt(box=(30.0, 20.0, 60.0, 44.0)))
         np.testing.assert_array_equal(found == second, before == second)
         assert (found == 1).any()
 
-    def test_objects_that_would_count_as_gone_are_named(self, work):
-        second = work.add_object()
-        work.draw(0, "polygon", SQUARE, 1, second)
-        work.propose(4, 1, BOX)
-        assert work.accept() == 4
-        assert (work.absent(4), work.absent(0), work.absent(2)) == ([second], [1], [])
-        work.undo()
-        work.drop()
-        work.propagate()
-        assert work.worker.wait(60)
-        work.propose(4, 1, BOX)
-        work.accept()
-        assert work.absent(4) == []  # what was found of the other stays
+    def test_objects_that_would_count_as_gone_are_named(self, annotation):
+        second = annotation.add_object()
+        annotation.draw(0, "polygon", SQUARE, 1, second)
+        annotation.propose(4, 1, BOX)
+        assert annotation.accept() == 4
+        assert (annotation.absent(4), annotation.absent(0), annotation.absent(2)) == (
+            [second],
+            [1],
+            [],
+        )
+        annotation.undo()
+        annotation.drop()
+        annotation.propagate()
+        assert annotation.worker.wait(60)
+        annotation.propose(4, 1, BOX)
+        annotation.accept()
+        assert annotation.absent(4) == []  # what was found of the other stays
 
-    def test_drop_leaves_what_was_there(self, work):
-        before = work.draw(0, "polygon", SQUARE, 1, 1)
-        work.propose(0, 1, BOX)
-        work.drop()
-        np.testing.assert_array_equal(work.shown(0), before)
-        work.undo()  # of dropping
-        assert work.proposal is not None
+    def test_drop_leaves_what_was_there(self, annotation):
+        before = annotation.draw(0, "polygon", SQUARE, 1, 1)
+        annotation.propose(0, 1, BOX)
+        annotation.drop()
+        np.testing.assert_array_equal(annotation.shown(0), before)
+        annotation.undo()  # of dropping
+        assert annotation.proposal is not None
 
-    def test_undo_takes_hint_after_hint_and_redo_brings_them_back(self, work):
+    def test_undo_takes_hint_after_hint_and_redo_brings_them_back(self, annotation):
         hints = [BOX, point(20, 20), point(30, 30, False)]
-        shown = [work.shown(4), *(work.propose(4, 1, hint) for hint in hints)]
-        work.accept()
-        assert work.undo() == 4
-        assert work.states() == "....o."
+        shown = [annotation.shown(4), *(annotation.propose(4, 1, hint) for hint in hints)]
+        annotation.accept()
+        assert annotation.undo() == 4
+        assert annotation.states() == "....o."
         for expected in shown[-2::-1]:
-            assert work.undo() == 4
-            np.testing.assert_array_equal(work.shown(4), expected)
-        assert work.proposal is None
+            assert annotation.undo() == 4
+            np.testing.assert_array_equal(annotation.shown(4), expected)
+        assert annotation.proposal is None
         for expected in shown[1:]:
-            assert work.redo() == 4
-            np.testing.assert_array_equal(work.shown(4), expected)
-        assert work.states() == "....o."
-        work.redo()
-        assert work.states() == "....g."
-        assert work.proposal is None
+            assert annotation.redo() == 4
+            np.testing.assert_array_equal(annotation.shown(4), expected)
+        assert annotation.states() == "....o."
+        annotation.redo()
+        assert annotation.states() == "....g."
+        assert annotation.proposal is None
 
-    def test_painting_on_it_accepts_it(self, work):
-        found = work.propose(0, 1, BOX)
-        painted = work.draw(0, "brush", [(55, 40)], 5, 1)
-        assert work.proposal is None
+    def test_painting_on_it_accepts_it(self, annotation):
+        found = annotation.propose(0, 1, BOX)
+        painted = annotation.draw(0, "brush", [(55, 40)], 5, 1)
+        assert annotation.proposal is None
         assert painted[40, 55] == 1
         outside = painted.copy()
         outside[36:45, 50:60] = found[36:45, 50:60]
         np.testing.assert_array_equal(outside, found)
-        work.undo()
-        np.testing.assert_array_equal(work.prompts[0], found)
+        annotation.undo()
+        np.testing.assert_array_equal(annotation.prompts[0], found)
 
-    def test_a_stroke_beside_the_frame_accepts_nothing(self, work):
-        work.propose(0, 1, BOX)
+    def test_a_stroke_beside_the_frame_accepts_nothing(self, annotation):
+        annotation.propose(0, 1, BOX)
         with pytest.raises(ValueError, match="the stroke lies outside of the frame"):
-            work.draw(0, "brush", [(500, 500)], 5, 1)
-        assert work.proposal is not None
+            annotation.draw(0, "brush", [(500, 500)], 5, 1)
+        assert annotation.proposal is not None
 
-    def test_painting_elsewhere_leaves_it_alone(self, work):
-        found = work.propose(0, 1, BOX)
-        work.draw(2, "polygon", SQUARE, 1, 1)
-        np.testing.assert_array_equal(work.shown(0), found)
-        assert work.states() == "o.g..."
+    def test_painting_elsewhere_leaves_it_alone(self, annotation):
+        found = annotation.propose(0, 1, BOX)
+        annotation.draw(2, "polygon", SQUARE, 1, 1)
+        np.testing.assert_array_equal(annotation.shown(0), found)
+        assert annotation.states() == "o.g..."
 
     @pytest.mark.parametrize(
         "act",
@@ -166,14 +170,14 @@ class TestProposing:
             lambda w: export(w, w.video.path.parent / "out"),
         ],
     )
-    def test_what_a_proposal_bars_is_refused(self, work, act):
-        work.add_object()
-        work.draw(0, "polygon", SQUARE, 1, 1)
-        work.propose(0, 1, BOX)
+    def test_what_a_proposal_bars_is_refused(self, annotation, act):
+        annotation.add_object()
+        annotation.draw(0, "polygon", SQUARE, 1, 1)
+        annotation.propose(0, 1, BOX)
         with pytest.raises(
             ValueError, match=r"frame 0 has a proposal: accept it \(Enter\) or drop it \(Escape\)"
         ):
-            act(work)
+            act(annotation)
 
     @pytest.mark.parametrize(
         ("act", "message"),
@@ -185,47 +189,47 @@ class TestProposing:
             (lambda w: w.propose(0, 1, point(90, 5)), "lies outside of the frame"),
         ],
     )
-    def test_what_makes_no_sense_changes_nothing(self, work, act, message):
-        revision = work.revision
+    def test_what_makes_no_sense_changes_nothing(self, annotation, act, message):
+        revision = annotation.revision
         with pytest.raises(ValueError, match=message):
-            act(work)
-        assert (work.proposal, work.revision) == (None, revision)
+            act(annotation)
+        assert (annotation.proposal, annotation.revision) == (None, revision)
 
-    def test_a_hint_that_contradicts_leaves_the_proposal(self, work):
-        found = work.propose(0, 1, point(20, 20))
+    def test_a_hint_that_contradicts_leaves_the_proposal(self, annotation):
+        found = annotation.propose(0, 1, point(20, 20))
         with pytest.raises(ValueError, match="is said to be on object 1 and beside it"):
-            work.propose(0, 1, point(20, 20, False))
-        np.testing.assert_array_equal(work.shown(0), found)
+            annotation.propose(0, 1, point(20, 20, False))
+        np.testing.assert_array_equal(annotation.shown(0), found)
 
     def test_weights_without_prompts_are_told(self, folder, network):
         settings = InferenceSettings(**OWN_SIZE, precision="float32")
-        work = Work(open_video(folder), VideoSegmenter(network, settings))
-        assert work.completer.problem == NOT_TRAINED
+        annotation = Annotation(open_video(folder), VideoSegmenter(network, settings))
+        assert annotation.completer.problem == NOT_TRAINED
         with pytest.raises(ValueError, match="these weights were trained without"):
-            work.propose(0, 1, BOX)
-        work.completer.prepare(0)  # does nothing
-        work.close()
+            annotation.propose(0, 1, BOX)
+        annotation.completer.prepare(0)  # does nothing
+        annotation.close()
 
 
 class TestSession:
     @pytest.fixture
-    def path(self, work, tmp_path):
-        work.add_object()
-        work.draw(0, "polygon", SQUARE, 1, 2)
+    def path(self, annotation, tmp_path):
+        annotation.add_object()
+        annotation.draw(0, "polygon", SQUARE, 1, 2)
         for hint in (BOX, point(20, 20), point(30, 30, False)):
-            work.propose(4, 1, hint)
-        work.propose(4, 2, ObjectPrompt().with_scribble([(45, 5), (60, 12)]))
-        save_session(work, tmp_path / "s.tcmn.zip")
+            annotation.propose(4, 1, hint)
+        annotation.propose(4, 2, ObjectPrompt().with_scribble([(45, 5), (60, 12)]))
+        save_session(annotation, tmp_path / "s.tcmn.zip")
         return tmp_path / "s.tcmn.zip"
 
-    def test_a_proposal_is_kept_and_can_be_corrected(self, work, model, path):
+    def test_a_proposal_is_kept_and_can_be_corrected(self, annotation, model, path):
         again = open_session(path, model)
-        np.testing.assert_array_equal(again.shown(4), work.shown(4))
-        assert again.states() == work.states() == "g...o."
+        np.testing.assert_array_equal(again.shown(4), annotation.shown(4))
+        assert again.states() == annotation.states() == "g...o."
         hint = point(25, 12)
-        np.testing.assert_array_equal(again.propose(4, 1, hint), work.propose(4, 1, hint))
+        np.testing.assert_array_equal(again.propose(4, 1, hint), annotation.propose(4, 1, hint))
         again.accept()
-        np.testing.assert_array_equal(again.prompts[4], work.shown(4))
+        np.testing.assert_array_equal(again.prompts[4], annotation.shown(4))
         again.close()
 
     @pytest.mark.parametrize(
@@ -250,25 +254,27 @@ class TestSession:
 
 
 class TestEncodingOnce:
-    def test_a_frame_is_encoded_once_for_all_its_hints(self, work, model, monkeypatch):
+    def test_a_frame_is_encoded_once_for_all_its_hints(self, annotation, model, monkeypatch):
         encoded, encode = [], model.network.encode
         monkeypatch.setattr(
             model.network, "encode", lambda image: (encoded.append(1), encode(image))[1]
         )
-        work.propose(0, 1, BOX)
-        work.propose(0, 1, point(20, 20))
+        annotation.propose(0, 1, BOX)
+        annotation.propose(0, 1, point(20, 20))
         assert len(encoded) == 1
-        work.undo()
-        work.drop()
-        work.propose(1, 1, BOX)
+        annotation.undo()
+        annotation.drop()
+        annotation.propose(1, 1, BOX)
         assert len(encoded) == 2
 
-    def test_a_frame_that_was_prepared_waits_for_the_first_hint(self, work, model, monkeypatch):
+    def test_a_frame_that_was_prepared_waits_for_the_first_hint(
+        self, annotation, model, monkeypatch
+    ):
         for index in (0, 3):
-            work.completer.prepare(index)
-            work.completer._ahead.result()
+            annotation.completer.prepare(index)
+            annotation.completer._ahead.result()
         monkeypatch.setattr(model.network, "encode", None)
-        assert work.propose(3, 1, BOX).any()
+        assert annotation.propose(3, 1, BOX).any()
 
     def test_features_are_those_of_the_network(self, model):
         once, images = EncodedOnce(model.network), torch.rand(2, 1, 3, 32, 48)

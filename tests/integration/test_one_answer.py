@@ -10,7 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from bundle import VideoSegmenter, open_video, read_masks
-from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.workspace import Workspace
 from bundle.apps.monai_label.model import ServedModel
 from bundle.apps.monai_label.options import RequestOptions
 from bundle.apps.monai_label.requests import read_request
@@ -86,15 +86,15 @@ def test_the_config(mask, expected, tmp_path):
 
 
 def test_the_page(mask, expected):
-    desk = Desk(VideoSegmenter.from_pretrained())
+    workspace = Workspace(VideoSegmenter.from_pretrained())
     try:
-        work = desk.open(CINE, mask)
-        work.propagate()
-        assert work.worker.wait(250)
-        assert work.worker.problem is None
-        np.testing.assert_array_equal([work.labels(i) for i in range(30)], expected)
+        annotation = workspace.open(CINE, mask)
+        annotation.propagate()
+        assert annotation.worker.wait(250)
+        assert annotation.worker.problem is None
+        np.testing.assert_array_equal([annotation.labels(i) for i in range(30)], expected)
     finally:
-        desk.close()
+        workspace.close()
 
 
 def test_a_request_of_monai_label(mask, expected, tmp_path):

@@ -1,1 +1,1 @@
-"""A page to annotate videos in: paint one frame, carry the mask, correct it (``tcmn annotate``)."""
+"""A page to annotate videos in: paint one frame, propagate the mask, correct it (``tcmn annotate``)."""

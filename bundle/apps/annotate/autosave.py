@@ -18,8 +18,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.session_file import SUFFIX, EncodedMasks, write_session
-from bundle.apps.annotate.work import Work
 from bundle.io.reading.video import VideoSource
 
 logger = logging.getLogger(__name__)
@@ -139,17 +139,17 @@ class Autosave:
     What was saved by hand needs no copy: it is deleted then, until the next change.
 
     Args:
-        work: What is annotated.
+        annotation: What is annotated.
         slot: Where to.
 
     Attributes:
         problem: Why the last change could not be written, if so.
     """
 
-    def __init__(self, work: Work, slot: Slot) -> None:
-        self.work, self.slot = work, slot
+    def __init__(self, annotation: Annotation, slot: Slot) -> None:
+        self.annotation, self.slot = annotation, slot
         self.problem: Exception | None = None
-        self._written = work.revision  # what is opened is on disk already
+        self._written = annotation.revision  # what is opened is on disk already
         self._encoded = EncodedMasks()
         self._pause = DELAY_S
         self._end, self._lock = threading.Event(), threading.Lock()
@@ -160,12 +160,12 @@ class Autosave:
         """Write what has changed, at once."""
         with self._lock:
             try:
-                if not self.work.unsaved:
+                if not self.annotation.unsaved:
                     self.slot.path.unlink(missing_ok=True)
-                    self._written = self.work.revision
-                elif self.work.revision != self._written:
+                    self._written = self.annotation.revision
+                elif self.annotation.revision != self._written:
                     begin = time.monotonic()
-                    self._written = write_session(self.work, self.slot.path, self._encoded)
+                    self._written = write_session(self.annotation, self.slot.path, self._encoded)
                     self._pause = max(DELAY_S, (time.monotonic() - begin) / SHARE)
                 self.problem = None
             except Exception as error:  # shown on the page, whatever it was
@@ -187,7 +187,7 @@ class Autosave:
         self._end.set()
         self._thread.join()
         self.write()
-        if self.work.unsaved and self.slot.path.exists():
+        if self.annotation.unsaved and self.slot.path.exists():
             return self.slot
         self.slot.release(keep=False)
         return None
@@ -197,10 +197,10 @@ class Autosave:
             self.write()
 
 
-def begin_autosave(work: Work, take: Callable[[], Slot]) -> Autosave | None:
+def begin_autosave(annotation: Annotation, take: Callable[[], Slot]) -> Autosave | None:
     """Keep an annotation on disk from now on; None, with a warning, where nothing can be written."""
     try:
-        return Autosave(work, take())
+        return Autosave(annotation, take())
     except OSError as error:
         logger.warning("annotations are not kept on disk until they are saved: %s", error)
         return None

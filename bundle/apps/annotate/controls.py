@@ -1,12 +1,12 @@
-"""The two columns of the page: tools and edits on the left, carrying and the frame on the right."""
+"""The two columns of the page: tools and edits on the left, propagation and the frame on the right."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable
 
 from nicegui import ui
 
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.notices import explain
-from bundle.apps.annotate.work import Work
 
 OUTLINED = "@@fill:none;stroke:currentColor;stroke-width:2;stroke-linejoin:round"
 TOOLS = {
@@ -82,7 +82,7 @@ class ToolPanel:
     """Tools, their settings, and edits of the whole frame.
 
     Args:
-        work: What is edited.
+        annotation: What is edited.
         actions: Of the buttons.
         changed: Called when another tool or setting is chosen.
 
@@ -90,9 +90,11 @@ class ToolPanel:
         tool: The one that is chosen.
     """
 
-    def __init__(self, work: Work, actions: Actions, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, annotation: Annotation, actions: Actions, changed: Callable[[], None]
+    ) -> None:
         self.tool, self._changed = "brush", changed
-        self._problem = work.completer.problem
+        self._problem = annotation.completer.problem
         self._buttons: dict[str, ui.button] = {}
         heading("Tools")
         with ui.element("div").classes("tcmn-tools"):
@@ -102,8 +104,8 @@ class ToolPanel:
                 self._buttons[name] = button
             for name, (icon, hint) in POINTING.items():
                 self._build_pointing(name, icon, hint)
-        self.proposal = ProposalBox(work, actions)
-        short = min(work.size)
+        self.proposal = ProposalBox(annotation, actions)
+        short = min(annotation.size)
         self.size = self._slider("Size", 1, max(40, short // 3), max(3, short // 20), "px")
         self.opacity = self._slider("Overlay", 0, 100, 45, "%")
         with ui.element("div").classes("tcmn-edits"):
@@ -173,12 +175,12 @@ class ProposalBox:
     """What is proposed, and what to do with it; hidden while there is nothing.
 
     Args:
-        work: Whose proposal.
+        annotation: Whose proposal.
         actions: Of the buttons.
     """
 
-    def __init__(self, work: Work, actions: Actions) -> None:
-        self._work, self._actions = work, actions
+    def __init__(self, annotation: Annotation, actions: Actions) -> None:
+        self._annotation, self._actions = annotation, actions
         with ui.element("div").classes("tcmn-proposal").props("data-testid=proposal") as self._box:
             self._text = ui.label().classes("tcmn-note").on("click", self._go)
             with ui.element("div").classes("tcmn-row"):
@@ -191,39 +193,41 @@ class ProposalBox:
 
     def show(self, index: int) -> None:
         """Show it as from this frame."""
-        proposal = self._work.proposal
+        proposal = self._annotation.proposal
         self._box.set_visibility(proposal is not None)
         if proposal is not None:
             here = "Point again to correct it." if proposal.frame == index else "Click to go there."
             self._text.set_text(f"Mask proposed for frame {proposal.frame}. {here}")
 
     def _go(self) -> None:
-        if self._work.proposal is not None:
-            self._actions.go(self._work.proposal.frame)
+        if self._annotation.proposal is not None:
+            self._actions.go(self._annotation.proposal.frame)
 
 
-class CarryPanel:
+class PropagationPanel:
     """Propagating, how far it is, and what is known of the frame.
 
     Args:
-        work: Whose masks.
+        annotation: Whose masks.
         actions: Of the buttons.
 
     Attributes:
-        direction: Which way to carry masks.
+        direction: Which way to propagate masks.
     """
 
-    def __init__(self, work: Work, actions: Actions) -> None:
-        self._work = work
+    def __init__(self, annotation: Annotation, actions: Actions) -> None:
+        self._annotation = annotation
         heading("Propagate")
-        self.direction = ui.toggle(WAYS, value=work.direction).classes("tcmn-ways")
+        self.direction = ui.toggle(WAYS, value=annotation.direction).classes("tcmn-ways")
         self.direction.props("no-caps spread unelevated").tooltip(
-            "Which way masks are carried; another way begins anew"
+            "Which way masks are propagated; another way begins anew"
         )
         with ui.element("div").classes("tcmn-row"):
             self._run = ui.button("Propagate", icon="auto_awesome", on_click=actions.propagate)
             self._run.props("no-caps unelevated data-testid=propagate").classes("tcmn-run")
-            self._cancel = ui.button("Cancel", icon="stop", color=None, on_click=work.worker.cancel)
+            self._cancel = ui.button(
+                "Cancel", icon="stop", color=None, on_click=annotation.worker.cancel
+            )
             self._cancel.props("no-caps outline data-testid=cancel")
         self._bar = ui.linear_progress(value=0, show_value=False, size="6px").props("rounded")
         self._status = ui.label().classes("tcmn-note").props("data-testid=status")
@@ -237,7 +241,7 @@ class CarryPanel:
 
     def show_progress(self) -> None:
         """How far it is, and what to do next."""
-        worker = self._work.worker
+        worker = self._annotation.worker
         self._cancel.set_visibility(worker.running)
         self._bar.set_visibility(worker.running)
         self._run.set_enabled(not worker.running)
@@ -246,18 +250,22 @@ class CarryPanel:
         self._status.set_text(self._describe())
 
     def _describe(self) -> str:
-        work, worker, states = self._work, self._work.worker, self._work.states()
+        annotation, worker, states = (
+            self._annotation,
+            self._annotation.worker,
+            self._annotation.states(),
+        )
         if worker.running:
             return f"frame {worker.finished} of {worker.total} …"
         if worker.problem is not None:
             return f"It stopped: {explain(worker.problem)}"
-        if work.proposal is not None:
+        if annotation.proposal is not None:
             return "A mask is proposed: accept it or drop it, then propagate."
-        if not work.prompts:
-            point = "" if work.completer.problem else ", or point at it"
+        if not annotation.prompts:
+            point = "" if annotation.completer.problem else ", or point at it"
             return f"Paint the object on one frame{point}, then propagate."
-        if work.changed:
-            return "Masks have changed: propagate to carry them."
+        if annotation.changed:
+            return "Masks have changed: propagate them."
         if pending := states.count("."):
             return f"{pending} frames are pending: propagate to go on."
         review = states.count("r")
@@ -265,14 +273,16 @@ class CarryPanel:
 
     def show_frame(self, index: int) -> None:
         """State and confidences of a frame."""
-        work, seen = self._work, self._work.seen(index)
-        state = work.state(index)
-        times = work.video.times
+        annotation, summary = self._annotation, self._annotation.summary(index)
+        state = annotation.state(index)
+        times = annotation.video.times
         time = "" if times is None else f", {times[index]:.2f} s"
         self._frame.set_text(f"Frame {index}{time}: {STATES[state]}")
         self._trust.clear()
         with self._trust:
-            for object_id, value in (seen.confidence if seen and state in "dr" else {}).items():
-                if object_id in work.objects:
-                    ui.label(work.objects[object_id].name)
+            for object_id, value in (
+                summary.confidence if summary and state in "dr" else {}
+            ).items():
+                if object_id in annotation.objects:
+                    ui.label(annotation.objects[object_id].name)
                     ui.label(f"confidence {value:.2f}").classes("tcmn-number")

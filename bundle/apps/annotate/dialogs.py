@@ -8,10 +8,10 @@ from typing import Any
 
 from nicegui import events, run, ui
 
-from bundle.apps.annotate.desk import Desk, pick_upload
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import SUFFIX, save_session
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.workspace import Workspace, pick_upload
 from bundle.io.writing.formats import FORMATS
 from bundle.utils.options import USER_ERRORS
 from bundle.utils.paths import expand_user, fit_name
@@ -41,15 +41,15 @@ def _dialog(title: str) -> Iterator[tuple[ui.dialog, Callable[[str], None]]]:
     dialog.open()
 
 
-def ask_open(desk: Desk) -> None:
+def ask_open(workspace: Workspace) -> None:
     """Open a video or session by its path, or by uploading it."""
     with _dialog("Open a video or a session") as (dialog, note):
         path = ui.input("Path on this machine: a file or a folder of frames").props(
             "data-testid=open-path"
         )
         path.classes("tcmn-wide").props("outlined dense autofocus")
-        if desk.work is not None and desk.work.unsaved:
-            kept = desk.autosave is not None and desk.autosave.problem is None
+        if workspace.annotation is not None and workspace.annotation.unsaved:
+            kept = workspace.autosave is not None and workspace.autosave.problem is None
             then = "open its video again to go on with it" if kept else "it will be closed"
             ui.label(f"What is open now has not been saved: {then}.").classes("tcmn-warn")
 
@@ -57,14 +57,14 @@ def ask_open(desk: Desk) -> None:
             text = path.value.strip()
             if not text:
                 note("type the path of a video, or choose a file below")
-            elif await _attempt(note, lambda: desk.open(text)):
+            elif await _attempt(note, lambda: workspace.open(text)):
                 dialog.close()
 
         async def take(event: events.MultiUploadEventArguments) -> None:
-            folder = desk.new_folder()
+            folder = workspace.new_folder()
             for file in event.files:
                 await file.save(folder / Path(file.name).name)
-            if await _attempt(note, lambda: desk.open(*pick_upload(folder))):
+            if await _attempt(note, lambda: workspace.open(*pick_upload(folder))):
                 dialog.close()
             else:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -81,42 +81,42 @@ def ask_open(desk: Desk) -> None:
             )
 
 
-def ask_save(desk: Desk, work: Work) -> None:
+def ask_save(workspace: Workspace, annotation: Annotation) -> None:
     """Save the session to a file, or download it."""
     with _dialog("Save the session") as (dialog, note):
         ui.label("Masks, results, objects; not the video. Open the file again to go on.")
-        path = ui.input("File", value=str(_beside(desk, work) / _file_name(work)))
+        path = ui.input("File", value=str(_beside(workspace, annotation) / _file_name(annotation)))
         path.classes("tcmn-wide").props("outlined dense data-testid=save-path")
 
         async def save() -> None:
             target = expand_user(path.value.strip())
             if not target.name.lower().endswith(".zip"):
                 target = target.with_name(target.name + SUFFIX)
-            if await _attempt(note, lambda: save_session(work, target)):
+            if await _attempt(note, lambda: save_session(annotation, target)):
                 dialog.close()
                 ui.notify(f"saved in {target}", type="positive", position="top")
 
         async def download() -> None:
-            target = desk.new_folder() / _file_name(work)
-            if await _attempt(note, lambda: save_session(work, target)):
+            target = workspace.new_folder() / _file_name(annotation)
+            if await _attempt(note, lambda: save_session(annotation, target)):
                 ui.download.file(target)
                 dialog.close()
 
         _finish(dialog, "Save", save, download)
 
 
-def ask_export(desk: Desk, work: Work) -> None:
+def ask_export(workspace: Workspace, annotation: Annotation) -> None:
     """Write the masks to a folder, or download them."""
     with _dialog("Export the masks") as (dialog, note):
         boxes = {}
         with ui.element("div").classes("tcmn-formats"):
             for name, kind in FORMATS.items():
-                box = ui.checkbox(FORMAT_NAMES.get(name, name), value=kind.suits(work.video))
+                box = ui.checkbox(FORMAT_NAMES.get(name, name), value=kind.suits(annotation.video))
                 boxes[name] = (
                     box.props("dense").tooltip(kind.file).props(f"data-testid=format-{name}")
                 )
         folder = ui.input("Folder; the results go into one of the video's name in it")
-        folder.set_value(str(_beside(desk, work) / "results"))
+        folder.set_value(str(_beside(workspace, annotation) / "results"))
         folder.classes("tcmn-wide").props("outlined dense data-testid=export-path")
         overwrite = ui.checkbox("Replace earlier results").props("dense data-testid=overwrite")
         empty = (
@@ -138,7 +138,7 @@ def ask_export(desk: Desk, work: Work) -> None:
                     raise ValueError("choose at least one format")
                 written.append(
                     export(
-                        work, target, formats, overwrite=overwrite.value,
+                        annotation, target, formats, overwrite=overwrite.value,
                         pending_empty=empty.value, progress=lambda share: state.update(share=share),
                     )
                 )  # fmt: skip
@@ -152,9 +152,9 @@ def ask_export(desk: Desk, work: Work) -> None:
                 ui.notify(f"written to {done}", type="positive", position="top")
 
         async def download() -> None:
-            done = await write(desk.new_folder())
+            done = await write(workspace.new_folder())
             if done is not None:
-                packed = desk.new_folder() / f"{fit_name(done.name, 10)}_masks"
+                packed = workspace.new_folder() / f"{fit_name(done.name, 10)}_masks"
                 await run.io_bound(shutil.make_archive, str(packed), "zip", done.parent)
                 ui.download.file(f"{packed}.zip")
                 dialog.close()
@@ -162,15 +162,15 @@ def ask_export(desk: Desk, work: Work) -> None:
         _finish(dialog, "Write", to_folder, download)
 
 
-def _file_name(work: Work) -> str:
+def _file_name(annotation: Annotation) -> str:
     """Of a session."""
-    return fit_name(work.video.name, len(SUFFIX)) + SUFFIX
+    return fit_name(annotation.video.name, len(SUFFIX)) + SUFFIX
 
 
-def _beside(desk: Desk, work: Work) -> Path:
+def _beside(workspace: Workspace, annotation: Annotation) -> Path:
     """The video's folder; where it was uploaded, the folder that the program was started in."""
-    folder = work.video.path.absolute().parent
-    return Path.cwd() if desk.holds(folder) else folder
+    folder = annotation.video.path.absolute().parent
+    return Path.cwd() if workspace.holds(folder) else folder
 
 
 def _finish(

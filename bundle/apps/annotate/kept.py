@@ -7,8 +7,8 @@ from nicegui import run, ui
 
 from bundle.apps.annotate.autosave import Autosave
 from bundle.apps.annotate.controls import labelled_button
-from bundle.apps.annotate.desk import Desk
-from bundle.apps.annotate.notices import told
+from bundle.apps.annotate.notices import errors_shown
+from bundle.apps.annotate.workspace import Workspace
 
 LOOK_S = 1.0
 SURE = "Really delete them?"
@@ -37,24 +37,26 @@ def describe(time: datetime | None, problem: Exception | None) -> str:
     return "" if time is None else f"kept at {time:%H:%M:%S}"
 
 
-def build_kept_bar(desk: Desk) -> None:
+def build_kept_bar(workspace: Workspace) -> None:
     """Say that masks were not saved the last time, and offer the others."""
-    left = None if desk.left is None else desk.left.time
-    if desk.resumed is None and left is None:
+    left = None if workspace.left is None else workspace.left.time
+    if workspace.resumed is None and left is None:
         return
     with ui.element("div").classes("tcmn-bar").props("data-testid=kept-bar") as bar:
-        if desk.resumed is not None:
-            ui.label(f"You go on with masks of {say_when(desk.resumed)}, which were not saved.")
-            _button("Start anew", "restart_alt", desk.start_anew, "These masks are kept")
+        if workspace.resumed is not None:
+            ui.label(
+                f"You go on with masks of {say_when(workspace.resumed)}, which were not saved."
+            )
+            _button("Start anew", "restart_alt", workspace.start_anew, "These masks are kept")
         if left is not None:
             ui.label(f"Other masks of this video, of {say_when(left)}, were not saved.")
-            _button("Go on with them", "history", desk.go_on, "What is open now is kept")
+            _button("Go on with them", "history", workspace.go_on, "What is open now is kept")
 
             def forget() -> None:
                 if button.text != SURE:
                     button.set_text(SURE)
                     return
-                desk.forget_left()
+                workspace.forget_left()
                 bar.delete()
 
             button = labelled_button("Delete them", "delete", forget, "There is no way back")
@@ -74,7 +76,7 @@ def say_when(time: datetime) -> str:
 
 def _button(text: str, icon: str, action: Callable[[], None], hint: str) -> None:
     async def act() -> None:
-        with told():
+        with errors_shown():
             await run.io_bound(action)
 
     labelled_button(text, icon, act, hint)

@@ -46,30 +46,31 @@ def open_page(
         raise ValueError("--mask goes with a video: tcmn annotate VIDEO --mask MASK")
     # Here, since they take seconds, which refusals need not.
     from bundle.apps.annotate.autosave import state_folder
-    from bundle.apps.annotate.desk import Desk
     from bundle.apps.annotate.server import bind, make_app, make_server
+    from bundle.apps.annotate.workspace import Workspace
     from bundle.segmenter import VideoSegmenter
 
-    desk = Desk(VideoSegmenter.from_pretrained(**options), state_folder())
+    workspace = Workspace(VideoSegmenter.from_pretrained(**options), state_folder())
     try:
         if video is not None:
-            desk.open(video, mask)
+            workspace.open(video, mask)
         local = host in LOOPBACK
         secret = None if local and not token else secrets.token_urlsafe(24)
-        app = make_app(desk, secret, LOOPBACK if local else ())
+        app = make_app(workspace, secret, LOOPBACK if local else ())
         taken = bind(host, port)
         address = make_address(host, taken.getsockname()[1], secret)
         print(f"annotate at {address}", flush=True)
-        if desk.resumed is not None:
+        if workspace.resumed is not None:
             print(
-                f"going on with masks that were not saved ({desk.resumed:%d %b, %H:%M})", flush=True
+                f"going on with masks that were not saved ({workspace.resumed:%d %b, %H:%M})",
+                flush=True,
             )
         print("Ctrl-C ends it; masks that were not saved are there again the next time", flush=True)
         if browser:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         make_server(app).run(sockets=[taken])
     finally:
-        desk.close()
+        workspace.close()
 
 
 def make_address(host: str, port: int, token: str | None) -> str:

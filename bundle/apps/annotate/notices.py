@@ -17,7 +17,7 @@ def explain(error: Exception) -> str:
     return str(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
 
 
-def tell(error: Exception) -> None:
+def show_error(error: Exception) -> None:
     """Show an error as a notification."""
     ui.notify(
         explain(error), type="negative", position="top", multi_line=True, timeout=8000,
@@ -25,7 +25,7 @@ def tell(error: Exception) -> None:
     )  # fmt: skip
 
 
-def warn(text: str) -> None:
+def show_warning(text: str) -> None:
     """Show something that somebody should know before they go on."""
     ui.notify(
         text, type="warning", position="top", multi_line=True, timeout=8000, close_button="OK"
@@ -33,11 +33,11 @@ def warn(text: str) -> None:
 
 
 @contextmanager
-def told() -> Iterator[None]:
+def errors_shown() -> Iterator[None]:
     """Errors become notifications; what nobody foresaw is logged, too."""
     try:
         yield
     except Exception as error:
         if not isinstance(error, EXPECTED):
             logger.exception("the page failed")
-        tell(error)
+        show_error(error)

@@ -1,25 +1,27 @@
-"""The page: what it shows of a desk, and what its buttons do. What they do it with is in ``work``."""
+"""The page: what it shows of a workspace, and what its buttons do. What they do it with is in
+``annotation``.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
 
 from nicegui import events, ui
 
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.controls import (
     STATES,
     TOOL_KEYS,
-    CarryPanel,
+    PropagationPanel,
     ToolPanel,
     heading,
     labelled_button,
 )
-from bundle.apps.annotate.desk import Desk
 from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
 from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
-from bundle.apps.annotate.notices import tell, told, warn
+from bundle.apps.annotate.notices import errors_shown, show_error, show_warning
 from bundle.apps.annotate.panels import Curves, ObjectList
 from bundle.apps.annotate.proposals import describe_prompts
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.workspace import Workspace
 
 WEB = Path(__file__).parent / "web"
 REFRESH_S = 0.2
@@ -33,32 +35,32 @@ class Page:
     """One tab on an annotation. It holds what is only looked at: tool, frame, picked object.
 
     Args:
-        desk: What is open.
-        work: The annotation that is open there.
+        workspace: What is open.
+        annotation: The annotation that is open there.
     """
 
-    def __init__(self, desk: Desk, work: Work) -> None:
-        self.desk, self.number, self.work = desk, desk.number, work
-        self.index, self.picked = work.place, min(work.objects)
+    def __init__(self, workspace: Workspace, annotation: Annotation) -> None:
+        self.workspace, self.number, self.annotation = workspace, workspace.number, annotation
+        self.index, self.picked = annotation.place, min(annotation.objects)
         self._shown: tuple[int, bool, int] | None = None
         self._was_running = False
         self.canvas: Canvas | None = None
         with ui.element("div").classes("tcmn-main"):
             with ui.element("div").classes("tcmn-panel"):
-                self.tools = ToolPanel(work, self, self._set_props)
-                self.objects = ObjectList(work, self.pick, lambda: self.picked)
+                self.tools = ToolPanel(annotation, self, self._set_props)
+                self.objects = ObjectList(annotation, self.pick, lambda: self.picked)
             self.canvas = self._build_canvas()
             with ui.element("div").classes("tcmn-panel"):
-                self.carrying = CarryPanel(work, self)
+                self.propagation = PropagationPanel(annotation, self)
                 heading("Area")
-                self.curves = Curves(work, self.go)
+                self.curves = Curves(annotation, self.go)
                 _build_legend()
         self._set_props()
         self.refresh()
         ui.timer(REFRESH_S, self.refresh)
 
     def _build_canvas(self) -> Canvas:
-        video = self.work.video
+        video = self.annotation.video
         row_mm, column_mm = video.spacing_mm or (1.0, 1.0)
         canvas = Canvas().classes("tcmn-canvas")
         canvas.props.update(
@@ -69,8 +71,8 @@ class Page:
         canvas.on("frame", self._show_frame, throttle=0.1)
         canvas.on("edited", lambda: self.refresh())
         canvas.on("proposed", self._look_at_proposal)
-        canvas.on("aiming", lambda event: self.work.completer.prepare(int(event.args)))
-        canvas.on("problem", lambda event: tell(ValueError(event.args)))
+        canvas.on("aiming", lambda event: self.annotation.completer.prepare(int(event.args)))
+        canvas.on("problem", lambda event: show_error(ValueError(event.args)))
         canvas.on("shortcut", self._shortcut)
         return canvas
 
@@ -88,57 +90,57 @@ class Page:
         self.refresh()
 
     def propagate(self) -> None:
-        with told():
-            self.work.propagate(self.carrying.direction.value)
+        with errors_shown():
+            self.annotation.propagate(self.propagation.direction.value)
         self.refresh()
 
     def undo(self) -> None:
-        self._step(self.work.undo)
+        self._step(self.annotation.undo)
 
     def redo(self) -> None:
-        self._step(self.work.redo)
+        self._step(self.annotation.redo)
 
     def _step(self, take: Callable[[], int | None]) -> None:
-        with told():
+        with errors_shown():
             index = take()
             if index is not None:
                 self.go(index)
         self.refresh()
 
     def confirm(self) -> None:
-        with told():
+        with errors_shown():
             if self._proposed:
                 self.accept()
-            elif self.work.seen(self.index) is None:
+            elif self.annotation.summary(self.index) is None:
                 raise ValueError("this frame has no mask yet: propagate, or paint one")
             else:
-                self.work.give({self.index: self.work.labels(self.index)})
+                self.annotation.give({self.index: self.annotation.labels(self.index)})
         self.refresh()
 
     def accept(self) -> None:
-        with told():
-            frame = self.work.accept()
-            if absent := self.work.absent(frame):
-                names = ", ".join(self.work.objects[i].name for i in absent)
-                warn(
+        with errors_shown():
+            frame = self.annotation.accept()
+            if absent := self.annotation.absent(frame):
+                names = ", ".join(self.annotation.objects[i].name for i in absent)
+                show_warning(
                     f"The mask of frame {frame} does not show {names}, which counts as gone there: "
                     "if it is there, point at it as well, or undo and propagate first."
                 )
         self.refresh()
 
     def drop(self) -> None:
-        with told():
-            self.work.drop()
+        with errors_shown():
+            self.annotation.drop()
         self.refresh()
 
     def take_back(self) -> None:
-        with told():
-            self.work.take_back(self.index)
+        with errors_shown():
+            self.annotation.take_back(self.index)
         self.refresh()
 
     def go_next(self) -> None:
-        with told():
-            index = self.work.suggest()
+        with errors_shown():
+            index = self.annotation.suggest()
             if index is None:
                 raise ValueError("no frame has been found yet: paint a mask and propagate first")
             self.go(index)
@@ -151,68 +153,68 @@ class Page:
             "[": lambda: self.tools.resize(-1), "]": lambda: self.tools.resize(1),
         }  # fmt: skip
         if key in TOOL_KEYS:
-            with told():
+            with errors_shown():
                 self.tools.pick(TOOL_KEYS[key])
         elif key in others:
             others[key]()
-        elif key.isdigit() and int(key) in self.work.objects:
+        elif key.isdigit() and int(key) in self.annotation.objects:
             self.pick(int(key))
 
     # What keeps it true
 
     def refresh(self) -> None:
         """Show what has changed since the last time; also called five times a second."""
-        work, running = self.work, self.work.worker.running
-        state = work.revision, running, self.picked
-        if self.number != self.desk.number or state == self._shown:
+        annotation, running = self.annotation, self.annotation.worker.running
+        state = annotation.revision, running, self.picked
+        if self.number != self.workspace.number or state == self._shown:
             return
-        if self.picked not in work.objects:
-            self.picked = min(work.objects)
+        if self.picked not in annotation.objects:
+            self.picked = min(annotation.objects)
         ended, self._was_running = self._was_running and not running, running
-        self._shown = work.revision, running, self.picked
-        suggested = work.suggest()
+        self._shown = annotation.revision, running, self.picked
+        suggested = annotation.suggest()
         assert self.canvas is not None
         self.canvas.props.update(
-            states=work.states(), revision=work.revision,
+            states=annotation.states(), revision=annotation.revision,
             suggested=-1 if suggested is None else suggested, proposal=self._describe_proposal(),
         )  # fmt: skip
         self._set_props()
-        self.carrying.show_progress()
+        self.propagation.show_progress()
         self._show_this_frame()
         self.objects.refresh()
         self.curves.refresh(self.index, at_once=not running)
-        if ended and work.worker.problem is not None:
-            tell(work.worker.problem)
+        if ended and annotation.worker.problem is not None:
+            show_error(annotation.worker.problem)
 
     def _show_frame(self, event: events.GenericEventArguments) -> None:
-        self.index = self.work.place = int(event.args)
+        self.index = self.annotation.place = int(event.args)
         self._show_this_frame()
         self.curves.mark(self.index)
 
     @property
     def _proposed(self) -> bool:
         """Whether the frame that is looked at has a proposal."""
-        return self.work.proposal is not None and self.work.proposal.frame == self.index
+        return self.annotation.proposal is not None and self.annotation.proposal.frame == self.index
 
     def _describe_proposal(self) -> dict[str, object] | None:
-        proposal = self.work.proposal
+        proposal = self.annotation.proposal
         if proposal is None:
             return None
         return {"frame": proposal.frame, "hints": describe_prompts(proposal.prompts)}
 
     def _look_at_proposal(self, event: events.GenericEventArguments) -> None:
         """Say so if nothing of the object was found."""
-        proposal, object_id = self.work.proposal, int(event.args)
-        if proposal is not None and not (self.work.shown(proposal.frame) == object_id).any():
-            with told():
-                name = self.work.objects[object_id].name
+        proposal, object_id = self.annotation.proposal, int(event.args)
+        if proposal is not None and not (self.annotation.shown(proposal.frame) == object_id).any():
+            with errors_shown():
+                name = self.annotation.objects[object_id].name
                 raise ValueError(f"nothing of {name} was found there: point at it, or paint it")
         self.refresh()
 
     def _show_this_frame(self) -> None:
-        self.tools.show(given=self.index in self.work.prompts)
+        self.tools.show(given=self.index in self.annotation.prompts)
         self.tools.proposal.show(self.index)
-        self.carrying.show_frame(self.index)
+        self.propagation.show_frame(self.index)
 
     def _set_props(self) -> None:
         if self.canvas is None:
@@ -220,7 +222,7 @@ class Page:
         self.canvas.props.update(
             tool=self.tools.tool, size=self.tools.size.value, object=self.picked,
             opacity=self.tools.opacity.value / 100,
-            colours={str(i): each.colour for i, each in self.work.objects.items()},
+            colours={str(i): each.colour for i, each in self.annotation.objects.items()},
         )  # fmt: skip
         self.canvas.update()
 
@@ -236,33 +238,38 @@ def _build_legend() -> None:
             ui.label(text)
 
 
-def _build_header(desk: Desk, work: Work | None) -> None:
+def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
     with ui.element("div").classes("tcmn-header"):
         ui.label("TCMN annotate").classes("tcmn-title")
-        if work is not None:
-            video = work.video
+        if annotation is not None:
+            video = annotation.video
             parts = [video.name, f"{video.frame_count} frames", f"{video.width} x {video.height}"]
             parts += [f"{video.fps:.4g} frames/s"] if video.fps else []
             ui.label(" · ".join(parts)).classes("tcmn-about")
-        if desk.autosave is not None:
-            build_kept_note(desk.autosave)
+        if workspace.autosave is not None:
+            build_kept_note(workspace.autosave)
         ui.space()
-        labelled_button("Open", "folder_open", lambda: ask_open(desk), "A video or a session")
-        if work is not None:
-            labelled_button("Save", "save", lambda: ask_save(desk, work), "This session, in a file")
+        labelled_button("Open", "folder_open", lambda: ask_open(workspace), "A video or a session")
+        if annotation is not None:
             labelled_button(
-                "Export", "file_download", lambda: ask_export(desk, work), "Masks, in files"
+                "Save", "save", lambda: ask_save(workspace, annotation), "This session, in a file"
+            )
+            labelled_button(
+                "Export",
+                "file_download",
+                lambda: ask_export(workspace, annotation),
+                "Masks, in files",
             )
 
 
-def _build_empty(desk: Desk) -> None:
+def _build_empty(workspace: Workspace) -> None:
     with ui.element("div").classes("tcmn-empty"):
         ui.icon("movie", size="64px")
         ui.label("Open a video to annotate, or a session that you saved")
-        ui.button("Open", on_click=lambda: ask_open(desk), icon="folder_open").props("no-caps")
+        ui.button("Open", on_click=lambda: ask_open(workspace), icon="folder_open").props("no-caps")
 
 
-def build_page(desk: Desk) -> None:
+def build_page(workspace: Workspace) -> None:
     """Register the page."""
     style = (WEB / "style.css").read_text(encoding="utf-8")
 
@@ -270,13 +277,13 @@ def build_page(desk: Desk) -> None:
     def index() -> None:
         ui.add_css(style)
         ui.colors(primary="#4d8fdc", dark="#1b1e23", dark_page="#14161a")
-        number, work = desk.number, desk.work
+        number, annotation = workspace.number, workspace.annotation
         with ui.element("div").classes("tcmn"):
-            _build_header(desk, work)
-            if work is None:
-                _build_empty(desk)
+            _build_header(workspace, annotation)
+            if annotation is None:
+                _build_empty(workspace)
             else:
-                build_kept_bar(desk)
-                Page(desk, work)
+                build_kept_bar(workspace)
+                Page(workspace, annotation)
         # Another tab may have opened another video.
-        ui.timer(REFRESH_S, lambda: ui.navigate.reload() if desk.number != number else None)
+        ui.timer(REFRESH_S, lambda: ui.navigate.reload() if workspace.number != number else None)

@@ -5,24 +5,26 @@ from collections.abc import Callable
 
 from nicegui import events, ui
 
-from bundle.apps.annotate.notices import told
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.annotation import Annotation
+from bundle.apps.annotate.notices import errors_shown
 
 REDRAW_S = 1.0
-"""Between two states of the curves while masks are carried."""
+"""Between two states of the curves while masks are propagated."""
 
 
 class ObjectList:
     """Objects to pick, rename, recolour, add and remove.
 
     Args:
-        work: Whose objects.
+        annotation: Whose objects.
         pick: Called with an object's id.
         picked: Gives the id of the one that is picked.
     """
 
-    def __init__(self, work: Work, pick: Callable[[int], None], picked: Callable[[], int]) -> None:
-        self._work, self._pick, self._picked = work, pick, picked
+    def __init__(
+        self, annotation: Annotation, pick: Callable[[int], None], picked: Callable[[], int]
+    ) -> None:
+        self._annotation, self._pick, self._picked = annotation, pick, picked
         self._shown: object = None
         with ui.element("div").classes("tcmn-heading tcmn-row"):
             ui.label("Objects")
@@ -34,17 +36,17 @@ class ObjectList:
 
     def refresh(self) -> None:
         """Show what there is, unless it is shown already."""
-        state = tuple(self._work.objects.items()), self._picked()
+        state = tuple(self._annotation.objects.items()), self._picked()
         if state == self._shown:
             return
         self._shown = state
         self._rows.clear()
         with self._rows:
-            for object_id in sorted(self._work.objects):
+            for object_id in sorted(self._annotation.objects):
                 self._build_row(object_id)
 
     def _build_row(self, object_id: int) -> None:
-        each = self._work.objects[object_id]
+        each = self._annotation.objects[object_id]
         row = ui.element("div").classes("tcmn-object").props(f"data-testid=object-{object_id}")
         if object_id == self._picked():
             row.classes("tcmn-on")
@@ -67,32 +69,32 @@ class ObjectList:
             remove.props(f"flat dense round size=xs data-testid=remove-{object_id}")
 
     def _add(self) -> None:
-        with told():
-            self._pick(self._work.add_object())
+        with errors_shown():
+            self._pick(self._annotation.add_object())
 
     def _remove(self, object_id: int) -> None:
-        with told():
-            self._work.remove_object(object_id)
+        with errors_shown():
+            self._annotation.remove_object(object_id)
 
     def _change(self, object_id: int, **values: str) -> None:
-        each = self._work.objects.get(object_id)
+        each = self._annotation.objects.get(object_id)
         if each and any(getattr(each, name) != value for name, value in values.items()):
-            self._work.change_object(object_id, **values)
+            self._annotation.change_object(object_id, **values)
 
 
 class Curves:
     """The area of each object over time; a click goes to the frame.
 
     Args:
-        work: Whose masks.
+        annotation: Whose masks.
         go: Called with a frame's index.
     """
 
-    def __init__(self, work: Work, go: Callable[[int], None]) -> None:
-        self._work, self._drawn_at = work, 0.0
+    def __init__(self, annotation: Annotation, go: Callable[[int], None]) -> None:
+        self._annotation, self._drawn_at = annotation, 0.0
         self._unit = 1.0
-        if work.video.spacing_mm is not None:
-            row_mm, column_mm = work.video.spacing_mm
+        if annotation.video.spacing_mm is not None:
+            row_mm, column_mm = annotation.video.spacing_mm
             self._unit = row_mm * column_mm
         grey = {"color": "#9aa4b2", "fontSize": 11}
         lines = {"lineStyle": {"color": "#2b3038"}}
@@ -101,10 +103,10 @@ class Curves:
             "animation": False, "textStyle": {"fontFamily": "inherit"},
             "grid": {"left": 52, "right": 10, "top": 26, "bottom": 24},
             "tooltip": {"trigger": "axis", "confine": True},
-            "xAxis": {**axis, "type": "value", "min": 0, "max": max(work.frame_count - 1, 1),
+            "xAxis": {**axis, "type": "value", "min": 0, "max": max(annotation.frame_count - 1, 1),
                       "minInterval": 1, "splitLine": {"show": False}},
             "yAxis": {**axis, "type": "value", "min": 0,
-                      "name": "px" if work.video.spacing_mm is None else "mm²"},
+                      "name": "px" if annotation.video.spacing_mm is None else "mm²"},
             "series": [],
         }  # fmt: skip
         self._chart = ui.echart(options, on_point_click=lambda event: go(_frame_of(event)))
@@ -115,18 +117,18 @@ class Curves:
         if not at_once and time.monotonic() - self._drawn_at < REDRAW_S:
             return
         self._drawn_at = time.monotonic()
-        self._chart.set_visibility(bool(set(self._work.states()) - set(".o")))
+        self._chart.set_visibility(bool(set(self._annotation.states()) - set(".o")))
         self._chart.options["series"] = [self._marker(index)] + [
             {
                 "type": "line", "name": each.name, "id": str(object_id), "sampling": "lttb",
-                "showSymbol": self._work.frame_count <= 60, "symbolSize": 5,
+                "showSymbol": self._annotation.frame_count <= 60, "symbolSize": 5,
                 "lineStyle": {"width": 2, "color": each.colour}, "itemStyle": {"color": each.colour},
                 "data": [
                     [i, None if area is None else round(area * self._unit, 2)]
-                    for i, area in enumerate(self._work.areas(object_id))
+                    for i, area in enumerate(self._annotation.areas(object_id))
                 ],
             }
-            for object_id, each in sorted(self._work.objects.items())
+            for object_id, each in sorted(self._annotation.objects.items())
         ]  # fmt: skip
         self._chart.update()
 

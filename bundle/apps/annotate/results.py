@@ -5,7 +5,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.annotation import Annotation
 from bundle.inference.frame_stream import ahead
 from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
@@ -16,7 +16,7 @@ COLUMNS = ["object", "name", "colour"]
 
 
 def export(
-    work: Work,
+    annotation: Annotation,
     output_dir: Path,
     formats: str | Sequence[str] = "auto",
     *,
@@ -29,7 +29,7 @@ def export(
     ``DIR/<name>_objects.csv`` says what the ids stand for.
 
     Args:
-        work: What was annotated.
+        annotation: What was annotated.
         output_dir: DIR.
         formats: See ``bundle.io.writing.ResultWriter``.
         overwrite: Replace earlier results.
@@ -40,21 +40,21 @@ def export(
         The folder.
 
     Raises:
-        ValueError: Masks are being carried or proposed, frames have none, or a format does not suit.
+        ValueError: Masks are being propagated or proposed, frames have none, or a format does not suit.
         FileExistsError: There are results already.
         OSError: Nothing can be written there.
     """
-    if work.worker.running:
-        raise ValueError("masks are being carried: wait for the end, or cancel, then export")
-    if work.proposal is not None:
+    if annotation.worker.running:
+        raise ValueError("masks are being propagated: wait for the end, or cancel, then export")
+    if annotation.proposal is not None:
         raise ValueError(
-            f"frame {work.proposal.frame} has a proposal: accept it (Enter) or drop it (Escape), then "
-            "export"
+            f"frame {annotation.proposal.frame} has a proposal: accept it (Enter) or drop it "
+            "(Escape), then export"
         )
-    if not work.prompts:
+    if not annotation.prompts:
         raise ValueError("there is nothing to export: paint a mask first")
-    video = work.video
-    pending = [i for i in range(video.frame_count) if work.seen(i) is None]
+    video = annotation.video
+    pending = [i for i in range(video.frame_count) if annotation.summary(i) is None]
     if pending and not pending_empty:
         raise ValueError(
             f"{len(pending)} of {video.frame_count} frames have no mask yet, the first is frame "
@@ -63,18 +63,18 @@ def export(
     table = output_dir / f"{fit_name(video.name, 12)}_objects.csv"
     _refuse_foreign(table)
     writer = ResultWriter(
-        output_dir, video, overwrite=overwrite, annotated=set(work.prompts), formats=formats,
-        structures={i: Structure(i, each.name, each.colour) for i, each in work.objects.items()},
+        output_dir, video, overwrite=overwrite, annotated=set(annotation.prompts), formats=formats,
+        structures={i: Structure(i, each.name, each.colour) for i, each in annotation.objects.items()},
     )  # fmt: skip
     with writer:
         for index, frame in enumerate(ahead(iter(video))):
-            seen = work.seen(index)
-            confidence = {} if seen is None else seen.confidence
-            known = {i: value for i, value in confidence.items() if i in work.objects}
-            review = seen is None or seen.review
-            writer.write(frame, work.labels(index), known, review)
+            summary = annotation.summary(index)
+            confidence = {} if summary is None else summary.confidence
+            known = {i: value for i, value in confidence.items() if i in annotation.objects}
+            review = summary is None or summary.review
+            writer.write(frame, annotation.labels(index), known, review)
             progress((index + 1) / video.frame_count)
-    _write_objects(work, table)
+    _write_objects(annotation, table)
     return writer.folder
 
 
@@ -92,9 +92,9 @@ def _refuse_foreign(path: Path) -> None:
     )
 
 
-def _write_objects(work: Work, path: Path) -> None:
+def _write_objects(annotation: Annotation, path: Path) -> None:
     with written_beside(path) as beside, beside.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        for object_id, each in sorted(work.objects.items()):
+        for object_id, each in sorted(annotation.objects.items()):
             table.writerow([object_id, each.name, each.colour])

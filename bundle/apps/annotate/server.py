@@ -12,11 +12,11 @@ from fastapi import FastAPI, HTTPException, Response
 from nicegui import ui
 from pydantic import BaseModel, Field
 
-from bundle.apps.annotate.desk import Desk
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.page import build_page
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.proposals import read_hint
-from bundle.apps.annotate.work import Work
+from bundle.apps.annotate.workspace import Workspace
 from bundle.apps.site_guard import Guard
 from bundle.types import LabelMap
 
@@ -52,22 +52,24 @@ class Hint(BaseModel):
 
 
 def make_app(
-    desk: Desk, token: str | None = None, hosts: Collection[str] = ("127.0.0.1", "localhost")
+    workspace: Workspace,
+    token: str | None = None,
+    hosts: Collection[str] = ("127.0.0.1", "localhost"),
 ) -> FastAPI:
     """The whole application.
 
     Args:
-        desk: What is open.
+        workspace: What is open.
         token: What the address must hold, if anything.
         hosts: Names by which the server may be called; none for any.
     """
 
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
 
-    def find(number: int) -> tuple[Work, FramePictures]:
-        if number != desk.number or desk.work is None or desk.pictures is None:
+    def find(number: int) -> tuple[Annotation, FramePictures]:
+        if number != workspace.number or workspace.annotation is None or workspace.pictures is None:
             raise HTTPException(409, "another video was opened: reload the page")
-        return desk.work, desk.pictures
+        return workspace.annotation, workspace.pictures
 
     @app.get("/frames/{number}/{index}")
     def frame(number: int, index: int) -> Response:
@@ -86,23 +88,23 @@ def make_app(
 
     @app.post("/draw/{number}/{index}")
     def draw(number: int, index: int, drawing: Drawing) -> Response:
-        work = find(number)[0]
+        annotation = find(number)[0]
         try:
             each = drawing.tool, drawing.points, drawing.size, drawing.object
-            return _pack(work.draw(index, *each))
+            return _pack(annotation.draw(index, *each))
         except (ValueError, IndexError) as error:
             raise HTTPException(422, str(error)) from error
 
     @app.post("/propose/{number}/{index}")
     def propose(number: int, index: int, hint: Hint) -> Response:
-        work = find(number)[0]
+        annotation = find(number)[0]
         try:
             prompt = read_hint(hint.kind, hint.points, hint.positive)
-            return _pack(work.propose(index, hint.object, prompt))
+            return _pack(annotation.propose(index, hint.object, prompt))
         except (ValueError, IndexError) as error:
             raise HTTPException(422, str(error)) from error
 
-    build_page(desk)
+    build_page(workspace)
     ui.run_with(
         app, title="TCMN annotate", dark=True, tailwind=False, show_welcome_message=False,
         reconnect_timeout=30.0, favicon=FAVICON,
@@ -112,7 +114,7 @@ def make_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Any]:
         async with AsyncExitStack() as stack:
-            stack.callback(desk.close)
+            stack.callback(workspace.close)
             with warnings.catch_warnings():
                 # NiceGUI looks at all objects in memory, among them deprecated ones of PyTorch.
                 warnings.simplefilter("ignore", FutureWarning)

@@ -1,8 +1,8 @@
 """An annotation in one file, to go on with it later: a zip of JSON and PNGs, without the video.
 
 ``session.json`` says which video, objects and frames; ``prompts/00000.png`` ... are the masks that
-were given, ``carried/`` those of them that were carried last where they differ, ``results/`` what was
-found, ``proposal.png`` what waits to be accepted. Pixel values are object ids.
+were given, ``carried/`` those of them that were propagated last where they differ, ``results/`` what
+was found, ``proposal.png`` what waits to be accepted. Pixel values are object ids.
 """
 
 import json
@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bundle.apps.annotate.marks import MarkedObject, unpack
+from bundle.apps.annotate.annotation import NEVER, Annotation
+from bundle.apps.annotate.given_masks import MarkedObject, unpack
 from bundle.apps.annotate.proposals import describe_prompts, read_prompts
-from bundle.apps.annotate.work import NEVER, Work
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.writing.mask_png import REST, decode_mask, encode_mask
@@ -36,7 +36,7 @@ def is_session(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".zip" and zipfile.is_zipfile(path)
 
 
-def save_session(work: Work, path: Path) -> None:
+def save_session(annotation: Annotation, path: Path) -> None:
     """Write a session; the file appears whole or not at all.
 
     Raises:
@@ -45,7 +45,7 @@ def save_session(work: Work, path: Path) -> None:
     """
     if path.exists() and not _is_own(path):
         raise FileExistsError(f"{path} exists and is no session of this page: choose another name")
-    work.saved = write_session(work, path)
+    annotation.saved = write_session(annotation, path)
 
 
 class EncodedMasks:
@@ -77,11 +77,11 @@ class EncodedMasks:
         self._kept, self._used = self._used, {}
 
 
-def write_session(work: Work, path: Path, encoded: EncodedMasks | None = None) -> int:
+def write_session(annotation: Annotation, path: Path, encoded: EncodedMasks | None = None) -> int:
     """Write a session in place of any file; it appears whole or not at all.
 
     Args:
-        work: What is annotated.
+        annotation: What is annotated.
         path: The file.
         encoded: Of the same annotation, written before.
 
@@ -93,7 +93,7 @@ def write_session(work: Work, path: Path, encoded: EncodedMasks | None = None) -
     """
     encoded = EncodedMasks() if encoded is None else encoded
     with written_beside(path) as beside, zipfile.ZipFile(beside, "w") as archive:
-        revision = _write(work, archive, encoded)
+        revision = _write(annotation, archive, encoded)
     encoded.forget_unused()
     return revision
 
@@ -105,11 +105,11 @@ def _is_own(path: Path) -> bool:
         return HEAD in archive.namelist()
 
 
-def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
-    state = work.snapshot()
+def _write(annotation: Annotation, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
+    state = annotation.snapshot()
     other = {
         i: labels
-        for i, labels in state.carried.items()
+        for i, labels in state.propagated.items()
         if i not in state.prompts
         or (labels is not state.prompts[i] and (labels != state.prompts[i]).any())
     }
@@ -123,15 +123,15 @@ def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
     if state.proposal is not None:
         hints = describe_prompts(state.proposal.prompts)
         proposal = {"proposal": {"frame": state.proposal.frame, "hints": hints}}
-        archive.writestr(PROPOSAL, encode_mask(unpack(state.proposal.packed, work.size)))
+        archive.writestr(PROPOSAL, encode_mask(unpack(state.proposal.packed, annotation.size)))
     confidence: dict[int, Mapping[int, float]] = {}
-    for index, seen in state.found.items():
+    for index, summary in state.found.items():
         name = f"results/{index:05d}.png"
-        data = encoded.get(name, seen, partial(work.found_labels, index, seen))
+        data = encoded.get(name, summary, partial(annotation.found_labels, index, summary))
         if data is not None:
             archive.writestr(name, data)
-            confidence[index] = seen.confidence
-    video = work.video
+            confidence[index] = summary.confidence
+    video = annotation.video
     head = {
         "version": VERSION,
         "video": {
@@ -141,10 +141,10 @@ def _write(work: Work, archive: zipfile.ZipFile, encoded: EncodedMasks) -> int:
             "width": video.width,
         },
         "objects": {i: asdict(each) for i, each in state.objects.items()},
-        "place": work.place,
+        "place": annotation.place,
         "direction": state.direction,
         "prompts": sorted(state.prompts),
-        "carried": sorted(state.carried),
+        "carried": sorted(state.propagated),
         "carried_otherwise": sorted(other),
         "confidence": confidence,
         **proposal,
@@ -157,48 +157,50 @@ def _same(labels: LabelMap) -> LabelMap:
     return labels
 
 
-def open_session(path: Path, model: VideoSegmenter, current: VideoSource | None = None) -> Work:
+def open_session(
+    path: Path, model: VideoSegmenter, current: VideoSource | None = None
+) -> Annotation:
     """Go on with a session.
 
     Args:
         path: The file.
-        model: What carries masks.
+        model: What propagates masks.
         current: A video that is open; taken if the one that the session names is not there.
 
     Raises:
         FileNotFoundError: Its video is not where it was, nor beside the session, nor open.
         ValueError: The file is damaged or no session, or the video is another one.
     """
-    work = _read(path, model, lambda head: _find_video(path, head, current))
-    work.saved = work.revision
-    return work
+    annotation = _read(path, model, lambda head: _find_video(path, head, current))
+    annotation.saved = annotation.revision
+    return annotation
 
 
-def resume_session(path: Path, model: VideoSegmenter, video: VideoSource) -> Work:
+def resume_session(path: Path, model: VideoSegmenter, video: VideoSource) -> Annotation:
     """Go on with a session that was kept and not saved, wherever its video lay then.
 
     Raises:
         ValueError: The file is damaged or no session, or the video is another one.
     """
-    work = _read(path, model, lambda head: _check_video(video, head))
-    work.saved = NEVER
-    return work
+    annotation = _read(path, model, lambda head: _check_video(video, head))
+    annotation.saved = NEVER
+    return annotation
 
 
 def _read(
     path: Path, model: VideoSegmenter, find_video: Callable[[Mapping[str, Any]], VideoSource]
-) -> Work:
+) -> Annotation:
     try:
         with zipfile.ZipFile(path) as archive:
             head = _read_head(archive)
-            work = Work(find_video(head), model)
-            _fill(work, head, archive)
+            annotation = Annotation(find_video(head), model)
+            _fill(annotation, head, archive)
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is no session of this page, or damaged ({type(error).__name__}: {error}): "
             "open one that was saved here"
         ) from error
-    return work
+    return annotation
 
 
 def _read_head(archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -243,24 +245,24 @@ def _check_video(video: VideoSource, head: Mapping[str, Any]) -> VideoSource:
     return video
 
 
-def _fill(work: Work, head: Mapping[str, Any], archive: zipfile.ZipFile) -> None:
-    work.objects = {int(i): MarkedObject(**each) for i, each in head["objects"].items()}
-    work.place, work.direction = int(head["place"]), str(head["direction"])
-    size = work.video.height, work.video.width
+def _fill(annotation: Annotation, head: Mapping[str, Any], archive: zipfile.ZipFile) -> None:
+    annotation.objects = {int(i): MarkedObject(**each) for i, each in head["objects"].items()}
+    annotation.place, annotation.direction = int(head["place"]), str(head["direction"])
+    size = annotation.video.height, annotation.video.width
     prompts = {i: _read_png(archive, f"prompts/{i:05d}.png", size) for i in head["prompts"]}
-    work.restore_prompts(prompts)
+    annotation.restore_prompts(prompts)
     if "proposal" in head:
         hints = read_prompts(head["proposal"]["hints"])
         labels = _read_png(archive, PROPOSAL, size)
-        work.restore_proposal(int(head["proposal"]["frame"]), hints, labels)
+        annotation.restore_proposal(int(head["proposal"]["frame"]), hints, labels)
     if not head["carried"]:
         return
     others = set(head["carried_otherwise"])
-    carried = {
+    propagated = {
         i: _read_png(archive, f"carried/{i:05d}.png", size) if i in others else prompts[i]
         for i in head["carried"]
     }
-    work.restore_results(carried, _read_results(archive, head["confidence"], size))
+    annotation.restore_results(propagated, _read_results(archive, head["confidence"], size))
 
 
 def _read_results(

@@ -8,7 +8,7 @@ from typing import cast
 from bundle.inference.propagation import Propagation
 
 
-class Worker:
+class PropagationThread:
     """Runs one propagation at a time in a thread of its own.
 
     Attributes:
@@ -27,21 +27,23 @@ class Worker:
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
-    def start(self, work: Propagation, found: Callable[[int], None]) -> None:
+    def start(self, propagation: Propagation, found: Callable[[int], None]) -> None:
         """Begin.
 
         Args:
-            work: What to run.
+            propagation: What to run.
             found: Called with each frame as it is done, in the worker's thread.
 
         Raises:
             ValueError: One is running.
         """
         if self.running:
-            raise ValueError("masks are being carried already: wait for the end, or cancel first")
-        self.problem, self.finished, self.total = None, 0, work.remaining
+            raise ValueError(
+                "masks are being propagated already: wait for the end, or cancel first"
+            )
+        self.problem, self.finished, self.total = None, 0, propagation.remaining
         self._stop.clear()
-        self._thread = threading.Thread(target=self._run, args=(work, found), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(propagation, found), daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
@@ -54,10 +56,10 @@ class Worker:
             self._thread.join(timeout_s)
         return not self.running
 
-    def _run(self, work: Propagation, found: Callable[[int], None]) -> None:
+    def _run(self, propagation: Propagation, found: Callable[[int], None]) -> None:
         try:
             # Closed at once when stopped: threads that decode ahead end.
-            with closing(cast(Generator[int, None, None], work.run())) as frames:
+            with closing(cast(Generator[int, None, None], propagation.run())) as frames:
                 for index in frames:
                     found(index)
                     self.finished += 1

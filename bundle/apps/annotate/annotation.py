@@ -1,4 +1,4 @@
-"""One video being annotated: its objects, the masks that were given, what was carried from them.
+"""One video being annotated: its objects, the masks that were given, what was propagated from them.
 
 Knows nothing of the page. Labels are (H, W) in the video's own pixels, 0 for background.
 """
@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bundle.apps.annotate.carrying import Worker
-from bundle.apps.annotate.marks import MarkedObject, Marks, Seen, measure
+from bundle.apps.annotate.given_masks import FrameSummary, GivenMasks, MarkedObject, measure
+from bundle.apps.annotate.propagation_thread import PropagationThread
 from bundle.apps.annotate.proposals import FrameCompleter, Proposal
 from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
@@ -31,23 +31,23 @@ class Snapshot(NamedTuple):
     Attributes:
         revision: Of that moment.
         prompts: The masks that were given.
-        carried: Those that were carried last.
+        propagated: Those that were propagated last.
         found: What is known of the frames that were found from them.
         objects: By id.
-        direction: Which way masks were carried last.
+        direction: Which way masks were propagated last.
         proposal: What waits to be accepted or dropped.
     """
 
     revision: int
     prompts: Mapping[int, LabelMap]
-    carried: Mapping[int, LabelMap]
-    found: Mapping[int, Seen]
+    propagated: Mapping[int, LabelMap]
+    found: Mapping[int, FrameSummary]
     objects: Mapping[int, MarkedObject]
     direction: str
     proposal: Proposal | None
 
 
-class Work(Marks):
+class Annotation(GivenMasks):
     """The state of an annotation; methods may be called from any thread.
 
     A mask that is given, painted or corrected, is a prompt. Prompts reach the propagation when
@@ -55,11 +55,11 @@ class Work(Marks):
 
     Args:
         video: What is annotated.
-        model: What carries masks.
+        model: What propagates masks.
 
     Attributes:
         place: The frame that was looked at last.
-        direction: Which way masks were carried last.
+        direction: Which way masks were propagated last.
         saved: Revision that was saved last.
         completer: What proposes masks.
     """
@@ -68,10 +68,10 @@ class Work(Marks):
         super().__init__(video)
         self.video, self.model = video, model
         self.place, self.direction, self.saved = 0, "both", 0
-        self.worker = Worker()
-        self.carried: Propagation | None = None
+        self.worker = PropagationThread()
+        self.propagation: Propagation | None = None
         self.completer = FrameCompleter(model, video)
-        self._seen: dict[int, Seen] = {}
+        self._summaries: dict[int, FrameSummary] = {}
 
     def labels(self, index: int) -> LabelMap:
         """The mask that was given for a frame, else what was found, else an empty one.
@@ -82,8 +82,8 @@ class Work(Marks):
         self._check_frame(index)
         with self._lock:
             labels = self.prompts.get(index)
-            if labels is None and self.carried is not None and index in self._seen:
-                labels = self.carried.result(index).labels
+            if labels is None and self.propagation is not None and index in self._summaries:
+                labels = self.propagation.result(index).labels
             known = list(self.objects)
         if labels is None:
             return np.zeros(self.size, np.uint8)
@@ -91,24 +91,30 @@ class Work(Marks):
         lookup[known] = known  # an object that was removed may linger in older results
         return lookup[labels]
 
-    def seen(self, index: int) -> Seen | None:
+    def summary(self, index: int) -> FrameSummary | None:
         """Areas, confidence and flag of a frame; None if it has no mask yet."""
-        return self._given.get(index) or self._seen.get(index)
+        return self._given.get(index) or self._summaries.get(index)
 
     def state(self, index: int) -> str:
         """The letter of one frame; see ``states``."""
-        seen = self._seen.get(index)
+        summary = self._summaries.get(index)
         if self.proposal is not None and self.proposal.frame == index:
             return "o"
         return (
-            "g" if index in self.prompts else "." if seen is None else "r" if seen.review else "d"
+            "g"
+            if index in self.prompts
+            else "."
+            if summary is None
+            else "r"
+            if summary.review
+            else "d"
         )
 
     def states(self) -> str:
         """A letter for each frame: proposed, given, review, done, or ``.`` for pending."""
         letters = ["."] * self.frame_count
-        for index, seen in list(self._seen.items()):
-            letters[index] = "r" if seen.review else "d"
+        for index, summary in list(self._summaries.items()):
+            letters[index] = "r" if summary.review else "d"
         for index in list(self.prompts):
             letters[index] = "g"
         if (proposal := self.proposal) is not None:
@@ -118,8 +124,8 @@ class Work(Marks):
     def areas(self, object_id: int) -> list[int | None]:
         """An object's pixels in each frame; None where there is no mask yet."""
         found: list[int | None] = [None] * self.frame_count
-        for index, seen in [*list(self._seen.items()), *list(self._given.items())]:
-            found[index] = seen.areas.get(object_id, 0)
+        for index, summary in [*list(self._summaries.items()), *list(self._given.items())]:
+            found[index] = summary.areas.get(object_id, 0)
         return found
 
     def absent(self, index: int) -> list[int]:
@@ -128,20 +134,23 @@ class Work(Marks):
         Other masks show them, and nothing was found in this frame that says whether they are there.
         """
         given = self._given.get(index)
-        if given is None or index in self._seen:
+        if given is None or index in self._summaries:
             return []
         others = {
-            i for frame, seen in list(self._given.items()) if frame != index for i in seen.areas
+            i
+            for frame, summary in list(self._given.items())
+            if frame != index
+            for i in summary.areas
         }
         return sorted(others & set(self.objects) - set(given.areas))
 
     @property
     def changed(self) -> bool:
-        """Whether prompts differ from those that were carried."""
-        carried = {} if self.carried is None else self.carried.prompts
-        return carried.keys() != self.prompts.keys() or any(
+        """Whether prompts differ from those that were propagated."""
+        propagated = {} if self.propagation is None else self.propagation.prompts
+        return propagated.keys() != self.prompts.keys() or any(
             labels is not self.prompts[i] and (labels != self.prompts[i]).any()
-            for i, labels in carried.items()
+            for i, labels in propagated.items()
         )
 
     @property
@@ -150,11 +159,15 @@ class Work(Marks):
 
     def suggest(self) -> int | None:
         """The frame whose mask should help most, as ``Propagation.suggest``; None if none is done."""
-        confidence = {i: seen.confidence for i, seen in list(self._seen.items()) if seen.confidence}
+        confidence = {
+            i: summary.confidence
+            for i, summary in list(self._summaries.items())
+            if summary.confidence
+        }
         return suggest_frame(confidence, list(self.prompts))
 
     def propagate(self, direction: str = "both") -> None:
-        """Carry the masks in the background; only what changes of prompts touch is gone over.
+        """Propagate the masks in the background; only what changes of prompts touch is gone over.
 
         Another direction than before begins anew.
 
@@ -164,46 +177,50 @@ class Work(Marks):
         """
         with self._lock:
             if self.worker.running:
-                raise ValueError("masks are being carried already: wait, or cancel first")
+                raise ValueError("masks are being propagated already: wait, or cancel first")
             self._refuse_proposal()
             require_object(self.prompts.values())
-            if self.carried is None or direction != self.carried.settings.direction:
-                self.carried = self._begin(direction, self.prompts)
+            if self.propagation is None or direction != self.propagation.settings.direction:
+                self.propagation = self._begin(direction, self.prompts)
             else:
-                self.carried.adopt(self.prompts)
+                self.propagation.adopt(self.prompts)
             self.direction = direction
-            stale = {i for i in self._seen if not self.carried.done(i) or i in self.prompts}
-            self._seen = {i: seen for i, seen in self._seen.items() if i not in stale}
+            stale = {
+                i for i in self._summaries if not self.propagation.done(i) or i in self.prompts
+            }
+            self._summaries = {
+                i: summary for i, summary in self._summaries.items() if i not in stale
+            }
             self.revision += 1
-            self.worker.start(self.carried, self._found)
+            self.worker.start(self.propagation, self._found)
 
     def snapshot(self) -> Snapshot:
         """All that a session holds."""
         with self._lock:
-            carried = {} if self.carried is None else self.carried.prompts
+            propagated = {} if self.propagation is None else self.propagation.prompts
             return Snapshot(
                 self.revision,
                 dict(self.prompts),
-                dict(carried),
-                dict(sorted(self._seen.items())),
+                dict(propagated),
+                dict(sorted(self._summaries.items())),
                 dict(self.objects),
                 self.direction,
                 self.proposal,
             )
 
-    def found_labels(self, index: int, seen: Seen) -> LabelMap | None:
+    def found_labels(self, index: int, summary: FrameSummary) -> LabelMap | None:
         """The mask of a frame of a snapshot; None if another propagation was begun since."""
         with self._lock:
-            if self.carried is None or self._seen.get(index) is not seen:
+            if self.propagation is None or self._summaries.get(index) is not summary:
                 return None
-            return self.carried.result(index).labels
+            return self.propagation.result(index).labels
 
     def restore_results(
         self, prompts: Mapping[int, LabelMap], results: Iterable[FrameResult]
     ) -> None:
-        """Put back what an earlier process carried from these prompts, in ``direction``."""
-        self.carried = self._begin(self.direction, prompts)
-        for index in self.carried.restore(results):
+        """Put back what an earlier process propagated from these prompts, in ``direction``."""
+        self.propagation = self._begin(self.direction, prompts)
+        for index in self.propagation.restore(results):
             self._found(index)
 
     def close(self) -> None:
@@ -222,9 +239,9 @@ class Work(Marks):
         return Propagation(settings, self.model.network, self.video, prompts, self.model.device)
 
     def _found(self, index: int) -> None:
-        assert self.carried is not None
-        result = self.carried.result(index)
-        seen = Seen(measure(result.labels), result.confidence, result.review)
+        assert self.propagation is not None
+        result = self.propagation.result(index)
+        summary = FrameSummary(measure(result.labels), result.confidence, result.review)
         with self._lock:
-            self._seen[index] = seen
+            self._summaries[index] = summary
             self.revision += 1

@@ -32,7 +32,7 @@ class MarkedObject:
     colour: str
 
 
-class Seen(NamedTuple):
+class FrameSummary(NamedTuple):
     """What is known of a frame's labels without unpacking them.
 
     Attributes:
@@ -54,7 +54,7 @@ class Step(NamedTuple):
     proposal: Proposal | None
 
 
-class Marks:
+class GivenMasks:
     """Objects, and masks that were given; methods may be called from any thread.
 
     Args:
@@ -74,7 +74,7 @@ class Marks:
         self.objects: dict[int, MarkedObject] = {}
         self.proposal: Proposal | None = None
         self.revision = 0
-        self._given: dict[int, Seen] = {}
+        self._given: dict[int, FrameSummary] = {}
         self._undo: list[Step] = []
         self._redo: list[Step] = []
         self._lock = threading.RLock()
@@ -327,7 +327,7 @@ class Marks:
             return
         self.prompts[index] = labels
         areas = measure(labels)
-        self._given[index] = Seen(areas, dict.fromkeys(areas, 1.0), False)
+        self._given[index] = FrameSummary(areas, dict.fromkeys(areas, 1.0), False)
 
     def _note(self, frames: Iterable[int]) -> None:
         """Keep what an edit is about to replace; what was undone before it is gone."""

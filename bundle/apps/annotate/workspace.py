@@ -5,10 +5,10 @@ import tempfile
 from datetime import datetime
 from pathlib import Path
 
+from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.autosave import Autosave, Slot, StateFolder, begin_autosave
 from bundle.apps.annotate.pictures import FramePictures
 from bundle.apps.annotate.session_file import is_session, open_session, resume_session
-from bundle.apps.annotate.work import Work
 from bundle.io.reading.decode import META_SUFFIXES, STILL_SUFFIXES, has_suffix, is_tiff_stack
 from bundle.io.reading.frame_folder import MASK_WORD, split_folder
 from bundle.io.reading.masks import read_annotations
@@ -23,25 +23,25 @@ MASK_SUFFIXES = (".seg.nrrd", ".seg.nhdr", ".json", ".xml")
 logger = logging.getLogger(__name__)
 
 
-class Desk:
+class Workspace:
     """Where the page and its requests find what is open; it outlives every tab.
 
     Args:
-        model: What carries masks.
+        model: What propagates masks.
         state: Where annotations are kept until they are saved; None to keep them in memory alone.
 
     Attributes:
-        work: What is annotated; None before a video is opened.
+        annotation: What is annotated; None before a video is opened.
         pictures: Its frames.
         number: Rises with each video that is opened.
-        autosave: What keeps ``work`` on disk.
+        autosave: What keeps ``annotation`` on disk.
         resumed: When the masks that it went on with were kept; None if it began otherwise.
         left: Other masks of the video that were not saved, if there are any.
     """
 
     def __init__(self, model: VideoSegmenter, state: Path | None = None) -> None:
         self.model = model
-        self.work: Work | None = None
+        self.annotation: Annotation | None = None
         self.pictures: FramePictures | None = None
         self.number = 0
         self.autosave: Autosave | None = None
@@ -50,7 +50,7 @@ class Desk:
         self._state = None if state is None else StateFolder(state)
         self._folder = tempfile.TemporaryDirectory(prefix="tcmn-annotate-")
 
-    def open(self, path: str | Path, masks: str | Path | None = None) -> Work:
+    def open(self, path: str | Path, masks: str | Path | None = None) -> Annotation:
         """Open a video, or a session that was saved; what was open before is closed.
 
         A video goes on with the masks of a program that ended before they were saved, if there are
@@ -67,30 +67,32 @@ class Desk:
         path = expand_user(path)
         session = is_session(path)
         if session:
-            current = None if self.work is None else self.work.video
-            work = open_session(path, self.model, current)
+            current = None if self.annotation is None else self.annotation.video
+            annotation = open_session(path, self.model, current)
         else:
-            work = Work(open_video(path), self.model)
+            annotation = Annotation(open_video(path), self.model)
         if masks is not None:
-            work.give(read_annotations(masks, work.video))
-        pictures = FramePictures(work.video)
-        pictures.jpeg(work.place)  # what cannot be read is better known now
+            annotation.give(read_annotations(masks, annotation.video))
+        pictures = FramePictures(annotation.video)
+        pictures.jpeg(annotation.place)  # what cannot be read is better known now
         self._put_away()
-        left = None if self._state is None else self._state.find_left(work.video)
-        resumed = None if left is None or session or masks is not None else self._resume(left, work)
+        left = None if self._state is None else self._state.find_left(annotation.video)
+        resumed = (
+            None if left is None or session or masks is not None else self._resume(left, annotation)
+        )
         if resumed is None:
-            self._take(work, None, left)
+            self._take(annotation, None, left)
         else:
             self._take(resumed, left, None)
         self.pictures = pictures
         self.number += 1
-        assert self.work is not None
-        return self.work
+        assert self.annotation is not None
+        return self.annotation
 
     def start_anew(self) -> None:
         """Begin again without masks; those that are open are kept and offered."""
-        if self.work is not None:
-            self._swap(Work(self.work.video, self.model), None)
+        if self.annotation is not None:
+            self._swap(Annotation(self.annotation.video, self.model), None)
 
     def go_on(self) -> None:
         """Open the masks that are left, and keep those that are open for later.
@@ -98,10 +100,10 @@ class Desk:
         Raises:
             ValueError: There are none, or they cannot be read.
         """
-        if self.work is None or self.left is None:
+        if self.annotation is None or self.left is None:
             raise ValueError("there are no other masks of this video that were not saved")
-        work = resume_session(self.left.path, self.model, self.work.video)
-        self._swap(work, self.left)
+        annotation = resume_session(self.left.path, self.model, self.annotation.video)
+        self._swap(annotation, self.left)
 
     def forget_left(self) -> None:
         """Delete the masks that are left."""
@@ -109,37 +111,37 @@ class Desk:
             self.left.release(keep=False)
             self.left = None
 
-    def _resume(self, left: Slot, work: Work) -> Work | None:
+    def _resume(self, left: Slot, annotation: Annotation) -> Annotation | None:
         try:
-            return resume_session(left.path, self.model, work.video)
+            return resume_session(left.path, self.model, annotation.video)
         except ValueError as error:  # of a newer program, say: it stays where it is
             logger.warning("masks that were not saved cannot be read: %s", error)
             return None
 
-    def _swap(self, work: Work, slot: Slot | None) -> None:
+    def _swap(self, annotation: Annotation, slot: Slot | None) -> None:
         """Put another annotation of the same video in place of what is open."""
-        assert self.work is not None
-        self.work.close()
+        assert self.annotation is not None
+        self.annotation.close()
         closed = None if self.autosave is None else self.autosave.close()
         left = self.left if slot is None and closed is None else closed
         if self.left is not None and self.left is not slot and self.left is not left:
             self.left.release(keep=True)
-        self._take(work, slot, left)
+        self._take(annotation, slot, left)
         self.number += 1
 
-    def _take(self, work: Work, slot: Slot | None, left: Slot | None) -> None:
+    def _take(self, annotation: Annotation, slot: Slot | None, left: Slot | None) -> None:
         """Keep an annotation on disk from now on, in a slot that it came from or in a new one."""
         self.resumed = None if slot is None else slot.time
         self.autosave = None
         if self._state is not None:
             new = self._state.new_slot
-            self.autosave = begin_autosave(work, lambda: slot or new(work.video))
-        self.work, self.left = work, left
+            self.autosave = begin_autosave(annotation, lambda: slot or new(annotation.video))
+        self.annotation, self.left = annotation, left
 
     def _put_away(self) -> None:
         """End what is under way; what was not saved is kept on disk."""
-        if self.work is not None:
-            self.work.close()
+        if self.annotation is not None:
+            self.annotation.close()
         slot = None if self.autosave is None else self.autosave.close()
         for each in (slot, self.left):
             if each is not None:
