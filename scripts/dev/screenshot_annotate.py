@@ -1,4 +1,4 @@
-"""Take the pictures of docs/annotate.md: the page at work on pydicom's echocardiogram.
+"""Take the pictures of docs/annotate.md and a film of the page, at work on pydicom's echocardiogram.
 
     python scripts/dev/screenshot_annotate.py --output_dir docs
 
@@ -30,6 +30,8 @@ OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
 CINE = "examples_ybr_color.dcm"
 SIZE = {"width": 1320, "height": 800}
 TIMEOUT_S = 300.0
+FILM_SIZE = (880, 533)
+FILM_COLOURS = 128
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
@@ -50,6 +52,8 @@ class Screen:
 
     def __init__(self, page: Page, annotation: Annotation, output_dir: Path) -> None:
         self.page, self.annotation, self.output_dir = page, annotation, output_dir
+        self.film: list[Image.Image] = []
+        self.film_ms: list[int] = []
 
     def click(self, name: str) -> None:
         self.page.click(f"[data-testid={name}]")
@@ -67,13 +71,40 @@ class Screen:
         """Write what is to be seen to a file."""
         self.page.wait_for_timeout(1200)  # until notes are gone and curves drawn
         path = self.output_dir / f"{name}.png"
-        Image.open(io.BytesIO(self.page.screenshot())).convert("RGB").save(path, optimize=True)
+        self.see().save(path, optimize=True)
+        print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+
+    def see(self) -> Image.Image:
+        """What is to be seen now."""
+        return Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
+
+    def shoot(self, shown_ms: int) -> None:
+        """Add what is to be seen to the film."""
+        self.film.append(self.see().resize(FILM_SIZE, Image.Resampling.LANCZOS))
+        self.film_ms.append(shown_ms)
+
+    def write_film(self, name: str) -> None:
+        """Write the film as a GIF, with one palette for all of its pictures."""
+        path = self.output_dir / f"{name}.gif"
+        palette = self.film[
+            -1
+        ].quantize(  # which keeps rare colours, such as those of the time line
+            FILM_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
+        )
+        first, *others = (
+            each.quantize(palette=palette, dither=Image.Dither.NONE) for each in self.film
+        )
+        first.save(
+            path, save_all=True, append_images=others, duration=self.film_ms, loop=0, optimize=True
+        )
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
     def propagate(self) -> None:
         self.click("propagate")
         wait_for(lambda: self.annotation.worker.running)
-        wait_for(lambda: not self.annotation.worker.running)
+        while self.annotation.worker.running:
+            self.shoot(150)
+            self.page.wait_for_timeout(400)
 
 
 def walk(screen: Screen) -> None:
@@ -84,15 +115,30 @@ def walk(screen: Screen) -> None:
     name.fill("left ventricle")
     name.press("Enter")
     screen.click("polygon")
-    for x, y in outline[:-4]:
+    page.mouse.move(*screen.at(300, 20))  # off the button, whose hint would stay
+    page.wait_for_timeout(600)
+    screen.shoot(800)
+    for i, (x, y) in enumerate(outline[:-4]):
         page.mouse.click(*screen.at(x + 0.5, y + 0.5))
+        if i % 3 == 2:
+            screen.shoot(200)
     page.mouse.move(*screen.at(196, 122))
     screen.take("annotate_paint")
     for x, y in outline[-4:]:
         page.mouse.click(*screen.at(x + 0.5, y + 0.5))
     page.keyboard.press("Enter")
     wait_for(lambda: 0 in annotation.prompts)
+    page.wait_for_timeout(500)
+    screen.shoot(1000)
     screen.propagate()
+    page.wait_for_timeout(1200)
+    screen.shoot(600)
+    for _ in range(annotation.frame_count // 2):
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowRight")
+        page.wait_for_timeout(500)
+        screen.shoot(120)
+    screen.write_film("annotate")
     screen.click("next-to-annotate")
     page.mouse.move(*screen.at(300, 20))
     screen.take("annotate")
