@@ -75,7 +75,11 @@ def _setting(name: str, about: str) -> Any:
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Weights = Annotated[
     Path | None,
-    typer.Option(help="Other weights, a .pt file.", rich_help_panel=ADVANCED, show_default=False),
+    typer.Option(
+        help="Weights to use instead of the shipped ones, a .pt file.",
+        rich_help_panel=ADVANCED,
+        show_default=False,
+    ),
 ]
 Backend = Annotated[
     str,
@@ -87,7 +91,7 @@ Backend = Annotated[
 Int8Dir = Annotated[
     Path | None,
     typer.Option(
-        help="Network in 8-bit integers for other weights.",
+        help="Folder of the 8-bit network of these weights, as tcmn quantize makes it.",
         rich_help_panel=ADVANCED,
         show_default=False,
     ),
@@ -95,13 +99,13 @@ Int8Dir = Annotated[
 Size = Annotated[
     str | None,
     _setting(
-        "inference_size", "Shorter side in pixels that the network sees; null: the video's own."
+        "inference_size", "Shorter side of frames in the network, in pixels; null: the video's own."
     ),
 ]
-Every = Annotated[str | None, _setting("memory_every", "One of so many frames is remembered.")]
+Every = Annotated[str | None, _setting("memory_every", "Remember one frame in so many.")]
 MemoryFrames = Annotated[
     str | None,
-    _setting("max_memory_frames", "Most frames remembered; auto: what fits; null: no limit."),
+    _setting("max_memory_frames", "Most frames to remember; auto: as many as fit; null: no limit."),
 ]
 
 
@@ -114,28 +118,33 @@ def _tell_gone(value: str | None, parameter: typer.CallbackParam) -> str | None:
 
 Gone = Annotated[str | None, typer.Option(hidden=True, callback=_tell_gone)]
 Direction = Annotated[
-    str | None, _setting("direction", "From each mask both ways, forward or backward.")
+    str | None, _setting("direction", "Propagate from each mask: both (ways), forward or backward.")
 ]
 Prior = Annotated[
     str | None,
-    _setting("spatial_prior", "How far objects move, as a share of the shorter side; auto; null."),
+    _setting(
+        "spatial_prior",
+        "How far to look for objects, as a share of the shorter side; auto: by motion; null: anywhere.",
+    ),
 ]
 Review = Annotated[
     str | None, _setting("review_below", "Confidence below which a frame is flagged for review.")
 ]
 Precision = Annotated[
-    str | None, _setting("precision", "Of torch: auto, float32, bfloat16 or float16.")
+    str | None,
+    _setting("precision", "Precision of --backend torch: auto, float32, bfloat16 or float16."),
 ]
-DatasetDir = Annotated[Path | None, typer.Option(help="Where the data set is.", show_default=False)]
+DatasetDir = Annotated[Path | None, typer.Option(help="Folder of the data.", show_default=False)]
 OutputDir = Annotated[
     Path | None,
-    typer.Option("--output-dir", "--output", "-o", help="Where results go.", show_default=False),
+    typer.Option("--output-dir", "--output", "-o", help="Folder of results.", show_default=False),
 ]
 Configs = Annotated[
     list[str] | None,
     typer.Option(
         "--config",
-        help="A config over the others: a name (tcmn config) or a file; may be repeated.",
+        help="A config that overrides the others: a name that tcmn config lists, or a file; "
+        "may be repeated.",
         show_default=False,
     ),
 ]
@@ -163,8 +172,8 @@ def segment(
     video: Annotated[
         Path,
         typer.Argument(
-            help="A video file, folder of frames, 2D+t NIfTI, MetaImage, NRRD or multi-frame DICOM. "
-            "For many: a folder of videos, each with NAME_mask beside it, or a CSV list of video,mask."
+            help="A video file, a folder of frames, DICOM, or a 2D+t NIfTI, MetaImage, NRRD or TIFF. "
+            "Many videos: a folder of them, each with NAME_mask beside it, or a CSV list of video,mask."
         ),
     ],
     mask: Annotated[
@@ -173,15 +182,19 @@ def segment(
             "--mask",
             "-m",
             show_default=False,
-            help="A picture of the first frame's mask, a volume whose frames that are not empty count, "
-            "or a folder of masks called like their frames.",
+            help="Mask of the first frame (a picture), or masks of several frames: a volume, whose "
+            "empty frames do not count, or a folder of pictures named like their frames.",
         ),
     ] = None,
     output: Annotated[
-        Path, typer.Option("--output", "--output-dir", "-o", help="Results go to OUTPUT/NAME.")
+        Path,
+        typer.Option(
+            "--output", "--output-dir", "-o", help="Folder of results: OUTPUT/NAME for each video."
+        ),
     ] = Path("output"),
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the files of earlier results only.")
+        bool,
+        typer.Option("--overwrite", help="Replace results of an earlier run; files of yours stay."),
     ] = False,
     resume: Annotated[
         bool,
@@ -190,8 +203,8 @@ def segment(
     formats: Annotated[
         str,
         typer.Option(
-            help="What to write: auto, or of nifti, png, overlay, csv, summary, mha, nrrd, "
-            "dicom_seg, rle, seg_nrrd, coco, cvat, yolo, mots; commas between."
+            help="Results to write: auto, or some of nifti, png, overlay, csv, summary, mha, nrrd, "
+            "dicom_seg, rle, seg_nrrd, coco, cvat, yolo, mots, with commas between them."
         ),
     ] = "auto",
     device: Device = "auto",
@@ -217,7 +230,7 @@ def segment(
     frame: Annotated[
         list[int] | None,
         typer.Option(
-            help="The frame of boxes and points, from 0; one for all, or one for each.",
+            help="Frame of the boxes and points, counted from 0: once for all, or once for each.",
             rich_help_panel=PROMPTS,
             show_default="0",
         ),
@@ -226,7 +239,7 @@ def segment(
         list[int] | None,
         typer.Option(
             "--object",
-            help="The object's number; one for all, or one for each.",
+            help="Number of the object: once for all boxes and points, or once for each.",
             rich_help_panel=PROMPTS,
             show_default="1",
         ),
@@ -234,7 +247,7 @@ def segment(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON file of boxes, points, scribbles and masks of any frames; docs/prompts.md.",
+            help="A JSON file of boxes, points, scribbles and masks; see docs/prompts.md.",
             rich_help_panel=PROMPTS,
             show_default=False,
         ),
@@ -242,7 +255,7 @@ def segment(
     unknown: Annotated[
         int | None,
         typer.Option(
-            help="The value, such as 255, of the mask's pixels of which nothing is known.",
+            help="Value of the mask's pixels that are unknown, such as 255; the network fills them.",
             rich_help_panel=PROMPTS,
             show_default=False,
         ),
@@ -250,7 +263,7 @@ def segment(
     mask_frame: Annotated[
         str | None,
         typer.Option(
-            help="The frame that a single mask belongs to, from 0.",
+            help="Frame of a single mask, counted from 0.",
             rich_help_panel=ADVANCED,
             show_default=False,
         ),
@@ -313,9 +326,10 @@ def annotate(
     mask: Annotated[
         Path | None, typer.Option("--mask", "-m", help="Masks to begin with.", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.")] = 0,
     host: Annotated[
-        str, typer.Option(help="An address that other machines reach; asks for a token.")
+        str,
+        typer.Option(help="Address to listen at; one that other machines reach asks for a token."),
     ] = "127.0.0.1",
     token: Annotated[bool, typer.Option("--token", help="Ask for a token here as well.")] = False,
     no_browser: Annotated[
@@ -331,7 +345,7 @@ def annotate(
     spatial_prior: Prior = None,
     review_below: Review = None,
 ) -> None:
-    """Open a page in the browser to annotate a video in, on this machine alone."""
+    """Annotate a video on a page in the browser, on this machine alone."""
     from bundle.apps.annotate.launch import open_page
 
     open_page(
@@ -398,13 +412,16 @@ def evaluate(
 
 @app.command("check-data")
 def check_data(
-    dataset: Annotated[str, typer.Option(help="Its layout: video_folder, davis, camus ...")],
-    dataset_dir: Annotated[Path, typer.Option(help="Its root folder.")],
+    dataset: Annotated[
+        str, typer.Option(help="Layout of the data set: video_folder, davis, camus ...")
+    ],
+    dataset_dir: Annotated[Path, typer.Option(help="Root folder of the data set.")],
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "--output", "-o", help="Where NAME.png goes.")
+        Path,
+        typer.Option("--output-dir", "--output", "-o", help="Folder of the picture, LAYOUT.png."),
     ] = Path("output/check_data"),
 ) -> None:
-    """Read every frame and mask of a data set: counts, all problems, and a picture to look at."""
+    """Check a data set: read every frame and mask, list all problems, draw a picture to look at."""
     from bundle.commands.check_data import check
 
     if not check(dataset, dataset_dir, output_dir):
@@ -413,16 +430,17 @@ def check_data(
 
 @app.command()
 def quantize(
-    dataset_dir: Annotated[Path, typer.Option(help="The parent of the data sets' folders.")],
+    dataset_dir: Annotated[Path, typer.Option(help="Folder that holds the training data sets.")],
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "--output", "-o", help="A folder that is not there yet.")
+        Path,
+        typer.Option("--output-dir", "--output", "-o", help="Folder to make; it must not exist."),
     ],
     weights: Weights = None,
-    clips: Annotated[int, typer.Option(help="Training clips to see.")] = 64,
-    size: Annotated[int, typer.Option(help="Side of the clips, pixels.")] = 320,
+    clips: Annotated[int, typer.Option(help="Number of training clips that set the ranges.")] = 64,
+    size: Annotated[int, typer.Option(help="Side of these clips, in pixels.")] = 320,
     config: Configs = None,
 ) -> None:
-    """Make the network in 8-bit integers of some weights, by what its layers see in training clips."""
+    """Make the 8-bit network of some weights, with ranges that training clips show."""
     from bundle.commands.quantize import quantize_weights
 
     configs = [_config_path(name) for name in ["train", *(config or ())]]
@@ -432,20 +450,26 @@ def quantize(
 @app.command()
 def export(
     output_dir: Annotated[
-        Path, typer.Option("--output-dir", "--output", "-o", help="Made if it is not there.")
+        Path,
+        typer.Option(
+            "--output-dir",
+            "--output",
+            "-o",
+            help="Folder of the graphs; made if it does not exist.",
+        ),
     ],
     weights: Weights = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest difference, as a share of an output's largest value.",
+            help="Largest difference allowed, as a share of an output's largest value.",
             rich_help_panel=ADVANCED,
             show_default=False,
         ),
     ] = None,
     config: Configs = None,
 ) -> None:
-    """Write the network as ONNX graphs, once they proved to compute the same."""
+    """Write the network as ONNX graphs, after a check that they compute the same."""
     from bundle.commands.export_onnx import export_checked
 
     configs = [_config_path(name) for name in config or ()]
@@ -461,10 +485,10 @@ def serve(
     app_dir: Annotated[
         Path, typer.Option("--app-dir", help="The server's own folder; trained weights go there.")
     ] = Path("tcmn-label"),
-    host: Annotated[str, typer.Option(help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port.")] = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
 ) -> None:
-    """Serve 3D Slicer and other clients of MONAI Label. Its own options can be given, too."""
+    """Start a MONAI Label server, for 3D Slicer and others. Its own options can be given, too."""
     from bundle.commands.serve import serve_label_app
 
     serve_label_app(studies, app_dir, host, port, context.args)
@@ -473,7 +497,7 @@ def serve(
 @app.command()
 def config(
     name: Annotated[
-        str | None, typer.Argument(help="Its name; without one all are listed.")
+        str | None, typer.Argument(help="Name of the config; without it all names are listed.")
     ] = None,
 ) -> None:
     """Print the path of a config, for python -m monai.bundle run --config_file."""
