@@ -1,4 +1,4 @@
-"""What any method must beat: the first mask copied, or carried along by optical flow.
+"""What any method must beat: the first mask copied, or moved along by optical flow.
 
 T frames of H x W.
 """

@@ -80,7 +80,7 @@ class SegmentationJob:
         object_id: int | None = None,
         unknown: int | None = None,
     ) -> LabelMap:
-        """Give the mask of a frame, or correct it; ``propagate`` then carries it on.
+        """Give the mask of a frame, or correct it; ``propagate`` then takes it to the other frames.
 
         What was pointed at before of the same objects in the frame counts no more.
 

@@ -1,4 +1,4 @@
-"""Masks carried from annotated frames to all others, and what a correction changes.
+"""Masks propagated from annotated frames to all others, and what a correction changes.
 
 A prompt is a frame whose mask was given.
 """

@@ -1,7 +1,7 @@
-"""Which frames are carried from which annotated frame, and which way.
+"""Which frames are propagated from which annotated frame, and which way.
 
-A prompt is a frame whose mask was given. Prompts part a video into stretches, each of which is carried
-frame by frame from one of them, forwards or backwards.
+A prompt is a frame whose mask was given. Prompts part a video into stretches, each of which is
+propagated frame by frame from one of them, forwards or backwards.
 """
 
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from typing import NamedTuple
 
 
 class Stretch(NamedTuple):
-    """Frames in the order in which they are carried from a prompt; none if nothing reaches them."""
+    """Frames in the order in which they are propagated from a prompt; none if nothing reaches them."""
 
     prompt: int | None
     frames: range
 
 
 def plan_stretches(prompts: Sequence[int], count: int, direction: str) -> list[Stretch]:
-    """Which prompt each frame is carried from, in order of time.
+    """Which prompt each frame is propagated from, in order of time.
 
-    With ``both`` a frame between two prompts is carried from the nearer, so that drift has half the
+    With ``both`` a frame between two prompts is propagated from the nearer, so that drift has half the
     way; with ``forward`` from the last prompt before it; with ``backward`` from the next.
 
     Args:

@@ -56,7 +56,8 @@ class VideoState:
         source: None before it was first opened.
         given: Frame index to a mask that somebody painted, corrected or confirmed.
         found: Frame index to a mask that was propagated.
-        carried: Frame index to the file of a mask that was given when masks were last propagated.
+        propagated_from: Frame index to the file of a mask that was given when the last propagation
+            began.
         direction: In which they were propagated.
         accepted: Frame index to the file that somebody accepted; another one there must be accepted
             anew.
@@ -74,7 +75,7 @@ class VideoState:
     source: Source | None = None
     given: Mapping[int, SavedMask] = field(default_factory=dict)
     found: Mapping[int, SavedMask] = field(default_factory=dict)
-    carried: Mapping[int, str] = field(default_factory=dict)
+    propagated_from: Mapping[int, str] = field(default_factory=dict)
     direction: str = "both"
     accepted: Mapping[int, str] = field(default_factory=dict)
     place: int = 0
@@ -128,7 +129,7 @@ class VideoState:
     def files(self) -> set[str]:
         """The mask files that it refers to."""
         masks = [*self.given.values(), *self.found.values()]
-        return {mask.file for mask in masks} | set(self.carried.values())
+        return {mask.file for mask in masks} | set(self.propagated_from.values())
 
     def changed(self, **values: Any) -> "VideoState":
         """A state with other values; that a video is done holds only until it changes."""
@@ -147,9 +148,11 @@ class VideoState:
         """
         values = dict(content)
         values.pop("version")
+        if "carried" in values:  # up to version 0.11.0
+            values["propagated_from"] = values.pop("carried")
         for name in ("given", "found"):
             values[name] = {int(i): _read_mask(mask) for i, mask in values[name].items()}
-        for name in ("carried", "accepted"):
+        for name in ("propagated_from", "accepted"):
             values[name] = {int(i): str(file) for i, file in values[name].items()}
         if values["source"] is not None:
             values["source"] = Source(**values["source"])

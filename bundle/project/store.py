@@ -360,7 +360,7 @@ class OpenVideo:
     def find(
         self,
         results: Iterable[FrameResult],
-        carried: Collection[int] | None = None,
+        propagated_from: Collection[int] | None = None,
         weights: Mapping[str, str] | None = None,
         direction: str = "both",
     ) -> None:
@@ -368,7 +368,8 @@ class OpenVideo:
 
         Args:
             results: Of some frames; those of others stay.
-            carried: At the beginning of a propagation, the frames whose given masks it starts from.
+            propagated_from: At the beginning of a propagation, the frames whose given masks it
+                starts from.
             weights: What propagates: file name and SHA-256.
             direction: In which it goes.
         """
@@ -378,8 +379,8 @@ class OpenVideo:
             facts = measure_frame(result.labels, result.confidence)
             found[result.frame] = SavedMask(file, facts)
         values: dict[str, Any] = {"found": found}
-        if carried is not None:
-            values["carried"] = {i: state.given[i].file for i in carried}
+        if propagated_from is not None:
+            values["propagated_from"] = {i: state.given[i].file for i in propagated_from}
             values["direction"] = direction
         if weights is not None:
             values["weights"] = dict(weights)

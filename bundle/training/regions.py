@@ -1,6 +1,6 @@
 """Objects without annotation: regions that a picture falls into, each of which can be an object.
 
-A clip of such a picture teaches to carry along whatever is marked, whether or not it is a structure
+A clip of such a picture teaches to follow whatever is marked, whether or not it is a structure
 with a name. Superpixels cover the picture; dark regions are what heart chambers look like, of which
 an echocardiogram shows several alike.
 

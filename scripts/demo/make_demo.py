@@ -1,4 +1,4 @@
-"""The main job on a real echocardiogram: carry the left ventricle through the heartbeat.
+"""The main job on a real echocardiogram: propagate the left ventricle through the heartbeat.
 
     python scripts/demo/make_demo.py --output_dir output/demo
 

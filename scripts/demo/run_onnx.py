@@ -1,8 +1,8 @@
-"""Carry the mask of a video's first frame through the video with the exported network: no PyTorch.
+"""Propagate the mask of a video's first frame through the video with the exported network: no PyTorch.
 
     python scripts/demo/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
 
-``carry`` is the whole method, to be copied. Graphs and shapes: docs/deploy.md.
+``propagate`` is the whole method, to be copied. Graphs and shapes: docs/deploy.md.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def load(folder: Path) -> list[Any]:
     return [InferenceSession(path, providers=providers) for path in paths]
 
 
-def carry(
+def propagate(
     graphs: list[Any],
     frames: Iterable[ndarray],
     first: ndarray,
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         graphs, first = load(options.network), read_mask(options.mask)
         frames, size = read_frames(options.video), options.inference_size
         write_masks(
-            carry(graphs, frames, first, size, options.max_memory_frames), options.output_dir
+            propagate(graphs, frames, first, size, options.max_memory_frames), options.output_dir
         )
     except (OSError, ValueError) as error:
         sys.exit(f"error: {error}")

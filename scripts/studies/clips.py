@@ -72,7 +72,7 @@ def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
     )
 
 
-def carry(
+def propagate(
     clip: Clip, prompts: Sequence[int], network: TCMN, options: argparse.Namespace, **settings: Any
 ) -> tuple[list[float], list[float]]:
     """J and confidence of each frame; 1 where the mask was given."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from clips import carry, load_network, make_parser, read_clips, run
+from clips import load_network, make_parser, propagate, read_clips, run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
@@ -29,7 +29,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
     pairs: list[tuple[float, float]] = []
     by_video = {}
     for clip in read_clips(options):
-        found, trust = carry(clip, [0], network, options)
+        found, trust = propagate(clip, [0], network, options)
         pairs += list(zip(trust[1:], found[1:], strict=True))
         by_video[clip.name] = {
             "confidence": round(float(np.mean(trust[1:])), 3),

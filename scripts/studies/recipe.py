@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import Any
 
 from ablation import call, export
-from clips import ROOT, Clip, carry, load_network, make_parser, read_clips, run
+from clips import ROOT, Clip, load_network, make_parser, propagate, read_clips, run
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -73,7 +73,7 @@ def score(weights: Path, clips: Sequence[Clip], options: argparse.Namespace) -> 
     network = load_network(options)
     found: dict[str, list[float]] = {"polyps": [], "general": []}
     for clip in clips:
-        scores, _ = carry(clip, [0], network, options)
+        scores, _ = propagate(clip, [0], network, options)
         kind = "polyps" if clip.name.startswith("sequence") else "general"
         found[kind].append(100 * fmean(scores[1:]))
     return {kind: round(fmean(each), 2) for kind, each in found.items()}

@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 from clips import (
     Clip,
-    carry,
     interval,
     jaccard,
     load_network,
     make_inferer,
     make_parser,
+    propagate,
     read_clips,
     run,
 )
@@ -44,7 +44,7 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
             np.arange(1, len(clip.frames)), min(options.draws, len(clip.frames) - 1), replace=False
         )
         after = {
-            i: np.array(carry(clip, [0, i], network, options)[0])
+            i: np.array(propagate(clip, [0, i], network, options)[0])
             for i in {suggested, len(clip.frames) // 2, *draws.tolist()}
         }
         gain = {i: 100 * float((scores - before)[1:].mean()) for i, scores in after.items()}

@@ -75,7 +75,7 @@ def make_frames(count, height=HEIGHT, width=WIDTH):
     return list(frames), (masks[0, 0] * 2 + masks[0, 1] * 5).to(torch.uint8).numpy()
 
 
-def carry_with_torch(network, frames, first, size, max_memory_frames=None):
+def propagate_with_torch(network, frames, first, size, max_memory_frames=None):
     inferer = VideoInferer(
         inference_size=size,
         max_memory_frames=max_memory_frames,
@@ -180,9 +180,11 @@ def test_prompts_and_the_mask_before_are_inputs(grown):
     # On grids of odd sides, too, whose coarse halves are not whole.
     frames, first = make_frames(12)
     for size in (48, 80):
-        expected = carry_with_torch(network, frames, first, size)
-        carried = np.stack(list(run_onnx.carry(run_onnx.load(folder), frames, first, size, None)))
-        assert (carried == expected).mean() > 0.995
+        expected = propagate_with_torch(network, frames, first, size)
+        propagated = np.stack(
+            list(run_onnx.propagate(run_onnx.load(folder), frames, first, size, None))
+        )
+        assert (propagated == expected).mean() > 0.995
 
 
 def test_a_graph_of_other_weights_is_noticed(network, exported):
@@ -239,10 +241,12 @@ def test_openvino_reads_the_same_files(network, exported):
 @pytest.mark.parametrize("max_memory_frames", [None, 2])
 def test_the_loop_agrees_with_the_inferer(network, exported, size, max_memory_frames):
     frames, first = make_frames(17)
-    expected = carry_with_torch(network, frames, first, size, max_memory_frames)
+    expected = propagate_with_torch(network, frames, first, size, max_memory_frames)
     found = np.stack(
         list(
-            run_onnx.carry(run_onnx.load(exported / "onnx"), frames, first, size, max_memory_frames)
+            run_onnx.propagate(
+                run_onnx.load(exported / "onnx"), frames, first, size, max_memory_frames
+            )
         )
     )
     assert (found[0] == first).all()
@@ -270,7 +274,7 @@ def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, k
             return read_and_decode.run(names, inputs)
 
     frames, first = make_frames(17)
-    list(run_onnx.carry([Encode(), memorize, Read()], frames, first, 32, max_memory_frames))
+    list(run_onnx.propagate([Encode(), memorize, Read()], frames, first, 32, max_memory_frames))
     assert (held[-1] == np.concatenate([keys[index] for index in kept])).all()
 
 
@@ -377,8 +381,8 @@ def test_the_shipped_weights_give_the_inferers_masks(tmp_path):
         outline = json.loads(demo.OUTLINES.read_text())["0"]
         scenes["echocardiogram"] = list(open_video(cine)), demo.fill_outline(outline, 240, 320)
     for name, (frames, first) in scenes.items():
-        expected = carry_with_torch(network, frames, first, 128)
-        found = np.stack(list(run_onnx.carry(graphs, frames, first, 128, None)))
+        expected = propagate_with_torch(network, frames, first, 128)
+        found = np.stack(list(run_onnx.propagate(graphs, frames, first, 128, None)))
         assert (found[-1] > 0).sum() > 100
         print(f"{name}: {100 * (found == expected).mean():.4f} % of the pixels agree")
         assert (found == expected).mean() > 0.999

@@ -35,7 +35,7 @@ def make_labels(ids=(1,), height=HEIGHT, width=WIDTH, seed=0):
     return owners[np.ix_(rows, columns)].astype(np.uint8)
 
 
-def carry(inferer, frames, annotations, network):
+def propagate(inferer, frames, annotations, network):
     """The label map of each frame."""
     return [found.labels for found in inferer.stream(frames, annotations, network)]
 
@@ -84,7 +84,7 @@ def test_stream_equals_the_clip(network):
     clip = torch.cat([rgb, masks[None, ..., None].expand(1, 2, HEIGHT, WIDTH, 7)], dim=1)
     inferer = VideoInferer(**OWN_SIZE, precision="float32")
     expected = inferer(clip, network).argmax(1)[0].movedim(-1, 0).numpy()
-    found = np.stack(carry(inferer, frames, {0: labels}, network))
+    found = np.stack(propagate(inferer, frames, {0: labels}, network))
     assert found.dtype == np.uint8
     assert len(np.unique(expected[1:])) > 1
     np.testing.assert_array_equal(found, expected)
@@ -92,9 +92,11 @@ def test_stream_equals_the_clip(network):
 
 def test_ids_are_kept(network):
     labels = make_labels((3, 7))
-    carried = np.stack(carry(VideoInferer(**OWN_SIZE), make_frames(), {0: labels}, network)[1:])
-    assert set(np.unique(carried)) <= {0, 3, 7}
-    assert carried.any()
+    propagated = np.stack(
+        propagate(VideoInferer(**OWN_SIZE), make_frames(), {0: labels}, network)[1:]
+    )
+    assert set(np.unique(propagated)) <= {0, 3, 7}
+    assert propagated.any()
 
 
 def test_an_iterator_is_taken_one_frame_at_a_time(network):
@@ -114,7 +116,7 @@ def test_an_iterator_is_taken_one_frame_at_a_time(network):
 
 def test_videos_do_not_share_memory(network):
     inferer, frames = VideoInferer(**OWN_SIZE, precision="float32"), make_frames(4)
-    expected = [carry(inferer, frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
+    expected = [propagate(inferer, frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
     streams = [inferer.stream(frames, {0: make_labels(seed=s)}, network) for s in (0, 1)]
     side_by_side = [(a.labels, b.labels) for a, b in zip(*streams, strict=True)]
     np.testing.assert_array_equal(side_by_side, list(zip(*expected, strict=True)))
@@ -125,7 +127,7 @@ def test_videos_do_not_share_memory(network):
 def test_any_size_comes_back_at_its_own_size(network, height, width, inference_size):
     labels = make_labels(height=height, width=width)
     inferer = VideoInferer(inference_size=inference_size, spatial_prior=None)
-    found = carry(inferer, make_frames(2, height, width), {0: labels}, network)
+    found = propagate(inferer, make_frames(2, height, width), {0: labels}, network)
     assert [x.shape for x in found] == [(height, width)] * 2
 
 
@@ -139,7 +141,7 @@ def test_inference_size_is_the_shorter_side_that_the_network_sees(network, monke
     monkeypatch.setattr(network, "encode", record)
     frames, labels = make_frames(2, 64, 96), make_labels(height=64, width=96)
     for inference_size in (32, 40, 64, None):
-        carry(
+        propagate(
             VideoInferer(inference_size=inference_size, spatial_prior=None),
             frames,
             {0: labels},
@@ -158,8 +160,8 @@ def test_frames_may_be_any_numpy_view(network, view):
         frame.flags.writeable = view != "read-only"
     labels = make_labels()
     labels.flags.writeable = False
-    found = carry(VideoInferer(**OWN_SIZE), frames, {0: labels}, network)
-    expected = carry(
+    found = propagate(VideoInferer(**OWN_SIZE), frames, {0: labels}, network)
+    expected = propagate(
         VideoInferer(**OWN_SIZE), [x.copy() for x in frames], {0: labels.copy()}, network
     )
     np.testing.assert_array_equal(found, expected)

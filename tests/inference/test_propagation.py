@@ -32,7 +32,7 @@ def make_labels(ids=(1,), seed=0):
     return np.kron(owners, np.ones((HEIGHT // 2, WIDTH // 4))).astype(np.uint8)
 
 
-def carry(frames, annotations, network, **settings):
+def propagate(frames, annotations, network, **settings):
     inferer = VideoInferer(**(OWN_SIZE | {"precision": "float32"} | settings))
     return [found.labels for found in inferer.stream(frames, annotations, network)]
 
@@ -40,7 +40,7 @@ def carry(frames, annotations, network, **settings):
 class TestPlan:
     @pytest.mark.parametrize("direction", ["both", "forward", "backward"])
     @pytest.mark.parametrize("prompts", [[0], [5], [9], [0, 9], [2, 3], [1, 4, 8], list(range(10))])
-    def test_every_frame_is_carried_once(self, prompts, direction):
+    def test_every_frame_is_propagated_once(self, prompts, direction):
         plan = plan_stretches(prompts, 10, direction)
         visited = [i for stretch in plan for i in stretch.frames]
         assert sorted(visited + prompts) == list(range(10))
@@ -66,32 +66,32 @@ class TestPlan:
 
 def test_backward_is_forward_through_the_reversed_video(network, frames):
     labels = make_labels((1, 2))
-    backward = carry(frames, {COUNT - 1: labels}, network)
-    forward = carry(frames[::-1], {0: labels}, network)
+    backward = propagate(frames, {COUNT - 1: labels}, network)
+    forward = propagate(frames[::-1], {0: labels}, network)
     np.testing.assert_array_equal(backward[::-1], forward)
     assert len(np.unique(backward[0])) > 1
 
 
 def test_a_prompt_in_the_middle_reaches_both_ends(network, frames):
     labels = make_labels((1, 2))
-    found = carry(frames, {5: labels}, network)
-    np.testing.assert_array_equal(found[5:], carry(frames[5:], {0: labels}, network))
-    np.testing.assert_array_equal(found[5::-1], carry(frames[5::-1], {0: labels}, network))
+    found = propagate(frames, {5: labels}, network)
+    np.testing.assert_array_equal(found[5:], propagate(frames[5:], {0: labels}, network))
+    np.testing.assert_array_equal(found[5::-1], propagate(frames[5::-1], {0: labels}, network))
 
 
 @pytest.mark.parametrize("inference_size", [None, 16])
 def test_masks_that_were_given_come_back_to_the_pixel(network, frames, inference_size):
     annotations = {2: make_labels((3, 7)), 9: make_labels((3, 7), seed=1)}
-    found = carry(frames, annotations, network, inference_size=inference_size)
+    found = propagate(frames, annotations, network, inference_size=inference_size)
     for index, labels in annotations.items():
         np.testing.assert_array_equal(found[index], labels)
 
 
 def test_both_prompts_inform_the_frames_between(network, frames):
     first, last = make_labels(), make_labels(seed=1)
-    both = carry(frames, {0: first, COUNT - 1: last}, network)
-    from_first = carry(frames, {0: first}, network)
-    from_last = carry(frames, {COUNT - 1: last}, network)
+    both = propagate(frames, {0: first, COUNT - 1: last}, network)
+    from_first = propagate(frames, {0: first}, network)
+    from_last = propagate(frames, {COUNT - 1: last}, network)
     for i in range(1, COUNT - 1):
         assert not np.array_equal(both[i], from_first[i])
         assert not np.array_equal(both[i], from_last[i])
@@ -99,9 +99,9 @@ def test_both_prompts_inform_the_frames_between(network, frames):
 
 def test_directions_leave_empty_what_they_do_not_reach(network, frames):
     labels = make_labels()
-    forward = carry(frames, {4: labels}, network, direction="forward")
-    backward = carry(frames, {4: labels}, network, direction="backward")
-    both = carry(frames, {4: labels}, network)
+    forward = propagate(frames, {4: labels}, network, direction="forward")
+    backward = propagate(frames, {4: labels}, network, direction="backward")
+    both = propagate(frames, {4: labels}, network)
     assert not np.any(forward[:4])
     assert not np.any(backward[5:])
     np.testing.assert_array_equal(forward[4:], both[4:])
@@ -110,18 +110,18 @@ def test_directions_leave_empty_what_they_do_not_reach(network, frames):
 
 def test_forward_does_not_look_for_an_object_before_its_first_mask(network, frames):
     annotations = {0: make_labels((3,)), 6: make_labels((3, 5))}
-    forward = carry(frames, annotations, network, direction="forward")
+    forward = propagate(frames, annotations, network, direction="forward")
     assert 5 not in np.unique(forward[:6])
     assert 5 in np.unique(forward[7:])
-    assert 5 in np.unique(carry(frames, annotations, network)[:6])
+    assert 5 in np.unique(propagate(frames, annotations, network)[:6])
 
 
 def test_an_iterator_gives_what_forward_gives(network, frames):
     annotations = {2: make_labels((3,)), 6: make_labels((3, 5))}
-    live = carry(iter(frames), annotations, network)
+    live = propagate(iter(frames), annotations, network)
     # Live, the memory of the first stretch stays at a later mask; before it nothing differs.
     np.testing.assert_array_equal(
-        live[:7], carry(frames, annotations, network, direction="forward")[:7]
+        live[:7], propagate(frames, annotations, network, direction="forward")[:7]
     )
     assert 5 in np.unique(live[7:])
 
@@ -133,7 +133,8 @@ def test_a_video_source_gives_what_its_frames_give(network, frames, tmp_path):
         Image.fromarray(frame).save(tmp_path / f"{i}.png")
     annotations = {4: make_labels((1, 2))}
     np.testing.assert_array_equal(
-        carry(open_video(tmp_path), annotations, network), carry(frames, annotations, network)
+        propagate(open_video(tmp_path), annotations, network),
+        propagate(frames, annotations, network),
     )
 
 
@@ -156,7 +157,7 @@ class TestCorrection:
     def test_after_a_correction_all_is_as_if_it_had_been_there(self, network, frames):
         corrected = make_labels(seed=2)
         work, _ = self.run(frames, {0: make_labels()}, network, [(4, corrected)])
-        expected = carry(frames, {0: make_labels(), 4: corrected}, network)
+        expected = propagate(frames, {0: make_labels(), 4: corrected}, network)
         found = [work.result(i).labels for i in range(COUNT)]
         np.testing.assert_array_equal(found, expected)
 
@@ -173,7 +174,7 @@ class TestCorrection:
             frames, {4: make_labels()}, network, [(4, make_labels(seed=1))]
         )
         assert len(second) == COUNT - 1
-        expected = carry(frames, {4: make_labels(seed=1)}, network)
+        expected = propagate(frames, {4: make_labels(seed=1)}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
     def test_a_mask_can_be_taken_back(self, network, frames):
@@ -181,7 +182,7 @@ class TestCorrection:
         work, _ = self.run(frames, annotations, network)
         work.retract(4)
         assert sorted(work.run()) == [1, 2, 3, 4, 5, 6, 7]
-        expected = carry(frames, {0: make_labels(), 8: make_labels(seed=1)}, network)
+        expected = propagate(frames, {0: make_labels(), 8: make_labels(seed=1)}, network)
         found = [work.result(i).labels for i in range(8)]
         np.testing.assert_array_equal(found, expected[:8])
 
@@ -203,7 +204,7 @@ class TestCorrection:
         work = inferer.open(frames, {5: make_labels()}, network)
         list(itertools.islice(work.run(), 7))
         list(work.run())
-        expected = carry(frames, {5: make_labels()}, network)
+        expected = propagate(frames, {5: make_labels()}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
     def test_a_run_that_is_broken_off_leaves_gradients_on(self, network, frames):
@@ -219,7 +220,7 @@ class TestCorrection:
         list(itertools.islice(work.run(), 7))
         work.annotate(3, make_labels(seed=1))
         list(work.run())
-        expected = carry(frames, {0: make_labels(), 3: make_labels(seed=1)}, network)
+        expected = propagate(frames, {0: make_labels(), 3: make_labels(seed=1)}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
     @pytest.mark.parametrize("wanted", [[0, 4], [0, 8], [4], [0, 4, 8]])
@@ -231,7 +232,7 @@ class TestCorrection:
         assert len(list(work.run())) == left
         assert work.remaining == 0
         found = [work.result(i).labels for i in range(COUNT)]
-        np.testing.assert_array_equal(found, carry(frames, given, network))
+        np.testing.assert_array_equal(found, propagate(frames, given, network))
         work.adopt({i: labels.copy() for i, labels in given.items()})
         assert work.remaining == 0  # equal masks change nothing
 
@@ -330,7 +331,7 @@ class TestDevices:
 
         network.encode = encode
         try:
-            found = carry(frames, {0: labels}, network)
+            found = propagate(frames, {0: labels}, network)
         finally:
             del network.encode
         assert [x.shape for x in found] == [(200, 300)] * 6
@@ -344,7 +345,7 @@ class TestDevices:
 
         monkeypatch.setattr(network, "encode", encode)
         with pytest.raises(torch.OutOfMemoryError):
-            carry(frames, {0: make_labels()}, network)
+            propagate(frames, {0: make_labels()}, network)
 
     def test_automatic_capacity_fills_half_of_what_is_free(self, monkeypatch):
         key, value = torch.zeros(1, 64, 4, 4), torch.zeros(1, 2, 256, 4, 4)
@@ -358,8 +359,8 @@ class TestDevices:
 
     def test_automatic_capacity_changes_nothing_where_memory_is_ample(self, network, frames):
         labels = make_labels()
-        expected = carry(frames, {0: labels}, network, memory_every=1)
-        found = carry(frames, {0: labels}, network, memory_every=1, max_memory_frames="auto")
+        expected = propagate(frames, {0: labels}, network, memory_every=1)
+        found = propagate(frames, {0: labels}, network, memory_every=1, max_memory_frames="auto")
         np.testing.assert_array_equal(found, expected)
 
 
@@ -407,17 +408,17 @@ class TestReading:
 class TestErrors:
     def test_no_object(self, network, frames):
         with pytest.raises(ValueError, match="no mask shows an object"):
-            carry(frames, {0: np.zeros((HEIGHT, WIDTH), np.uint8)}, network)
+            propagate(frames, {0: np.zeros((HEIGHT, WIDTH), np.uint8)}, network)
         with pytest.raises(ValueError, match="no mask shows an object"):
-            carry(iter(frames), {}, network)
+            propagate(iter(frames), {}, network)
 
     def test_a_frame_that_is_not_there(self, network, frames):
         with pytest.raises(ValueError, match=r"mask was given for frame 12, but .* frames 0 to 11"):
-            carry(frames, {COUNT: make_labels()}, network)
+            propagate(frames, {COUNT: make_labels()}, network)
 
     def test_another_size(self, network, frames):
         with pytest.raises(ValueError, match=r"mask of frame 3 is \(16, 48\) but the frame is"):
-            carry(frames, {3: np.ones((16, 48), np.uint8)}, network)
+            propagate(frames, {3: np.ones((16, 48), np.uint8)}, network)
 
     def test_a_step_before_any_mask(self, network):
         session = VideoInferer(**OWN_SIZE).start(network)

@@ -82,7 +82,7 @@ def done(tmp_path_factory):
             results = [
                 FrameResult(i, labels_of(seed, i), {2: 0.9, 5: 0.9}, False) for i in (0, 2, 3)
             ]
-            video.find(results, carried=[1], weights={"model.pt": "0" * 64})
+            video.find(results, propagated_from=[1], weights={"model.pt": "0" * 64})
             video.accept([2])
             video.sign(name != "a/z")
     return project

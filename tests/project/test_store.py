@@ -56,13 +56,17 @@ def project(videos):
 def fill(project, name, **confidence):
     with project.open(name) as video:
         video.give({0: square()})
-        video.find([result(i, confidence.get(f"f{i}", 0.9)) for i in range(1, COUNT)], carried=[0])
+        video.find(
+            [result(i, confidence.get(f"f{i}", 0.9)) for i in range(1, COUNT)], propagated_from=[0]
+        )
 
 
 def test_everything_is_as_it_was(project):
     with project.open("anna/a") as video:
         video.give({0: square(), 3: square(6)})
-        video.find([result(1, 0.4), result(2, row=5)], carried=[0, 3], weights={"model.pt": "ab"})
+        video.find(
+            [result(1, 0.4), result(2, row=5)], propagated_from=[0, 3], weights={"model.pt": "ab"}
+        )
         video.accept([1])
         video.look_at(2)
         state = video.state

@@ -49,7 +49,7 @@ POINTS_DESCRIPTION = (
     "Segments a structure that was pointed at, in all frames; points in other frames correct it"
 )
 FRAME_DESCRIPTION = "Segments a structure that was pointed at, in this frame alone"
-DESCRIPTION = "Carries a structure that was painted on one frame to all frames of the video"
+DESCRIPTION = "Propagates a structure that was painted on one frame to all frames of the video"
 RECORD = "tcmn"
 """Key of what the tasks note of an image in the datastore."""
 UNSEEN = np.zeros((0, 0, 3), dtype=np.uint8)

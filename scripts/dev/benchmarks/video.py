@@ -1,4 +1,4 @@
-"""Masks carried through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
+"""Masks propagated through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
 import subprocess
 import sys
@@ -41,7 +41,7 @@ def make_network(variant: str, device: torch.device) -> Any:
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
-    """A video that is carried from its first frame on, at its own size; see ``Workload``."""
+    """A video that is propagated from its first frame on, at its own size; see ``Workload``."""
     device = find_device(settings["device"])
     network = make_network(variant, device)
     inferer = VideoInferer(
@@ -51,7 +51,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
         spatial_prior="auto",
     )
 
-    def carry(frames: int) -> list[float]:
+    def propagate(frames: int) -> list[float]:
         """When each frame was done."""
         video = DriftingDisks(settings["height"], settings["width"], frames, settings["objects"])
         done = [time.perf_counter()]
@@ -81,18 +81,18 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
 
     def run() -> Figures:
         begin = time.process_time()
-        figures = summarize(carry(settings["frames"]))
+        figures = summarize(propagate(settings["frames"]))
         figures["cpu_ms_per_frame"] = 1000 * (time.process_time() - begin) / settings["frames"]
         if settings["busy"]:
             with busy_cores(settings["busy"]):
-                disturbed = summarize(carry(settings["frames"]))["ms_per_frame"]
+                disturbed = summarize(propagate(settings["frames"]))["ms_per_frame"]
             figures["ms_busy"] = disturbed
             figures["busy_to_calm"] = disturbed / figures["ms_per_frame"]
             return figures
         alone = encode()
         return {**figures, "ms_encode": alone, "frame_to_encode": figures["ms_per_frame"] / alone}
 
-    return Workload(warm_up=lambda: carry(min(settings["frames"], WARM_UP_FRAMES)), run=run)
+    return Workload(warm_up=lambda: propagate(min(settings["frames"], WARM_UP_FRAMES)), run=run)
 
 
 @contextmanager
