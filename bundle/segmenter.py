@@ -1,4 +1,4 @@
-"""The front door: a network with its settings, which segments videos."""
+"""The main class: a network with its settings, which segments videos."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -56,7 +56,7 @@ class VideoSegmenter:
         int8_dir: str | Path | None = None,
         **settings: Any,
     ) -> "VideoSegmenter":
-        """Load weights, with all that belongs to them; by default those that ship.
+        """Load a network with its weights and settings; by default the shipped ones.
 
         Args:
             weights: A plain state dict; the ``.json`` beside it says which network it is of.
@@ -109,6 +109,6 @@ class VideoSegmenter:
         return stream_results(self.settings, self.network, video, masks, self.device)
 
     def start(self, video: Frames | Iterable[Frame]) -> SegmentationJob:
-        """Begin a video that you will point at objects in, and correct as you go."""
+        """Begin an interactive job: give masks and prompts, propagate, correct."""
         frames = video if isinstance(video, Frames) else FrameList(list(video))
         return SegmentationJob(self, frames)

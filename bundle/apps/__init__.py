@@ -1,1 +1,1 @@
-"""Programs that people look at: the annotation page and the MONAI Label app."""
+"""Programs with a user interface or a server: the annotation page and the MONAI Label app."""

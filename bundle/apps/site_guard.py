@@ -1,4 +1,4 @@
-"""Who may talk to the page: this machine's browser, or whoever has the token."""
+"""Access control of the page: this machine's browser, or whoever has the token."""
 
 import secrets
 from collections.abc import Collection
@@ -19,7 +19,7 @@ POLICY = (
 
 
 class Guard:
-    """ASGI middleware that refuses requests of strangers, WebSockets included.
+    """ASGI middleware that refuses requests without access, WebSockets included.
 
     Other pages in the same browser can send requests to this machine too, by its address or by a
     name of theirs that leads here. So ``Host`` must be one of ours, and ``Origin``, where a browser

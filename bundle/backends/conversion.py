@@ -1,4 +1,4 @@
-"""A network's parts as OpenVINO's graphs: made by tracing, and kept for the next time."""
+"""Convert a network's parts to OpenVINO by tracing, and keep the result for the next time."""
 
 import functools
 import hashlib

@@ -1,4 +1,4 @@
-"""The network as three ONNX graphs, for programs without PyTorch, and how far these differ from it.
+"""Export the network as three ONNX graphs, and check that they compute the same.
 
 Axes as in ``bundle.types``, of one video: B = 1. Memory has its frames first, so that whoever runs
 the graphs appends to a plain array: keys (T, K, h, w), values (T, N, V, h, w).

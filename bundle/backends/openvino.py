@@ -1,4 +1,4 @@
-"""The network run by OpenVINO: on CPUs two to three times as fast, in 8-bit integers most of all.
+"""Run the network by OpenVINO: two to three times as fast on CPUs, fastest in 8-bit integers.
 
 Optional: running it needs ``openvino``, quantising it ``nncf`` as well. Shapes as in ``bundle.types``.
 """
@@ -116,7 +116,7 @@ def optimize(
     backend: str = "torch",
     folder: str | Path | None = None,
 ) -> nn.Module:
-    """The fastest form of a network that is at hand, for inference.
+    """Return the fastest available form of a network, for inference.
 
     Args:
         network: In evaluation mode; it stays as it is.
@@ -156,7 +156,7 @@ def load_network(
     backend: str = "auto",
     folder: str | Path | None = None,
 ) -> nn.Module:
-    """The fastest form of the network that weights are of; see ``optimize`` for the rest.
+    """Load weights as the fastest available form of their network; see ``optimize``.
 
     Where the file beside the weights says that the quantised network was made from them, they are not
     even read, and no network in floating point is made.
@@ -233,14 +233,15 @@ def _why_not_int8(
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
-    """Make a quantised network, by what its layers see in clips of the kind that it shall segment.
+    """Quantise a network to 8 bits, with the ranges that its layers see in some clips.
 
     Weights and activations get 8 bits, rounded so that they fit the range that the clips show
     (NNCF, post-training). Nothing is trained and no truth but the first frames' masks is used.
 
     Args:
         network: On a CPU, in evaluation mode.
-        clips: Each of one video, sides multiples of 16; a few dozen, of all kinds.
+        clips: Clips of videos like those to segment, sides multiples of 16; a few dozen of all
+            kinds.
         folder: Must not exist; it appears when all is written.
 
     Raises:

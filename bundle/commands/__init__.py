@@ -1,1 +1,1 @@
-"""What the commands of ``tcmn`` do; ``bundle.cli`` reads their options."""
+"""The commands of ``tcmn``; ``bundle.cli`` reads their options."""

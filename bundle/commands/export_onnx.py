@@ -1,4 +1,4 @@
-"""``tcmn export``: writes the network as ONNX graphs, once they proved to compute the same.
+"""``tcmn export``: writes the network as ONNX graphs, after a check that they compute the same.
 
 Gives ``encode.onnx``, ``memorize.onnx``, ``read_and_decode.onnx`` and ``network.json``, for programs
 without PyTorch; see docs/deploy.md.

@@ -1,4 +1,4 @@
-"""``tcmn quantize``: makes the network in 8-bit integers of ``backend: int8``.
+"""``tcmn quantize``: makes the 8-bit network for ``--backend int8``.
 
 Its ranges come from training clips, whose kinds are mixed as in training. Do it again when the weights
 have changed.
@@ -27,7 +27,7 @@ def quantize_weights(
     clips: int = 64,
     size: int = 320,
 ) -> None:
-    """Quantise the network of weights by what its layers see in training clips.
+    """Quantise a network with the ranges that its layers see in training clips.
 
     Args:
         weights: A plain state dict.

@@ -1,1 +1,1 @@
-"""What data sets hold, one module a layout: records of paths, never pixels."""
+"""Data sets: one module for each layout. Readers give records of paths, never pixels."""

@@ -1,4 +1,4 @@
-"""What a data set holds and all that is wrong with it, found in one run that decodes every pixel."""
+"""Check a data set in one run that decodes every pixel: its contents and all its problems."""
 
 import logging
 from collections import Counter

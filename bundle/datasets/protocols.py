@@ -1,4 +1,4 @@
-"""Which videos an evaluation scores: the named protocols.
+"""Evaluation protocols by name: which videos are scored, and which objects are given.
 
 Seen classes are polyps and the LV wall; the LV cavity and the left atrium are never trained on.
 """
@@ -24,24 +24,24 @@ from bundle.datasets.vocal_folds import vocal_folds
 
 Read = Callable[[Path, bool], list[Video]]
 DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
-"""Videos of DAVIS 2016 that no weights were trained on: general motion, to select by."""
+"""Videos of DAVIS 2016 that no weights were trained on; used to choose weights."""
 DAVIS_TRAIN_HELD_OUT = (
     "bmx-bumps", "bus", "dog-agility", "flamingo", "horsejump-low", "mallard-fly", "motorbike",
     "rollerblade", "stroller", "tennis",
 )  # fmt: skip
-"""Likewise of the training part of DAVIS 2016."""
+"""The same of the training part of DAVIS 2016."""
 VOCAL_FOLDS_HELD_OUT = ("patient1_seq4",)
-"""The sequence of the larynx that selects."""
+"""The sequence of VocalFolds that is used to choose weights."""
 VOS_EXTRA_HELD_OUT = ("dogs_jump", "schoolgirls")
-"""General videos of several objects that select."""
+"""Everyday videos of several objects that are used to choose weights."""
 SELECTION_PATIENTS = 20
-"""How many CAMUS validation patients select: the first ones by name."""
+"""Number of CAMUS validation patients, the first by name, that are used to choose weights."""
 SELECTION_STEP = 3
-"""Of the general videos one frame in so many selects: their neighbours look alike."""
+"""Step between the frames of an everyday video that are scored to choose weights."""
 
 
 def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:
-    """Each structure in a clip of its own, so that none is told where its neighbours are."""
+    """Give each structure in a run of its own, so that none is told where its neighbours are."""
     sequences = any(any(root.glob(pattern)) for pattern in CAMUS_SEQUENCES)
     split = None if whole else "validation"
     return [

@@ -1,4 +1,4 @@
-"""What exists on disk: records that hold paths, never pixels."""
+"""Records of what a data set has on disk: paths, never pixels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The data sets by name, each read with everything that is annotated in it: what a check goes over.
+"""Readers of data sets by name. Each reads everything that is annotated, for checks.
 
 Which parts of them train or are scored is not said here: ``bundle.datasets.protocols`` and the configs.
 """

@@ -1,4 +1,4 @@
-"""Whether a folder is the root of a data set, and which one nearby is if it is not."""
+"""Check that a folder is the root of a data set; if not, suggest the right one nearby."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice

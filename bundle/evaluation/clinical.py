@@ -1,4 +1,4 @@
-"""What cardiologists read off the masks of the left ventricle: areas, volumes, ejection fraction.
+"""Areas, volumes and ejection fraction of the left ventricle, from its masks.
 
 Volumes follow Simpson's method of disks (Lang et al., Recommendations for Cardiac Chamber
 Quantification by Echocardiography in Adults, J Am Soc Echocardiogr 2015;28:1-39): the chamber is cut

@@ -1,4 +1,4 @@
-"""Two evaluations of one protocol compared: their scores read again, and what the second gained."""
+"""Compare two evaluations of one protocol: how much better is the second?"""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from bundle.evaluation.statistics import gains
 
 
 def compare(before: str | Path, after: str | Path) -> dict[str, Any]:
-    """What an evaluation gained over another, on the unchanged input, paired by object and frame.
+    """Compute the gain of one evaluation over another, on unchanged input, paired by frame.
 
     Args:
         before: The ``output_dir`` of one evaluation.

@@ -1,4 +1,4 @@
-"""Everything that an evaluation leaves in its folder but the masks, from the scores of all videos."""
+"""Write the tables and pictures of an evaluation from the scores of all videos."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A video of an evaluation read once more: its frames, its truth and the masks that were saved.
+"""Read a video of an evaluation again for pictures: frames, truth and saved masks.
 
 T frames of H x W.
 """

@@ -1,4 +1,4 @@
-"""A user played by the truth: a first prompt, then corrections where the answer is most wrong.
+"""A simulated user, who knows the truth: a first prompt, then corrections of the worst error.
 
 N objects, T frames of H x W.
 """
@@ -117,7 +117,7 @@ class NetworkMethod:
 
 
 class WithoutNetwork:
-    """What the prompts say by themselves: of a box its ellipse, of a point its disk."""
+    """A baseline without a network: a box becomes its ellipse, a point its disk."""
 
     def complete(self, frame: Frame, parts: Sequence[PartialMask]) -> Float[np.ndarray, "N H W"]:
         """The guesses of the prompts, as they are."""

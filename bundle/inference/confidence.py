@@ -1,4 +1,4 @@
-"""A frame's classes, and how far they can be trusted, from the logits that they are made of."""
+"""Classes of a frame and confidences of its objects, from its class logits."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
-    """The likeliest class of each pixel, the first of equals, as ``argmax`` gives it.
+    """Choose the likeliest class of each pixel, the first of equals, like ``argmax``.
 
     Class by class, since PyTorch's ``argmax`` over a leading axis is an order slower on CPUs.
     """
@@ -25,11 +25,11 @@ def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
 def expected_jaccard(
     logits: Float[Tensor, "B C H W"], probability: Float[Tensor, "B C H W"] | None = None
 ) -> Float[Tensor, "B N"]:
-    """The J that each object's mask can expect, were each pixel's probability true and independent.
+    """Estimate the J of each mask, as if its pixels' probabilities were true and independent.
 
-    The overlap is expected to be the probability inside the mask, the union the mask and the
-    probability outside of it. A mask that is empty is right if no pixel belongs to the object: the
-    likeliest pixel decides.
+    The expected overlap is the sum of probabilities inside the mask, the expected union the mask's
+    area and the sum of probabilities outside. An empty mask is right if no pixel belongs to the
+    object, so the likeliest pixel decides.
 
     Args:
         logits: Class logits, background first.
@@ -53,10 +53,10 @@ def margin(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
 def suggest_frame(
     confidence: Mapping[int, Mapping[int, float]], annotated: Sequence[int]
 ) -> int | None:
-    """The frame whose annotation should help most: the one with the least confidence.
+    """Name the frame whose mask should help most: the one with the least confidence.
 
     A frame's confidence is that of its worst object, averaged over the frame and its neighbours, so
-    that a whole stretch that drifted counts for more than one blurred frame.
+    that a series of poor frames counts for more than a single blurred one.
 
     Args:
         confidence: Frame index to (object id to confidence).

@@ -1,4 +1,4 @@
-"""How inference reads a video: from anywhere, either way, and a few frames ahead."""
+"""Read a video for inference: from any frame, in either direction, a few frames ahead."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,7 +14,7 @@ from bundle.types import Frame, LabelMap
 AHEAD = 4
 """Frames decoded ahead."""
 CHUNK_BYTES = 2**26
-"""Of frames decoded at once where a video is gone through backwards."""
+"""Frames that are decoded at once where a video is read backwards."""
 
 Item = TypeVar("Item")
 
@@ -111,7 +111,7 @@ def to_image(frame: Frame, device: torch.device) -> torch.Tensor:
 
 
 def ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
-    """The same items, the next few made by a thread meanwhile."""
+    """Yield the same items, while a thread prepares the next few."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, items, end) for _ in range(count))

@@ -24,7 +24,7 @@ from bundle.utils.devices import autocast
 
 
 class ClipInferer(Inferer):
-    """Passes whole clips, or frames, through the network at once, for training.
+    """Pass whole clips through the network at once, for training.
 
     Args:
         precision: See ``bundle.utils.devices.autocast``.
@@ -81,7 +81,7 @@ class VideoInferer(Inferer):
             yield session.step(clip[:, :3, ..., t]).logits
 
     def start(self, network: VideoNetwork) -> VideoSession:
-        """Begin a video whose frames you will feed yourself."""
+        """Begin a pass over a video whose frames you feed yourself."""
         return VideoSession(self.settings, network, self.settings.inference_size)
 
     def open(

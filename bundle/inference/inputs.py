@@ -1,4 +1,4 @@
-"""Videos and the masks that were given for them: one, a folder or a list; opened when used."""
+"""The videos to segment, with masks and prompts: one, a folder or a list; opened when used."""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ COLUMNS = ("video", "mask")
 
 @dataclass(frozen=True, eq=False)
 class PromptedVideo:
-    """What the main job starts from.
+    """One video to segment, with the mask and prompts that were given for it.
 
     Nothing is opened before ``source`` or ``annotations`` is asked for, so that among many videos a
     bad one is noticed when it is its turn.
@@ -33,7 +33,7 @@ class PromptedVideo:
     Attributes:
         path: Anything that ``open_video`` takes.
         mask: Anything that ``read_annotations`` takes; None where there are prompts only.
-        problem: Why there is nothing to open, if so; raised instead.
+        problem: An error to raise instead, if there is nothing to open.
         mask_frame: The frame that a single mask belongs to; see ``read_annotations``.
         unknown: The value of the mask's pixels of which nothing is known, if there are any.
         prompts: Boxes, points, scribbles and more masks.
@@ -48,7 +48,7 @@ class PromptedVideo:
 
     @property
     def name(self) -> str:
-        """What the results will be called."""
+        """The name of the results."""
         return source_name(self.path)
 
     @cached_property
@@ -60,7 +60,7 @@ class PromptedVideo:
 
     @cached_property
     def annotations(self) -> Mapping[int, LabelMap]:
-        """Frame index to label map (H, W), of the mask; 0 also where it knows nothing."""
+        """Frame index to label map (H, W) of the mask; 0 also where the mask is unknown."""
         return {i: part.labels for i, part in self._masks.items()}
 
     @property
@@ -69,7 +69,7 @@ class PromptedVideo:
         return frozenset(self._masks) | {entry.frame for entry in self.prompts}
 
     def give(self, segmenter: Segmenter) -> SegmentationJob:
-        """A job to which the mask and the prompts are given; nothing is propagated yet.
+        """Start a job with the mask and the prompts; nothing is propagated yet.
 
         Raises:
             ValueError: A prompt makes no sense, or the network takes no partial masks.
@@ -131,10 +131,9 @@ def list_inputs(
     prompts: str | Path | Sequence[PromptEntry] | None = None,
     unknown: int | str | None = None,
 ) -> list[dict[str, Any]]:
-    """What there is to do, as items for ``OpenPromptedVideod``; nothing is opened.
+    """List the videos to segment, as items for ``OpenPromptedVideod``. None is opened.
 
-    Of processes that torchrun started each gets its share, whatever has been done already: they may
-    not see the same.
+    Each process that torchrun started gets its share of all videos, done or not.
 
     Args:
         video: One video, which needs a mask.

@@ -1,4 +1,4 @@
-"""One video under way, whatever somebody points at in it, in whatever order."""
+"""Interactive segmentation of one video: masks, prompts, propagation, corrections."""
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,11 +26,11 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentationJob:
-    """One video under way: what was given in its frames, and what was found from that.
+    """Interactive segmentation of one video: given masks and prompts, and what was found from them.
 
-    A mask, box, point or scribble of one object says nothing of the others: they stay as they were
-    given or found in that frame, and where nothing was found yet, ``propagate`` finds them. Boxes,
-    points and scribbles of one object in one frame add up, each correcting the last answer.
+    A mask, box, point or scribble concerns one object. The others stay as they were given or found
+    in that frame, or ``propagate`` finds them. Boxes, points and scribbles of one object in one
+    frame add up: each corrects the last answer.
 
     Not to be shared between threads.
 
@@ -70,7 +70,7 @@ class SegmentationJob:
 
     @property
     def objects(self) -> Mapping[int, frozenset[int]]:
-        """Frame index to the ids that its mask speaks of; frames that are left out are complete."""
+        """Frame index to the ids that were given in it; frames left out gave all objects."""
         return self._objects
 
     def add_mask(
@@ -82,13 +82,13 @@ class SegmentationJob:
     ) -> LabelMap:
         """Give the mask of a frame, or correct it; ``propagate`` then takes it to the other frames.
 
-        What was pointed at before of the same objects in the frame counts no more.
+        It replaces earlier prompts of the same objects in the frame.
 
         Args:
             frame: Its index.
-            mask: (H, W). With ``object_id`` that object is where it is not 0. Without, a label map of
-                all objects in the frame: one that it does not show is not there (of bool the only
-                object is 1).
+            mask: (H, W). With ``object_id``: pixels that are not 0 are that object. Without: a
+                label map of all objects; one that it does not show is not in the frame. In a mask
+                of bool the object is 1.
             object_id: From 1 to 255.
             unknown: The value, such as 255, of pixels of which nothing is known: the network fills
                 them. By default the whole mask is known.
@@ -136,10 +136,10 @@ class SegmentationJob:
         return self._give(frame, labels, [object_id])
 
     def add_box(self, frame: int, box: Box, object_id: int = 1) -> LabelMap:
-        """Point at an object with a box; nothing of it will lie outside.
+        """Prompt an object with a box. Its mask will lie inside.
 
-        By itself a box begins the object anew in the frame. After points or scribbles there it limits
-        what they found.
+        Without points or scribbles a box replaces what was found of the object in the frame. With
+        them it limits their mask.
 
         Args:
             frame: Its index.
@@ -173,7 +173,7 @@ class SegmentationJob:
         labels: Sequence[bool | int],
         object_id: int = 1,
     ) -> LabelMap:
-        """Point at pixels on an object, and beside it.
+        """Prompt an object with points on it or beside it.
 
         Args:
             frame: Its index.
@@ -218,13 +218,12 @@ class SegmentationJob:
     def add_prompts(
         self, frame: int, prompts: Mapping[int, ObjectPrompt], *, anew: bool = False
     ) -> LabelMap:
-        """Point at several objects of a frame at once, in several ways.
+        """Give several prompts of one or more objects of a frame at once.
 
         Args:
             frame: Its index.
-            prompts: Object id to all that is pointed at.
-            anew: In place of what was pointed at before of these objects in the frame. By default that
-                adds up.
+            prompts: Object id to its prompts.
+            anew: Replace earlier prompts of these objects in the frame. By default prompts add up.
 
         Returns:
             The frame's new label map (H, W).
@@ -253,11 +252,11 @@ class SegmentationJob:
         return self._give(frame, new, list(prompts))
 
     def remove_mask(self, frame: int, object_id: int | None = None) -> None:
-        """Take back what was given in a frame; ``propagate`` then finds it.
+        """Remove what was given in a frame; ``propagate`` then finds its mask.
 
         Args:
             frame: Its index.
-            object_id: Take back what was given of this object alone. By default all.
+            object_id: Remove only this object. By default all.
 
         Raises:
             ValueError: Nothing was given in the frame, or nothing of that object.
@@ -313,7 +312,7 @@ class SegmentationJob:
             yield result
 
     def results(self) -> Iterator[FrameResult]:
-        """The results of all frames, in order of time; what is not propagated yet is, first.
+        """Yield the results of all frames in order of time, after propagating what is pending.
 
         Raises:
             ValueError: As ``propagate``.
@@ -325,7 +324,7 @@ class SegmentationJob:
             yield self._work.result(index)
 
     def suggest(self) -> int | None:
-        """The frame whose mask would help most, of those that were found; None if none was."""
+        """Name the frame whose mask would help most; None if no frame was found yet."""
         return None if self._work is None else self._work.suggest()
 
     def _fill(self, frame: int, labels: LabelMap, open_pixels: npt.NDArray[np.bool_]) -> LabelMap:

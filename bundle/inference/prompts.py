@@ -1,7 +1,7 @@
-"""What a user points at in a frame, and the masks that the network makes of it.
+"""Prompts of a user in a frame, and the masks that the network makes of them.
 
-Every way in (the Python interface, the command line, the page, MONAI Label) completes a frame here, so
-that equal prompts give equal masks. H x W is the frame.
+The Python interface, the command line, the page and MONAI Label all call this, so that the same
+prompts give the same masks. H x W is the frame.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +33,7 @@ from bundle.types import Frame, LabelMap
 MAX_ID = 255
 """Label maps hold object ids in one byte, 0 is the background."""
 UNKNOWN = 255
-"""What a partial mask holds where nothing is known."""
+"""Value of a partial mask where nothing is known."""
 NEEDS_PARTIAL_MASKS = (
     "boxes, points, scribbles and partial masks need a network that takes them: these weights were "
     "trained without, so give whole masks, or use weights that were trained with prompts"
@@ -60,7 +60,7 @@ class Scribble:
 
 @dataclass(frozen=True, eq=False)
 class ObjectPrompt:
-    """What a user pointed at, of one object in one frame.
+    """All prompts of one object in one frame.
 
     Attributes:
         box: The object lies in it.
@@ -162,18 +162,18 @@ def require_prompts(network: VideoNetwork | nn.Module) -> None:
 def complete_frame(
     segmenter: Segmenter, frame: Frame, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
 ) -> LabelMap:
-    """The label map of a frame after prompts.
+    """Segment a frame from prompts; gives its new label map.
 
-    Every prompt is kept to: the pixel of a positive point is in the mask, that of a negative one is
-    not, nothing lies outside of a box, and what a partial mask is sure of stays. Objects without a
-    prompt keep their pixels, but for those that a prompt surely gives to another object.
+    The answer agrees with every prompt: the pixel of a positive point is in the mask, that of a
+    negative one is not, nothing lies outside a box, and known pixels of a partial mask stay.
+    Objects without a prompt keep their pixels, except those that a prompt gives to another object.
 
     Args:
         segmenter: With a network that takes partial masks.
         frame: RGB.
-        prompts: Object id, from 1 to 255, to all that was pointed at. A box by itself begins its
+        prompts: Object id, from 1 to 255, to its prompts. A box by itself begins its
             object anew. Points and scribbles correct the pixels that the object has in ``labels``.
-        labels: What was given or found before; not changed.
+        labels: The frame's label map so far; it is not changed.
 
     Returns:
         A new label map.
@@ -257,7 +257,7 @@ def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) 
 
 
 def check_prompt(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
-    """Refuse a prompt that makes no sense by itself.
+    """Refuse an invalid prompt, without looking at others.
 
     Args:
         i: The object's id.

@@ -38,16 +38,16 @@ TOO_LARGE = 64 * 2**20
 
 @dataclass(frozen=True, eq=False)
 class PromptEntry:
-    """What is pointed at of one object in one frame.
+    """The prompts of one object in one frame.
 
     Attributes:
         frame: Its index.
         object_id: From 1 to 255.
-        prompt: But for a mask.
+        prompt: All prompts but the mask.
         mask: A file that ``read_masks`` takes.
         unknown: The value of the mask's pixels of which nothing is known.
-        file: That it was read from, for messages.
-        number: Of the entry in it, from 1.
+        file: The file that it was read from, for messages.
+        number: Number of the entry in the file, from 1.
     """
 
     frame: int
@@ -60,12 +60,12 @@ class PromptEntry:
 
     @property
     def name(self) -> str:
-        """What to call it in messages; empty where it is of no file."""
+        """Its name in messages; empty if it comes from no file."""
         return f"{self.file}, entry {self.number}" if self.file else ""
 
 
 def read_prompts(path: str | Path) -> list[PromptEntry]:
-    """Read a file of prompts; nothing is known of a video yet.
+    """Read a file of prompts, without looking at a video.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -92,7 +92,7 @@ def read_prompts(path: str | Path) -> list[PromptEntry]:
 
 
 def give_prompts(job: SegmentationJob, entries: Sequence[PromptEntry]) -> None:
-    """Point at objects in a video as entries say.
+    """Give the prompts of entries to a job.
 
     Args:
         job: Of the video, which is one that was opened from files if an entry has a mask.

@@ -1,4 +1,4 @@
-"""Writing out what was segmented."""
+"""Write the results of segmented videos."""
 
 import csv
 import logging

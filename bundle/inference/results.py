@@ -12,9 +12,9 @@ class FrameResult(NamedTuple):
 
     Attributes:
         frame: Its index.
-        labels: (H, W), in the ids of the prompts.
-        confidence: Object id to the J that its mask can expect, in [0, 1]; 1 where it was given.
-        review: A confidence is below the inferer's threshold: somebody should look.
+        labels: (H, W) uint8, with the object ids of the given masks; 0 is background.
+        confidence: Object id to the expected J of its mask, in [0, 1]; 1 where the mask was given.
+        review: A confidence is below ``review_below``: somebody should look at the frame.
     """
 
     frame: int
@@ -26,6 +26,6 @@ class FrameResult(NamedTuple):
 def judge(
     settings: InferenceSettings, index: int, labels: LabelMap, confidence: Mapping[int, float]
 ) -> FrameResult:
-    """A frame's result, with the flag that asks for a look at it."""
+    """Make a frame's result, flagged for review where a confidence is low."""
     review = any(value < settings.review_below for value in confidence.values())
     return FrameResult(index, labels, confidence, review)

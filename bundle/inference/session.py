@@ -1,4 +1,4 @@
-"""One pass over frames, in whatever order they are fed: the method itself.
+"""The method itself: encode, read, segment and memorize frames one after another.
 
 B clips, N objects, frames of H x W.
 """
@@ -33,11 +33,11 @@ class StepResult(NamedTuple):
 
 
 class VideoSession:
-    """One pass over frames: what it remembers, and how long ago it last did.
+    """One pass over the frames of a video, with the memory that it builds.
 
     Attributes:
         bank: The memory.
-        known: (N,) bool, which objects have been shown by a mask so far; others are not looked for.
+        known: (N,) bool, the objects that a given mask has shown so far; only these are segmented.
             None for all.
     """
 
@@ -56,7 +56,7 @@ class VideoSession:
     def prompt(
         self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """Take a frame whose masks of all objects are given, bool or in [0, 1]; never forgotten.
+        """Remember a frame whose masks are all given, bool or in [0, 1]; it is never dropped.
 
         Returns:
             The masks as class logits.
@@ -112,7 +112,7 @@ class VideoSession:
         self.frames = 1
 
     def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
-        """Tell the masks of the frame before the next one, where ``step`` did not find them."""
+        """Set the masks of the previous frame, where ``step`` did not find them."""
         self._previous = self._enter(mask.float())
 
     @torch.inference_mode()
@@ -147,7 +147,7 @@ class VideoSession:
 
     @property
     def remembered(self) -> int:
-        """How many frames are in memory."""
+        """The number of frames in memory."""
         return 0 if self._bank is None else len(self._bank)
 
     def state(self) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class VideoSession:
         return height, width
 
     def _enter(self, x: Tensor) -> Tensor:
-        """To the working size, and zeros up to a multiple of the stride."""
+        """Resize to the inference size and pad with zeros to a multiple of the stride."""
         shape = self._inference_shape(*x.shape[-2:])
         if shape != x.shape[-2:]:
             x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
@@ -195,7 +195,7 @@ class VideoSession:
         return F.pad(x, padding).contiguous(memory_format=torch.channels_last)
 
     def _leave(self, logits: Tensor, size: torch.Size) -> Tensor:
-        """Back to the frame's own size."""
+        """Crop the padding and resize to the frame's own size."""
         height, width = self._inference_shape(*size)
         logits = logits[..., :height, :width]
         if logits.shape[-2:] == size:

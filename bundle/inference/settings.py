@@ -32,7 +32,7 @@ class InferenceSettings:
     """How masks are propagated through a video.
 
     Args:
-        memory_every: The annotated frame and every so many after it are remembered.
+        memory_every: One of so many frames is remembered; frames whose mask was given always are.
         max_memory_frames: Most frames remembered, at least 2, so that long videos take no more time a
             frame than short ones; None for no limit (the paper's); ``auto`` for what half of the
             device's free memory holds.

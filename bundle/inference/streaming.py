@@ -1,4 +1,4 @@
-"""A video's results one by one, as they are found: the loop that every way in runs."""
+"""Segment a video frame by frame: what Python, the command line and the configs run."""
 
 import itertools
 import logging
@@ -43,7 +43,7 @@ def stream_results(
     """Segment a video.
 
     Args:
-        settings: How.
+        settings: Of inference.
         network: On ``device``, in evaluation mode.
         video: A ``bundle.io.reading.video.VideoSource``, a list of RGB frames (H, W, 3) uint8, or an
             iterator over them, such as a camera. An iterator is read once, so masks are propagated
@@ -53,7 +53,8 @@ def stream_results(
         device: Where the network and its memory are.
         objects: Frame index to the ids of which its mask speaks, for masks that are not complete; not
             for an iterator. See ``Propagation``.
-        checkpoint: Goes on from what it holds, and holds what is found; not for an iterator.
+        checkpoint: Where to go on after an interruption, and where results are kept meanwhile; not
+            for an iterator.
 
     Yields:
         One result per frame, in order of time.
@@ -88,7 +89,7 @@ def stream_with_frames(
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
     """Segment a video that is still to be opened; yields each frame with its result.
 
-    Whoever takes the first frame learns that the video cannot be opened.
+    A video that cannot be opened raises when the first frame is taken.
     """
     given = video.give(LoadedNetwork(network, settings, torch.device(device)))
     results = stream_results(

@@ -1,1 +1,1 @@
-"""Memory of keys and values: what is remembered, how it is read, what is given up when it is full."""
+"""Memory of keys and values: what is remembered, how it is read, what is dropped when full."""

@@ -53,7 +53,7 @@ def read_memory(
 
 
 def key_rows(x_BMC: Tensor) -> Tensor:
-    """What is remembered as attention wants it: (B, M, C + 1).
+    """Lay keys out as rows for attention: (B, M, C + 1).
 
     Written out, ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``; the last term is constant under the softmax,
     and the second becomes one more channel. So the whole read is one call of attention.
@@ -62,12 +62,12 @@ def key_rows(x_BMC: Tensor) -> Tensor:
 
 
 def query_rows(x_BPC: Tensor) -> Tensor:
-    """The other side of ``key_rows``."""
+    """Lay queries out to match ``key_rows``."""
     return F.pad(x_BPC, (0, 1), value=1.0)
 
 
 def padded(rows: Tensor) -> Tensor:
-    """With zeros behind, up to a multiple of 8, for which attention has fast kernels."""
+    """Pad rows with zeros to a multiple of 8 channels, for which attention has fast kernels."""
     return F.pad(rows, (0, -rows.shape[-1] % 8))
 
 

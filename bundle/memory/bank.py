@@ -30,7 +30,7 @@ GROWTH = 8
 
 
 class MemoryBank:
-    """The remembered frames of one video, laid out as the read wants them.
+    """The remembered frames of one video, laid out for fast reading.
 
     Softmax does not care about order, so a frame that goes leaves its place to the one that comes:
     nothing is moved or stacked. Holds state, not weights, so it is no ``nn.Module``: the inferer
@@ -98,7 +98,7 @@ class MemoryBank:
         Args:
             key: Its key map.
             value: Its value map of each object.
-            prompt: Its mask was given: never drop it.
+            prompt: Whether its mask was given; such a frame is never dropped.
 
         Raises:
             ValueError: The frame's shape differs from the frames held.
@@ -163,7 +163,7 @@ class MemoryBank:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Remember what the memory did whose ``state_dict`` this is.
+        """Restore a memory from its ``state_dict``.
 
         Example:
             >>> bank, other = MemoryBank(), MemoryBank()

@@ -1,4 +1,4 @@
-"""Which remembered frame goes when memory is full."""
+"""Choose the frame to drop when memory is full."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

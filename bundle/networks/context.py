@@ -1,4 +1,4 @@
-"""Sees an object as a whole: attention over a coarse grid of its decoder maps.
+"""Context of an object: attention over a coarse grid of its decoder maps.
 
 BN = clips x objects, flattened; h x w the grid at stride 16.
 """
@@ -12,7 +12,7 @@ HEADS = 4
 
 
 class ContextBlock(nn.Module):
-    """Add to each object's stride-16 maps what all of the frame says about it.
+    """Let each position of an object's stride-16 maps attend to all others.
 
     Memory matches each position by itself. Here each position of the stride-32 grid (144 for a frame of
     384x384) attends to all others, so that a patch inside an object is filled and one far from it is
@@ -52,7 +52,7 @@ class ContextBlock(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Float[Tensor, "BN C h w"]) -> Float[Tensor, "BN C h w"]:
-        """The maps, each position told of the others."""
+        """Return the maps with the context added."""
         size = x.shape[-2:]
         coarse = self.enter(F.avg_pool2d(torch.relu(x), 2, ceil_mode=True, count_include_pad=False))
         coarse = coarse + self.place(coarse)
@@ -98,7 +98,7 @@ class PreviousMask(nn.Module):
         probability: Float[Tensor, "B N H W"],
         known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "BN C h w"]:
-        """What to add to each object's maps.
+        """Compute what is added to each object's maps.
 
         Args:
             probability: Of each object, in the frame before.

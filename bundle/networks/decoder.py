@@ -26,7 +26,7 @@ class ResidualConv(nn.Module):
 
 
 class JoinedResidualConv(nn.Module):
-    """The same over each object's maps and its frame's; the shortcut is a 1x1 convolution."""
+    """``ResidualConv`` over the maps of an object and of its frame; its shortcut is 1x1."""
 
     def __init__(self, own: int, shared: int, outputs: int) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class MaskDecoder(nn.Module):
     def skips(
         self, stride8: Float[Tensor, "B C8 H8 W8"], stride4: Float[Tensor, "B C4 H4 W4"]
     ) -> tuple[Float[Tensor, "B D8 H8 W8"], Float[Tensor, "B D4 H4 W4"]]:
-        """What the decoder takes of a frame's finer features, whatever the object."""
+        """Compute the skips of a frame, which all of its objects share."""
         return self.skip8(stride8), self.skip4(stride4)
 
     def refine(

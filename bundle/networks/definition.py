@@ -1,4 +1,4 @@
-"""Which network: by a name in ``configs/network``, or as the file beside weights says."""
+"""Build a network by its name in ``configs/network``, or as described beside its weights."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""A network made faster without changing what it computes: no pass over a map for BatchNorm."""
+"""Fold BatchNorm into the convolutions before it: faster, with the same results."""
 
 import copy
 from collections.abc import Iterator

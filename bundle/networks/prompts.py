@@ -1,4 +1,4 @@
-"""Partial masks out of what a user points at: boxes, points, scribbles, rough masks.
+"""Partial masks from prompts: boxes, points, scribbles, rough masks.
 
 H x W is a frame. A partial mask has two maps: what is known or guessed of the object, and where that is
 a guess. Together they say three things of a pixel: surely object (1, 0), surely not (0, 0), unknown

@@ -1,4 +1,4 @@
-"""Layers over an object's maps and its frame's, which the frame's other objects share.
+"""Convolutions over the maps of an object and of its frame; objects share the frame's part.
 
 B clips or frames, BN = clips x objects, flattened.
 """
@@ -29,7 +29,7 @@ class JoinedConv2d(nn.Conv2d):
         return result + per_object(self.share(shared), own)
 
     def share(self, shared: Float[Tensor, "B C2 h w"]) -> Float[Tensor, "B D h w"]:
-        """What the frame's maps add to the result of each of its objects."""
+        """Compute the frame's part of the result, for all of its objects."""
         return F.conv2d(shared, self.weight[:, self.own :], padding=self.padding)
 
 

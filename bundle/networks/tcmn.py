@@ -19,7 +19,7 @@ STRIDE = 16
 
 @runtime_checkable
 class VideoNetwork(Protocol):
-    """What segmenting a video asks of a network; ``TCMN`` says what each does."""
+    """The interface of a network that segments videos; see ``TCMN``."""
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures: ...
 
@@ -41,7 +41,7 @@ class VideoNetwork(Protocol):
 
 
 class ClipPrediction(NamedTuple):
-    """What training needs of one pass over a clip."""
+    """The result of one pass over a clip, for training."""
 
     logits: ClassLogits
     values: Float[Tensor, "B N V T h w"]

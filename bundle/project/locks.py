@@ -1,4 +1,4 @@
-"""Who has a video open: one person at a time, on any machine that sees the folder.
+"""Locks: one person at a time has a video open, on any machine that sees the folder.
 
 The lock is a file that its holder renews, so that it works on network folders that know no locks of
 their own (``filelock.SoftFileLease``). One that a killed process left is taken over at once on the same
@@ -106,7 +106,7 @@ class VideoLock:
         self._holder_file.write_text(json.dumps(asdict(holder)), encoding="utf-8")
 
     def check(self, name: str) -> None:
-        """Find out before writing whether it is still ours.
+        """Check before writing that the lock is still ours.
 
         Raises:
             VideoLockedError: Another machine took it over, after this one slept or lost the network.

@@ -1,4 +1,4 @@
-"""Which frames of a video somebody should look at, why, and in which order.
+"""Find the frames of a video that need review, with the reason and in a useful order.
 
 Looks at areas, centres and confidences alone, never at pixels, so that it is fast enough to run after
 each action. Areas in pixels, centres as (row, column) in pixels.

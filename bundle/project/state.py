@@ -1,4 +1,4 @@
-"""What is known of one video of a project, and how it is written down.
+"""The state of one video of a project, and its form in JSON.
 
 ``state.json`` refers to masks by the names of their files, which are written before and never change,
 so a process that is killed at any time leaves the state before or the state after an action.
@@ -50,7 +50,7 @@ class Source:
 
 @dataclass(frozen=True)
 class VideoState:
-    """All of one video but its pixels.
+    """The state of one video: everything but pixels.
 
     Attributes:
         source: None before it was first opened.

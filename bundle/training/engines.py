@@ -1,4 +1,4 @@
-"""Glue between MONAI's trainer and evaluator and the network: batches in, parameter groups."""
+"""Connect the network to MONAI's trainer and evaluator: batches, inferer, parameter groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -19,7 +19,8 @@ class PrepareClips(PrepareBatch):
     The network's masks are set at the reference frame only, so no truth can leak from later ones.
 
     Args:
-        training: Ask the network for the value maps too, and give the loss its dictionary.
+        training: Ask the network for its value maps as well, and return the targets that the loss
+            takes.
     """
 
     def __init__(self, training: bool = True) -> None:

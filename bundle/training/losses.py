@@ -75,7 +75,7 @@ def mean_over_objects(
 
 
 class LossOfTerms(nn.Module):
-    """A loss that leaves the terms of its last batch behind, for tables, bars and trackers.
+    """A loss that keeps the terms of its last batch, for tables, progress bars and trackers.
 
     Attributes:
         names: All terms that a batch may have.

@@ -1,4 +1,4 @@
-"""Prompts for training: what a user might have pointed at, drawn from the true mask.
+"""Simulated prompts for training, drawn at random from the true masks.
 
 N objects of a clip, H x W its first frame.
 """

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all, whatever kills a run, and no litter of it.
+"""Write files and folders whole or not at all, even if the run is killed.
 
 Everything is written in a folder beside its place, ``.<name>.<random>.partial``, and renamed. A killed
 run leaves that folder; the next one that writes the same removes it.

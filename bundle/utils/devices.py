@@ -1,4 +1,4 @@
-"""What a machine has: its devices, the precision that pays on them, free memory."""
+"""Devices of a machine, the precision that is fastest on them, and free memory."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Processes that torchrun started and that work on their own, each on its share."""
+"""Share work among processes that torchrun started, without a process group."""
 
 import os
 import time

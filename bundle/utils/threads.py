@@ -1,4 +1,4 @@
-"""How the threads of PyTorch wait, which decides how they get on with others on the same cores."""
+"""Let PyTorch's threads sleep while they wait, so that others can use their cores."""
 
 import functools
 import threading

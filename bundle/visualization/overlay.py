@@ -1,4 +1,4 @@
-"""How results look: the palette, a frame with its labels on it, a video and a picture of them.
+"""Draw results: the palette, a frame with its labels, an overlay video, a summary picture.
 
 Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids; ``bundle.types`` has the legend.
 """

@@ -1,4 +1,4 @@
-"""What the page says of masks that were kept on disk without being saved."""
+"""The notes of the page about masks that are on disk but were not saved by hand."""
 
 from collections.abc import Callable
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Telling somebody on the page what went wrong."""
+"""Notifications of errors and warnings on the page."""
 
 import logging
 from collections.abc import Iterator

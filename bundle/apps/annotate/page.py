@@ -1,6 +1,4 @@
-"""The page: what it shows of a workspace, and what its buttons do. What they do it with is in
-``annotation``.
-"""
+"""The page: what it shows, and what its buttons do. The state is in ``annotation``."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,7 +30,7 @@ class Canvas(ui.element, component=WEB / "canvas.js", esm={"tcmn-drawing": str(W
 
 
 class Page:
-    """One tab on an annotation. It holds what is only looked at: tool, frame, picked object.
+    """One tab of the browser. It holds only the view: tool, frame, picked object.
 
     Args:
         workspace: What is open.

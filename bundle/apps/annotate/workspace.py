@@ -1,4 +1,4 @@
-"""What the process has open: one annotation, and uploads in a folder that goes when it ends."""
+"""The open annotation of the process, and its temporary uploads."""
 
 import logging
 import tempfile

@@ -1,4 +1,4 @@
-"""Who may be a client of the annotation server: no page of another site in the user's browser."""
+"""Access control of the label server: it refuses pages of other sites in the user's browser."""
 
 from collections.abc import Iterable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The network that an annotation server works with: loading it, fine-tuning it on annotations."""
+"""The network of the label server: loading it, and fine-tuning it on submitted labels."""
 
 import importlib
 import logging

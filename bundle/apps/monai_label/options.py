@@ -1,4 +1,4 @@
-"""What whoever asks an annotation server can choose, and how a request is turned down."""
+"""Options of a request to the label server, and how a request is refused."""
 
 import importlib
 import importlib.util
@@ -11,7 +11,7 @@ from bundle.inference.settings import DIRECTIONS, InferenceSettings
 
 
 def refuse(message: str, status: int = 400) -> NoReturn:
-    """Turn a request down with a message that reaches whoever made it.
+    """Refuse a request with a message that reaches the user.
 
     Raises:
         HTTPException: In a server, which answers with it and lives on.
@@ -40,7 +40,7 @@ class RequestOptions:
 
     @classmethod
     def read(cls, request: Mapping[str, Any]) -> "RequestOptions":
-        """Of a request; a list of choices, which a client hands back as it was, is its first."""
+        """Read the options of a request; of a whole list of choices the first counts."""
         given = {
             name: value[0] if isinstance(value, (list, tuple)) else value
             for name, value in request.items()

@@ -1,4 +1,4 @@
-"""What annotation servers send: a video, a mask painted on a frame, options; and what they get back.
+"""Read requests to the label server (a video, a painted mask, options), and make the answers.
 
 Works in any app of MONAI Label that serves bundles. It hands the inferer one tensor, so
 ``OpenRequestd`` turns files into a clip of bytes and ``RestoreLabeld`` turns the answer into a label
@@ -89,7 +89,7 @@ def _check_image(request: Mapping[str, Any]) -> None:
 
 @contextmanager
 def understandable(names: Mapping[str, str], status: int = 400) -> Iterator[None]:
-    """Refuse what the readers raise, with names that mean something to a user for the paths."""
+    """Turn errors of the readers into refusals, with the user's names in place of paths."""
     try:
         yield
     except (ValueError, OSError) as error:

@@ -1,4 +1,4 @@
-"""What clients leave on an annotation server, none of it outside its folder, and who may be a client.
+"""Files that clients send to the label server: kept inside its folders, and removed if refused.
 
 MONAI Label would join names that a client chose to its folders, unpack any archive to anywhere, and
 answer the page of any site that the user's browser has open.

@@ -1,4 +1,4 @@
-"""How large a frame and a file may declare themselves to be: checked before memory is taken for it.
+"""Limits on the sizes that files declare, checked before memory is taken for them.
 
 A header of a few bytes can ask for any amount of memory. Readers ask here first.
 """
@@ -15,7 +15,7 @@ MAX_INFLATED_BYTES = 2**30
 
 
 class DeclaredSizeError(ValueError):
-    """A file declares a size that no reader takes on."""
+    """A file declares a size beyond the limits."""
 
 
 class MissingCodecError(DeclaredSizeError):

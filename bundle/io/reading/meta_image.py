@@ -1,4 +1,4 @@
-"""MetaImage files, looked through before ITK opens them.
+"""Check the headers of MetaImage files before ITK opens them.
 
 ITK believes their headers: more axes than it has room for overwrite memory, and packed pixels that
 are fewer than declared are waited for without end.

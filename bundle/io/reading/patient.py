@@ -1,4 +1,4 @@
-"""Whose a video is, as far as its file says."""
+"""Read the patient's id from a video's file."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints that a killed training goes on from as if nothing had happened."""
+"""Checkpoints from which a killed training goes on with the same losses as without the stop."""
 
 import logging
 import signal
