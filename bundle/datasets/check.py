@@ -1,6 +1,7 @@
 """Check a data set in one run that decodes every pixel: its contents and all its problems."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -127,11 +128,27 @@ def _count_records(videos: Sequence[Video], survey: Survey) -> None:
     survey.annotated = sum(len(video.masks) for video in videos)
     survey.fps = [video.fps for video in videos if video.fps is not None]
     survey.spacings_mm = [video.spacing_mm for video in videos if video.spacing_mm is not None]
+    for video in videos:
+        _tell_numbers(video, survey.warnings)
     for identity, count in Counter(video.id for video in videos).items():
         if count > 1:
             survey.problems.append(
                 f"{count} videos are called {identity}: expected different names"
             )
+
+
+def _tell_numbers(video: Video, warnings: list[str]) -> None:
+    """Say of masks that are numbered by the frames of a file which frame they were taken for."""
+    first = min(video.masks)
+    mask = video.masks[first]
+    if first == 0 or not isinstance(mask, Path) or not isinstance(video.frames[0], FrameOf):
+        return
+    numbers = re.findall("[0-9]+", mask.stem)
+    if numbers and int(numbers[-1]) == first:
+        warnings.append(
+            f"{video.id}: {mask.name} is taken as the mask of frame {first}, the first being 0: "
+            "look at the contact sheet, and number masks from 0 if it is one frame late"
+        )
 
 
 def _check_video(video: Video, survey: Survey) -> Iterator[int]:

@@ -7,7 +7,7 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from bundle.io.reading.decode import has_suffix, read_image
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.labels import Meaning, StoredMask, judge, to_labels, whole_numbers
 from bundle.io.reading.mask_pictures import read_labels, read_mask_picture
+from bundle.io.reading.masks import holds_shapes, open_label_volume, read_stored
 from bundle.io.reading.mat_masks import read_mat_masks
 from bundle.io.reading.video import open_video
 from bundle.types import Frame, LabelMap
@@ -30,6 +31,13 @@ BLOCK_MASKS = 16
 
 # Sources hold no pixels and no handles, only sizes and counts that took a pass to find.
 _open = lru_cache(maxsize=512)(open_video)
+_open_labels = lru_cache(maxsize=512)(open_label_volume)
+
+
+@lru_cache(maxsize=4)
+def _stored(mask: Path, video: Path) -> dict[int, StoredMask]:
+    """All masks of a file of outlines or segments, which has to be read as a whole."""
+    return read_stored(mask, _open(video))
 
 
 def read_frames(
@@ -73,33 +81,45 @@ def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
     refs = [video.masks[i] for i in indices]
     if video.binary and all(isinstance(ref, Path) for ref in refs):
         return _read(refs, lambda path: read_labels(path, binary=True), lambda path, wanted: ())
-    stored = _read(refs, read_mask_picture, _read_members)
+    members = partial(_read_members, _path_of(video.frames))
+    stored = _read(refs, read_mask_picture, members)
     meaning = judge(stored)
     if meaning.white_only or any(mask.kind != "exact" for mask in stored):
         with suppress(OSError, ValueError):  # of a mask that nobody asked for
-            meaning = _judge_all(tuple(video.masks.values()))
+            meaning = _judge_all(_path_of(video.frames), tuple(video.masks.values()))
     return [to_labels(mask, meaning) for mask in stored]
 
 
 @lru_cache(maxsize=4096)
-def _judge_all(refs: tuple[FrameRef, ...]) -> Meaning:
-    return judge(_StoredMasks(refs))
+def _judge_all(video: Path, refs: tuple[FrameRef, ...]) -> Meaning:
+    return judge(_StoredMasks(video, refs))
+
+
+def _path_of(frames: Sequence[FrameRef]) -> Path:
+    """The file or the folder that the frames are in."""
+    first = frames[0]
+    return first.path if isinstance(first, FrameOf) else first.parent
 
 
 @dataclass(frozen=True)
 class _StoredMasks:
     """The masks of a record, read anew each time that they are gone over."""
 
+    video: Path
     refs: Sequence[FrameRef]
 
     def __iter__(self) -> Iterator[StoredMask]:
+        members = partial(_read_members, self.video)
         for begin in range(0, len(self.refs), BLOCK_MASKS):
-            yield from _read(
-                self.refs[begin : begin + BLOCK_MASKS], read_mask_picture, _read_members
-            )
+            yield from _read(self.refs[begin : begin + BLOCK_MASKS], read_mask_picture, members)
 
 
-def _read_members(path: Path, wanted: Sequence[int]) -> Iterator[StoredMask]:
+def _read_members(video: Path, path: Path, wanted: Sequence[int]) -> Iterator[StoredMask]:
+    """Masks of a file that holds many, or of a folder of outlines."""
+    if not has_suffix(path, (".mat",)) and path.exists() and holds_shapes(path):
+        found = _stored(path, video)
+        yield from (found[i] for i in wanted)
+        return
     if has_suffix(path, (".mat",)):
         stored = read_mat_masks(path)
         if wanted[-1] >= len(stored):
@@ -108,7 +128,7 @@ def _read_members(path: Path, wanted: Sequence[int]) -> Iterator[StoredMask]:
             )
         values: Iterable[np.ndarray] = (stored[i] for i in wanted)
     else:
-        values = _open(path).pixels(wanted)
+        values = _open_labels(path).pixels(wanted)
     for i, mask in zip(wanted, values, strict=True):
         source = str(FrameOf(path, i))
         yield StoredMask(whole_numbers(mask, source), "exact", source)

@@ -1,7 +1,8 @@
 """A folder of videos of any kind, each with its mask beside it under the video's name and ``_mask``.
 
 ``a.mp4`` with ``a_mask.png``, ``b.nii.gz`` with ``b_mask.nii.gz``, the folder of frames ``c`` with
-the folder of masks ``c_mask``; any kind of mask goes with any kind of video.
+the folder of masks ``c_mask``; any kind of mask that ``bundle.io.reading.masks`` reads goes with any
+kind of video.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from bundle.io.reading.decode import (
     TIFF_SUFFIXES,
     VOLUME_SUFFIXES,
     has_suffix,
+    is_picture,
     is_tiff_stack,
     natural_key,
 )
@@ -22,10 +24,12 @@ from bundle.io.reading.frame_folder import list_frames
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
 from bundle.io.reading.mask_folder import match_masks
 from bundle.io.reading.mask_volumes import check_straight
+from bundle.io.reading.masks import SHAPE_SUFFIXES, holds_shapes, open_label_volume, read_stored
 from bundle.io.reading.video import holds_video, is_dicom_file, open_video
 from bundle.io.reading.volumes import is_single_image, source_name
 
 MASK = "_mask"
+MASK_SUFFIXES = (*STILL_SUFFIXES, *VOLUME_SUFFIXES, *SHAPE_SUFFIXES)
 VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".qt", ".wmv", ".asf", ".mkv", ".mpg", ".mpeg", ".m2v", ".vob",
     ".ts", ".m2ts", ".mts", ".mxf", ".dv", ".webm", ".ogv", ".flv", ".3gp", ".3g2", ".gif",
@@ -86,7 +90,7 @@ def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
             continue
         name = source_name(path)
         if name.endswith(MASK):
-            if path.is_dir() or has_suffix(path, STILL_SUFFIXES + VOLUME_SUFFIXES):
+            if path.is_dir() or has_suffix(path, MASK_SUFFIXES) or is_dicom_file(path):
                 masks.setdefault(name.removesuffix(MASK), []).append(path)
         elif _is_video(path):
             videos.setdefault(name, []).append(path)
@@ -145,9 +149,10 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
     Args:
         name: Becomes the id.
         path: Anything that ``open_video`` takes.
-        mask: A picture of the first frame's mask, a volume, or a folder of masks. Of a volume,
-            which has something for every frame, the empty ones do not count as annotated: whoever
-            painted three frames of a hundred has not said that the others show nothing.
+        mask: Anything that ``bundle.io.reading.masks.read_annotations`` takes; a picture is the
+            first frame's mask. Of a volume, which has something for every frame, the empty ones do
+            not count as annotated: whoever painted three frames of a hundred has not said that the
+            others show nothing.
 
     Raises:
         FileNotFoundError: A folder is empty.
@@ -165,11 +170,13 @@ def make_record(name: str, path: Path, mask: Path) -> Video:
 
 
 def _read_masks(mask: Path, video: Path, frames: Sequence[FrameRef]) -> dict[int, FrameRef]:
-    if mask.is_dir():
+    if mask.is_dir() and any(map(is_picture, mask.iterdir())):
         return dict(match_masks(mask, video, frames))
     if is_single_image(mask):
         return {0: mask}
-    volume = open_video(mask)
+    if holds_shapes(mask):
+        return {i: FrameOf(mask, i) for i in sorted(read_stored(mask, open_video(video)))}
+    volume = open_label_volume(mask)
     count = volume.frame_count
     if count != len(frames):
         raise ValueError(

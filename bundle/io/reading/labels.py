@@ -263,8 +263,15 @@ def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str)
             "background: save masks as PNG"
         )
     if len(levels) == 1 and levels[0] > WHITE // 2:
-        return [WHITE]
-    return sorted(WHITE if value >= WHITE - NOISE // 2 else value for value in levels)
+        levels = [WHITE]
+    levels = sorted(WHITE if value >= WHITE - NOISE // 2 else value for value in levels)
+    if levels:
+        logger.warning(
+            "%s was compressed with loss: each pixel takes the nearest of the labels %s",
+            source,
+            levels,
+        )
+    return levels
 
 
 def _has_area(picture: np.ndarray, value: int) -> bool:

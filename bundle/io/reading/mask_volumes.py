@@ -60,7 +60,9 @@ def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None
 
 
 def check_straight(volume: VideoSource, video: VideoSource) -> None:
-    """Refuse labels that are not pixel by pixel those of the video's frames.
+    """Refuse labels that are not pixel by pixel those of the video's frames, as many as these.
+
+    A warning says if they were taken at other times.
 
     Raises:
         ValueError: The volume has other axes or lies elsewhere in space.
@@ -70,6 +72,7 @@ def check_straight(volume: VideoSource, video: VideoSource) -> None:
             f"{volume.path} has other axes, or lies elsewhere in space, than {video.path}: save the "
             "masks in the video's geometry"
         )
+    _places_in_time(volume, video, None)
 
 
 def read_single(path: Path, video: VideoSource) -> StoredMask:

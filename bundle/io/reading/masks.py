@@ -31,6 +31,9 @@ from bundle.io.reading.video import open_video
 from bundle.io.reading.volumes import VideoSource, is_single_image
 from bundle.types import LabelMap
 
+SHAPE_SUFFIXES = (".json", ".xml", ".zip")
+"""Of outlines and run lengths."""
+
 
 class PartialLabels(NamedTuple):
     """A mask of which only a part is known.
@@ -68,7 +71,7 @@ def read_annotations(
         ValueError: The masks are empty, hold no labels, or differ from the video in size or number;
             or their names have numbers that may mean one frame or another.
     """
-    found = _read_found(Path(path), video, mask_frame)
+    found = read_stored(Path(path), video, mask_frame)
     labels = dict(zip(found, settle_labels(list(found.values())), strict=True))
     annotations = {index: each for index, each in labels.items() if each.any()}
     if not annotations:
@@ -92,7 +95,7 @@ def read_partial_annotations(
         ValueError: As ``read_annotations``, or the masks are coloured or compressed with loss, so that
             no value can be told.
     """
-    found = _read_found(Path(path), video, mask_frame)
+    found = read_stored(Path(path), video, mask_frame)
     for mask in found.values():
         if mask.kind not in ("exact", "grey"):
             raise ValueError(
@@ -115,8 +118,10 @@ def _empty(path: str | Path) -> ValueError:
     return ValueError(f"{path} is empty: expected the object painted on at least one frame")
 
 
-def _read_found(path: Path, video: VideoSource, mask_frame: int | None) -> dict[int, StoredMask]:
-    """The masks as their files hold them, by frame."""
+def read_stored(
+    path: Path, video: VideoSource, mask_frame: int | None = None
+) -> dict[int, StoredMask]:
+    """Read the masks of a video as their files hold them, by frame; as ``read_annotations`` else."""
     if not path.exists():
         raise FileNotFoundError(f"no such mask: {path}")
     if not path.is_dir():
@@ -136,6 +141,20 @@ def _read_found(path: Path, video: VideoSource, mask_frame: int | None) -> dict[
             )
         found[index] = mask
     return found
+
+
+def holds_shapes(path: Path) -> bool:
+    """Whether masks are outlines, run lengths or segments, which are read as a whole."""
+    return path.is_dir() or has_suffix(path, SHAPE_SUFFIXES) or is_segmentation(path)
+
+
+def open_label_volume(path: Path) -> VideoSource:
+    """Open a volume of labels: NIfTI, MetaImage, NRRD or a TIFF stack.
+
+    Raises:
+        ValueError: It is none, or damaged.
+    """
+    return open_labels(path) if has_suffix(path, NRRD_SUFFIXES) else open_video(path)
 
 
 def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
@@ -161,10 +180,8 @@ def _read_masks(path: Path, video: VideoSource, mask_frame: int | None) -> Masks
         index = frame_of_mask(path, video.path, list_frame_refs(video), mask_frame)
         still = has_suffix(path, STILL_SUFFIXES)
         yield index, read_mask_picture(path) if still else read_single(path, video)
-    elif has_suffix(path, NRRD_SUFFIXES):
-        yield from read_volume(open_labels(path), video, mask_frame)
     elif has_suffix(path, VOLUME_SUFFIXES) or is_tiff_stack(path):
-        yield from read_volume(open_video(path), video, mask_frame)
+        yield from read_volume(open_label_volume(path), video, mask_frame)
     elif has_suffix(path, (".json",)):
         yield from read_json(path, video, list_frame_refs(video), mask_frame)
     elif has_suffix(path, (".xml", ".zip")):

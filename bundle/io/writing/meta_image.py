@@ -64,7 +64,7 @@ def _place(video: VideoSource) -> dict[str, str]:
         size = video.geometry.shape
         lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ video.geometry.affine  # to ITK's axes
         steps = np.linalg.norm(lps[:3, :3], axis=0)
-        time = [1.0] * (len(size) - 3)
+        time = [1 / video.fps if video.fps else 1.0] * (len(size) - 3)
         direction, origin, spacing = np.eye(len(size)), [*lps[:3, 3], *time], [*steps, *time]
         origin[3:] = [0.0] * len(time)
         direction[:3, :3] = lps[:3, :3] / steps
