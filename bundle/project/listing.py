@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundle.datasets.video_folder import MASK, VIDEO_SUFFIXES, VOLUME_SUFFIXES
 from bundle.io.reading.decode import STILL_SUFFIXES, has_suffix, natural_key
+from bundle.io.reading.dicom_series import find_dicom_files, is_dicom_series
 from bundle.io.reading.patient import read_patient_id
 from bundle.io.reading.video import is_dicom
 from bundle.io.reading.volumes import source_name
@@ -41,8 +42,9 @@ def list_videos(source: str | Path, secret: str) -> list[ListedVideo]:
     """Find the videos of a folder and the folders below it, or read them from a list.
 
     Masks (``NAME_mask``), hidden files, projects, results and exported data sets are passed over. A
-    folder of pictures is one video. The patient is who a DICOM file names, under a name made of that
-    and ``secret``; else the uppermost folder; else the video itself.
+    folder of pictures is one video, and so is one of DICOM files that are one frame each of one
+    series. The patient is who a DICOM file names, under a name made of that and ``secret``; else the
+    uppermost folder; else the video itself.
 
     Args:
         source: The folder; or a CSV list with the column ``video``, and ``patient`` if it is known,
@@ -55,8 +57,9 @@ def list_videos(source: str | Path, secret: str) -> list[ListedVideo]:
     """
     source = Path(source)
     if source.is_dir():
-        paths = sorted(_walk(source), key=lambda path: natural_key(str(path.relative_to(source))))
-        found = [_listed(path, path.relative_to(source).parent, secret) for path in paths]
+        found = [
+            _listed(path, path.relative_to(source).parent, secret) for path in find_videos(source)
+        ]
     elif source.is_file():
         found = _read_list(source, secret)
     else:
@@ -67,6 +70,11 @@ def list_videos(source: str | Path, secret: str) -> list[ListedVideo]:
         )
     check_names(found)
     return found
+
+
+def find_videos(folder: Path) -> list[Path]:
+    """The videos of a folder and the folders below it, in natural order; see ``list_videos``."""
+    return sorted(_walk(folder), key=lambda path: natural_key(str(path.relative_to(folder))))
 
 
 def check_names(videos: Iterable[ListedVideo]) -> None:
@@ -129,12 +137,20 @@ def _walk(folder: Path) -> Iterable[Path]:
         if path.is_dir():
             if any((path / file).is_file() for file in OURS):
                 continue
-            if any(has_suffix(file, STILL_SUFFIXES) for file in path.iterdir()):
+            if holds_frames(path) or is_dicom_series(find_dicom_files(path)):
                 yield path
             else:
                 yield from _walk(path)
         elif has_suffix(path, VIDEO_SUFFIXES + VOLUME_SUFFIXES) or is_dicom(path):
             yield path
+
+
+def holds_frames(folder: Path) -> bool:
+    """Whether pictures lie right in a folder."""
+    return any(
+        has_suffix(file, STILL_SUFFIXES) and not file.name.startswith(".")
+        for file in folder.iterdir()
+    )
 
 
 def _listed(path: Path, below: Path, secret: str, patient: str = "") -> ListedVideo:
@@ -143,7 +159,8 @@ def _listed(path: Path, below: Path, secret: str, patient: str = "") -> ListedVi
 
 
 def _patient(path: Path, below: Path, secret: str) -> str:
-    patient = read_patient_id(path)
+    files = find_dicom_files(path)[:1] if path.is_dir() else [path]
+    patient = read_patient_id(files[0]) if files else None
     if patient is not None:
         return "patient-" + hashlib.sha256(f"{secret} {patient}".encode()).hexdigest()[:10]
     return below.parts[0] if below.parts else source_name(path)

@@ -75,7 +75,8 @@ class VideoLock:
     @property
     def holder(self) -> Holder | None:
         """Who has it now, as far as can be told without taking it."""
-        return self._read_holder() if self._file.exists() else None
+        holder = self._read_holder() if self._file.exists() else None
+        return None if holder is not None and _has_ended(holder) else holder
 
     def acquire(self, name: str) -> None:
         """Take it.
@@ -86,6 +87,8 @@ class VideoLock:
         Raises:
             VideoLockedError: Somebody has it.
         """
+        if self._lease.is_locked:  # which would let this process have it twice
+            raise VideoLockedError(f"{name} is open in this program already: close it there first")
         try:
             self._lease.acquire(timeout=0)
         except Timeout as error:
@@ -130,3 +133,16 @@ class VideoLock:
             return Holder(**json.loads(self._holder_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
+
+
+def _has_ended(holder: Holder) -> bool:
+    """Whether the process of a lock is known to be no more, which only its own machine can tell."""
+    if holder.host != socket.gethostname() or os.name == "nt":  # where asking ends the process
+        return False
+    try:
+        os.kill(holder.pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # somebody else's
+        pass
+    return False

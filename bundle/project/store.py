@@ -17,7 +17,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -29,7 +29,12 @@ from filelock import SoftFileLease, Timeout
 
 from bundle.inference.results import FrameResult
 from bundle.io.reading.video import VideoSource, open_video
-from bundle.io.structures import Structures, structures_from_json, structures_to_json
+from bundle.io.structures import (
+    Structures,
+    make_structures,
+    structures_from_json,
+    structures_to_json,
+)
 from bundle.io.writing.mask_png import decode_mask, encode_mask
 from bundle.project.listing import (
     FOLDER,
@@ -64,7 +69,8 @@ class Overview:
         when: Likewise.
         progress: How far its review is.
         open_by: Who has it open now.
-        problem: Why its state cannot be read; everything else is empty then.
+        problem: Why it cannot be opened; everything else is empty if its state cannot be read.
+        frame_count: None if unknown.
     """
 
     video: ListedVideo
@@ -76,6 +82,7 @@ class Overview:
     progress: Progress = Progress(0, 0, 0.0, None)  # noqa: RUF009
     open_by: Holder | None = None
     problem: str | None = None
+    frame_count: int | None = None
 
 
 class Project:
@@ -89,6 +96,7 @@ class Project:
     Attributes:
         videos: By name.
         structures: What ids stand for, in all videos; empty until there is one.
+        source: The folder or list that it was made from; it may have gone. None if unknown.
 
     Raises:
         FileNotFoundError: There is no project in the folder.
@@ -104,6 +112,7 @@ class Project:
             raise FileNotFoundError(f"no project in {self.folder}: expected a file {HEAD} there")
         self.structures: Structures = {}
         self.videos: dict[str, ListedVideo] = {}
+        self.source: Path | None = None
         self._locks: dict[str, VideoLock] = {}
         self.reload()
 
@@ -119,7 +128,8 @@ class Project:
                 )
                 for each in head["videos"]
             }
-            listed = head["structures"]
+            source, listed = head.get("source"), head["structures"]
+            self.source = _absolute(self.folder, source) if source else None
             self.structures = structures_from_json(listed, str(path)) if listed else {}
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -142,6 +152,33 @@ class Project:
                     "keep it, or remove the object from the masks first"
                 )
         self._change(structures=structures_to_json(structures))
+
+    def merge_structures(self, changed: Structures, known: Structures) -> None:
+        """Take over what somebody added, renamed or recoloured, beside what others did meanwhile.
+
+        Args:
+            changed: The structures that are new or otherwise; the others stay.
+            known: Those that whoever changed them knew.
+
+        Raises:
+            ValueError: Somebody else gave one of the new ids to another structure meanwhile, or a
+                name would be there twice.
+        """
+
+        def merge(head: dict[str, Any]) -> dict[str, Any]:
+            source = str(self.folder / HEAD)
+            listed = head["structures"]
+            now = dict(structures_from_json(listed, source)) if listed else {}
+            for i, each in changed.items():
+                if i not in known and i in now and now[i].name != each.name:
+                    raise ValueError(
+                        f"the id {i} was given to {now[i].name!r} by somebody else meanwhile, and to "
+                        f"{each.name!r} here: rename one of them, or remove it and add it anew"
+                    )
+                now[i] = replace(now[i], name=each.name, colour=each.colour) if i in now else each
+            return {"structures": structures_to_json(make_structures(now.values(), "the project"))}
+
+        self._change(merge)
 
     def add_videos(self, source: str | Path) -> list[str]:
         """Take in videos of a folder or list that are not there yet; their names.
@@ -228,6 +265,9 @@ class Project:
             state = self.state(video.name)
         except ValueError as error:
             return Overview(video, "needs a look", problem=str(error), open_by=lock.holder)
+        missing = None
+        if not video.path.exists():
+            missing = f"{video.path} is not there any more: put it back, its masks are kept"
         source, waiting = state.source, len(state.queue(self.limits))
         rest = estimate_rest(waiting, state.review_s, state.review_count)
         return Overview(
@@ -239,6 +279,8 @@ class Project:
             state.when,
             Progress(len(state.reviewed), waiting, state.seconds / 60, rest),
             lock.holder,
+            missing,
+            None if source is None else source.frame_count,
         )
 
     def _video_folder(self, name: str) -> Path:
@@ -246,14 +288,17 @@ class Project:
             raise KeyError(f"the project has no video {name!r}")
         return self.folder / "videos" / folder_name(name)
 
-    def _change(self, **values: Any) -> None:
+    def _change(
+        self, change: Callable[[dict[str, Any]], dict[str, Any]] | None = None, **values: Any
+    ) -> None:
         """Change the head, unless somebody else is just doing that."""
         lock = SoftFileLease(self.folder / "project.lock", thread_local=False)
         try:
             with lock.acquire(timeout=10):
-                write_json(
-                    self.folder / HEAD, {**_read_json(self.folder / HEAD, "project"), **values}
-                )
+                head = _read_json(self.folder / HEAD, "project")
+                if change is not None:
+                    values = change(head)
+                write_json(self.folder / HEAD, {**head, **values})
         except Timeout as error:
             raise OSError(
                 f"{self.folder / HEAD} is being changed by somebody else: try again in a minute"
@@ -288,6 +333,7 @@ def create_project(
     head = {
         "version": VERSION,
         "created": _now(),
+        "source": _relative(folder, source),
         "secret": secret,
         "structures": structures_to_json(structures) if structures else None,
         "videos": [_record(folder, video) for video in videos],
@@ -343,6 +389,34 @@ class OpenVideo:
         """
         return _read_mask(self._folder, self.state, index)
 
+    def given_masks(self) -> dict[int, LabelMap]:
+        """Frame index to the mask that somebody gave.
+
+        Raises:
+            ValueError: A file is damaged.
+        """
+        return {i: self._read(i, mask.file) for i, mask in self.state.given.items()}
+
+    def propagated_masks(self) -> dict[int, LabelMap]:
+        """Frame index to the mask that was given when masks were last propagated.
+
+        Raises:
+            ValueError: A file is damaged.
+        """
+        return {i: self._read(i, file) for i, file in self.state.propagated_from.items()}
+
+    def found_results(self) -> Iterator[FrameResult]:
+        """What was propagated, frame by frame; likewise under masks that were given since.
+
+        Raises:
+            ValueError: A file is damaged.
+        """
+        limit = self._limits.confidence
+        for i, mask in sorted(self.state.found.items()):
+            trust = dict(mask.facts.confidence)
+            low = any(value < limit for value in trust.values())
+            yield FrameResult(i, self._read(i, mask.file), trust, low)
+
     def give(self, masks: Mapping[int, LabelMap | None]) -> None:
         """Save masks that somebody painted, corrected or confirmed; None takes one back."""
         waiting = {i for item in self.state.queue(self._limits) for i in item.frames}
@@ -384,12 +458,12 @@ class OpenVideo:
             values["direction"] = direction
         if weights is not None:
             values["weights"] = dict(weights)
-        self._save(state.changed(**values))
+        self._save(state.changed(**values), by_hand=False)
 
     def forget(self, frames: Collection[int]) -> None:
         """Drop masks that were propagated, since what they came from has changed."""
         found = {i: mask for i, mask in self.state.found.items() if i not in frames}
-        self._save(self.state.changed(found=found))
+        self._save(self.state.changed(found=found), by_hand=False)
 
     def accept(self, frames: Collection[int]) -> None:
         """Take the masks of frames as right, as they are.
@@ -418,6 +492,10 @@ class OpenVideo:
     def look_at(self, index: int) -> None:
         """Save which frame was looked at last."""
         self._save(replace(self.state, place=index))
+
+    def _read(self, index: int, file: str) -> LabelMap:
+        size = self.source.height, self.source.width
+        return _read_file(self._folder / "masks" / file, index, size)
 
     def _open_source(self, video: ListedVideo) -> VideoSource:
         if not video.path.exists():
@@ -460,8 +538,9 @@ class OpenVideo:
                     os.fsync(out.fileno())
         return state, file
 
-    def _save(self, state: VideoState, reviews: int = 0) -> None:
-        now = self._clock()
+    def _save(self, state: VideoState, reviews: int = 0, by_hand: bool = True) -> None:
+        # What the machine does takes nobody's time: the next action counts it, up to a pause.
+        now = self._clock() if by_hand else self._last
         spent = min(max(now - self._last, 0.0), IDLE_S)
         state = replace(
             state, who=self._who, when=_now(), seconds=state.seconds + spent,
@@ -487,10 +566,14 @@ class OpenVideo:
 
 def _read_mask(folder: Path, state: VideoState, index: int) -> LabelMap:
     mask = state.masks[index]
-    path = folder / "masks" / mask.file
     assert state.source is not None
+    size = state.source.height, state.source.width
+    return _read_file(folder / "masks" / mask.file, index, size)
+
+
+def _read_file(path: Path, index: int, size: tuple[int, int]) -> LabelMap:
     try:
-        return decode_mask(path.read_bytes(), (state.source.height, state.source.width))
+        return decode_mask(path.read_bytes(), size)
     except (OSError, ValueError) as error:
         raise ValueError(
             f"{path}, the mask of frame {index}, cannot be read ({error}): put back a copy of it, or "
@@ -537,10 +620,19 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _record(folder: Path, video: ListedVideo) -> dict[str, str]:
-    path = video.path.resolve()
+    return {
+        "name": video.name,
+        "path": _relative(folder, video.path),
+        "patient": video.patient,
+    }
+
+
+def _relative(folder: Path, path: Path) -> str:
+    """So that both may be moved together."""
+    path = path.resolve()
     with suppress(ValueError):  # another drive
         path = Path(os.path.relpath(path, folder.resolve()))
-    return {"name": video.name, "path": path.as_posix(), "patient": video.patient}
+    return path.as_posix()
 
 
 def _absolute(folder: Path, path: str) -> Path:

@@ -14,8 +14,8 @@ import av
 import numpy as np
 import pytest
 import tifffile
-from bundle.apps.annotate.desk import pick_upload
 
+from bundle.apps.annotate.workspace import pick_upload
 from bundle.cli import main
 from bundle.datasets.check import check_videos
 from bundle.datasets.generic import image_pairs

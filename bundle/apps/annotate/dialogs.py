@@ -9,10 +9,12 @@ from typing import Any
 from nicegui import events, run, ui
 
 from bundle.apps.annotate.annotation import Annotation
+from bundle.apps.annotate.project_workspace import ProjectWorkspace
 from bundle.apps.annotate.results import export
 from bundle.apps.annotate.session_file import SUFFIX, save_session
 from bundle.apps.annotate.workspace import Workspace, pick_upload
 from bundle.io.writing.formats import FORMATS
+from bundle.project.export import export_project
 from bundle.utils.options import USER_ERRORS
 from bundle.utils.paths import expand_user, fit_name
 
@@ -23,6 +25,18 @@ FORMAT_NAMES = {
     "dicom_seg": "DICOM segmentation", "rle": "run lengths (json)",
     "seg_nrrd": "3D Slicer segmentation", "coco": "COCO with tracks", "cvat": "CVAT for video 1.1",
     "yolo": "YOLO outlines", "mots": "MOTS",
+}  # fmt: skip
+
+LAYOUT_NAMES = {
+    "video_folder": "videos with a folder of masks each; trains here", "davis": "DAVIS 2017",
+    "coco": "COCO with tracks", "yolo": "YOLO outlines", "cvat": "CVAT for video 1.1",
+    "nnunet_2d": "nnU-Net, each frame a case", "nnunet_3d": "nnU-Net, each video a case",
+    "dicom_seg": "DICOM segmentations, of DICOM videos",
+}  # fmt: skip
+FRAME_CHOICES = {"all": "all masks", "reviewed": "masks that somebody gave or accepted"}
+UNFINISHED_CHOICES = {
+    "refuse": "write nothing if there are any", "leave out": "leave them out",
+    "include": "include them as they are",
 }  # fmt: skip
 
 
@@ -160,6 +174,52 @@ def ask_export(workspace: Workspace, annotation: Annotation) -> None:
                 dialog.close()
 
         _finish(dialog, "Write", to_folder, download)
+
+
+def ask_export_project(workspace: ProjectWorkspace) -> None:
+    """Write all videos of a project as a data set."""
+    project = workspace.project
+    with _dialog("Export a data set") as (dialog, note):
+        layout = ui.select(LAYOUT_NAMES, value="video_folder", label="Layout")
+        layout.props("outlined dense data-testid=layout").classes("tcmn-wide")
+        frames = ui.select(FRAME_CHOICES, value="all", label="Frames")
+        frames.props("outlined dense data-testid=frames").classes("tcmn-wide")
+        unfinished = ui.select(UNFINISHED_CHOICES, value="refuse", label="Videos that are not done")
+        unfinished.props("outlined dense data-testid=unfinished").classes("tcmn-wide")
+        share = ui.number(
+            "Share of the patients that validate", value=0.2, min=0, max=0.9, step=0.1
+        )
+        share.props("outlined dense data-testid=valid-fraction").classes("tcmn-wide")
+        path = ui.input("A folder that is not there yet")
+        path.set_value(str(project.folder.resolve().parent.parent / "data_set"))
+        path.classes("tcmn-wide").props("outlined dense data-testid=data-set-path")
+        state = {"share": 0.0}  # set by the thread that writes
+        bar = ui.linear_progress(value=0, show_value=False, size="4px")
+        bar.bind_value_from(state, "share")
+        bar.bind_visibility_from(state, "share", backward=lambda share: share > 0)
+
+        async def write() -> None:
+            text = path.value.strip()
+            if not text:
+                note("type the path of a folder for the data set")
+                return
+            target = expand_user(text)
+
+            def begin() -> None:
+                export_project(
+                    project, target, layout.value, frames=frames.value,
+                    unfinished=unfinished.value, valid_fraction=float(share.value or 0),
+                    progress=lambda share: state.update(share=share),
+                )  # fmt: skip
+
+            if await _attempt(note, begin):
+                dialog.close()
+                ui.notify(f"written to {target}", type="positive", position="top")
+            state.update(share=0.0)
+
+        with ui.element("div").classes("tcmn-row tcmn-end"):
+            ui.button("Close", on_click=dialog.close).props("flat no-caps")
+            ui.button("Write", on_click=write).props("unelevated no-caps data-testid=act")
 
 
 def _file_name(annotation: Annotation) -> str:

@@ -5,7 +5,7 @@ Labels are (H, W) in the video's own pixels, 0 for background.
 
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -63,6 +63,7 @@ class GivenMasks:
     Attributes:
         prompts: Frame index to label map, replaced and never changed in place.
         objects: Object id to name and colour.
+        reserved: Ids that new objects do not take: they stand for something elsewhere.
         proposal: A mask that waits to be accepted or dropped, if there is one.
         revision: Rises with each change of what can be seen.
     """
@@ -72,6 +73,7 @@ class GivenMasks:
         self.frame_count = video.frame_count
         self.prompts: dict[int, LabelMap] = {}
         self.objects: dict[int, MarkedObject] = {}
+        self.reserved: Collection[int] = ()
         self.proposal: Proposal | None = None
         self.revision = 0
         self._given: dict[int, FrameSummary] = {}
@@ -101,6 +103,10 @@ class GivenMasks:
             free = [i for i in range(1, 256) if i not in self.objects]
             if object_id is not None and object_id not in free:
                 raise ValueError(f"object id {object_id} is taken or not from 1 to 255")
+            if object_id is None:
+                free = [i for i in free if i not in self.reserved]
+                if not free:
+                    raise ValueError("all ids from 1 to 255 are taken by other objects")
             self._note([])
             self.revision += 1
             return self._new_object(free[0] if object_id is None else object_id, name)

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from datetime import datetime
+from typing import Protocol, runtime_checkable
 
 from nicegui import run, ui
 
-from bundle.apps.annotate.autosave import Autosave
 from bundle.apps.annotate.controls import labelled_button
 from bundle.apps.annotate.notices import errors_shown
 from bundle.apps.annotate.workspace import Workspace
@@ -14,7 +14,22 @@ LOOK_S = 1.0
 SURE = "Really delete them?"
 
 
-def build_kept_note(autosave: Autosave) -> None:
+@runtime_checkable
+class Kept(Protocol):
+    """What keeps an annotation on disk.
+
+    Attributes:
+        time: When it did last; None if there is nothing to keep.
+        problem: Why the last change could not be kept, if so.
+    """
+
+    @property
+    def time(self) -> datetime | None: ...
+    @property
+    def problem(self) -> Exception | None: ...
+
+
+def build_kept_note(autosave: Kept) -> None:
     """Say in the header whether the last change is on disk."""
     note = ui.label().classes("tcmn-about").props("data-testid=kept")
 

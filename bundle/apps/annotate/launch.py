@@ -4,13 +4,18 @@ import secrets
 import socket
 import threading
 import webbrowser
+from collections.abc import Callable
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from bundle.utils.bundle_files import bundle_root
 from bundle.utils.options import MissingPackageError
+from bundle.utils.paths import expand_user
 
 EVERYWHERE = ("0.0.0.0", "::")
+KEPT = "masks that were not saved are there again the next time"
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -22,22 +27,30 @@ def open_page(
     port: int = 0,
     token: bool = False,
     browser: bool = True,
+    as_project: bool | None = None,
+    structures: Path | None = None,
+    who: str | None = None,
     **options: Any,
 ) -> None:
     """Serve the page until interrupted.
 
     Args:
-        video: What to open at once: a video, a folder of frames, or a saved session.
+        video: What to open at once: a video, a folder of frames, or a saved session; or a project:
+            a folder of videos, or a list of them.
         mask: Masks to begin with.
         host: The address to listen at. One that other machines reach asks for a token.
         port: 0 takes a free one.
         token: Ask for a token on this machine as well.
         browser: Open the page in the browser.
+        as_project: Whether a folder is a project of many videos, or one video; None to find out.
+        structures: What ids stand for in the project.
+        who: Who works on the project; the user of this process by default.
         options: Of ``VideoSegmenter.from_pretrained``.
 
     Raises:
         MissingPackageError: NiceGUI is not installed.
-        ValueError: A value is out of range, or a mask is given without a video.
+        ValueError: A value is out of range, a mask is given without a video, what belongs to a
+            project without one; or the project is damaged or of a newer version.
         FileNotFoundError: There is no such video, mask or weights.
     """
     if find_spec("nicegui") is None:
@@ -46,13 +59,35 @@ def open_page(
         raise ValueError("--mask goes with a video: tcmn annotate VIDEO --mask MASK")
     # Here, since they take seconds, which refusals need not.
     from bundle.apps.annotate.autosave import state_folder
+    from bundle.apps.annotate.project_workspace import ProjectWorkspace
     from bundle.apps.annotate.server import bind, make_app, make_server
     from bundle.apps.annotate.workspace import Workspace
+    from bundle.project.opening import holds_project, open_project
     from bundle.segmenter import VideoSegmenter
 
-    workspace = Workspace(VideoSegmenter.from_pretrained(**options), state_folder())
+    project = None
+    if video is not None:
+        video = expand_user(video)
+        is_project, note = holds_project(video, as_project)
+        if is_project:
+            if mask is not None:
+                raise ValueError(f"--mask goes with one video, {video} is a project of many")
+            project, notes = open_project(video, who, structures)
+            note = "\n".join([*notes, f"you work on it as {project.who} (--who)"])
+        if note:
+            print(note, flush=True)
+    if project is None and (structures is not None or who is not None):
+        raise ValueError(
+            "--structures and --who go with a project: tcmn annotate FOLDER, a folder of videos"
+        )
+    model = VideoSegmenter.from_pretrained(**options)
+    if project is None:
+        workspace = Workspace(model, state_folder())
+    else:
+        weights = _describe_weights(options.get("weights"))
+        workspace = ProjectWorkspace(model, project, state_folder(), weights)
     try:
-        if video is not None:
+        if video is not None and project is None:
             workspace.open(video, mask)
         local = host in LOOPBACK
         secret = None if local and not token else secrets.token_urlsafe(24)
@@ -65,12 +100,21 @@ def open_page(
                 f"going on with masks that were not saved ({workspace.resumed:%d %b, %H:%M})",
                 flush=True,
             )
-        print("Ctrl-C ends it; masks that were not saved are there again the next time", flush=True)
+        kept = "everything is saved as you work" if project is not None else KEPT
+        print(f"Ctrl-C ends it; {kept}", flush=True)
         if browser:
             threading.Timer(0.5, webbrowser.open, [address]).start()
         make_server(app).run(sockets=[taken])
     finally:
         workspace.close()
+
+
+def _describe_weights(weights: Path | None) -> Callable[[], dict[str, str]]:
+    """File name and SHA-256 of the weights, read when somebody asks."""
+    from bundle.networks.weights import file_digest
+
+    path = bundle_root() / "models" / "model.pt" if weights is None else Path(weights)
+    return cache(lambda: {path.name: file_digest(path)})
 
 
 def make_address(host: str, port: int, token: str | None) -> str:

@@ -1,9 +1,9 @@
 """The page: what it shows, and what its buttons do. The state is in ``annotation``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from nicegui import events, ui
+from nicegui import events, run, ui
 
 from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.controls import (
@@ -18,9 +18,13 @@ from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
 from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
 from bundle.apps.annotate.notices import errors_shown, show_error, show_warning
 from bundle.apps.annotate.panels import Curves, ObjectList
+from bundle.apps.annotate.project_workspace import ProjectWorkspace
 from bundle.apps.annotate.proposals import describe_prompts
+from bundle.apps.annotate.review_panel import ReviewPanel
+from bundle.apps.annotate.video_list import VideoList
 from bundle.apps.annotate.workspace import Workspace
 
+ACCEPTED = {"a": "found, accepted"}
 WEB = Path(__file__).parent / "web"
 REFRESH_S = 0.2
 
@@ -40,7 +44,8 @@ class Page:
     def __init__(self, workspace: Workspace, annotation: Annotation) -> None:
         self.workspace, self.number, self.annotation = workspace, workspace.number, annotation
         self.index, self.picked = annotation.place, min(annotation.objects)
-        self._shown: tuple[int, bool, int] | None = None
+        self._shown: tuple[int, ...] | None = None
+        self.review: ReviewPanel | None = None
         self._was_running = False
         self.canvas: Canvas | None = None
         with ui.element("div").classes("tcmn-main"):
@@ -49,10 +54,15 @@ class Page:
                 self.objects = ObjectList(annotation, self.pick, lambda: self.picked)
             self.canvas = self._build_canvas()
             with ui.element("div").classes("tcmn-panel"):
+                if isinstance(workspace, ProjectWorkspace) and workspace.saver is not None:
+                    self.review = ReviewPanel(
+                        workspace.saver, self.go, lambda: self.index, annotation.suggest,
+                        self.refresh,
+                    )  # fmt: skip
                 self.propagation = PropagationPanel(annotation, self)
                 heading("Area")
                 self.curves = Curves(annotation, self.go)
-                _build_legend()
+                _build_legend(STATES if self.review is None else STATES | ACCEPTED)
         self._set_props()
         self.refresh()
         ui.timer(REFRESH_S, self.refresh)
@@ -137,14 +147,20 @@ class Page:
         self.refresh()
 
     def go_next(self) -> None:
+        if self.review is not None:
+            self.review.go_next()
+            return
         with errors_shown():
             index = self.annotation.suggest()
             if index is None:
                 raise ValueError("no frame has been found yet: paint a mask and propagate first")
             self.go(index)
 
-    def _shortcut(self, event: events.GenericEventArguments) -> None:
+    async def _shortcut(self, event: events.GenericEventArguments) -> None:
         key = str(event.args)
+        if self.review is not None and key in (keys := self.review.keys):
+            await keys[key]()
+            return
         others: dict[str, Callable[[], None]] = {
             "undo": self.undo, "redo": self.redo, "accept": self.accept, "drop": self.drop,
             "n": self.go_next, "k": self.confirm,
@@ -163,17 +179,21 @@ class Page:
     def refresh(self) -> None:
         """Show what has changed since the last time; also called five times a second."""
         annotation, running = self.annotation, self.annotation.worker.running
-        state = annotation.revision, running, self.picked
+        version = 0 if self.review is None else self.review.version
+        state = annotation.revision, running, self.picked, version
         if self.number != self.workspace.number or state == self._shown:
             return
         if self.picked not in annotation.objects:
             self.picked = min(annotation.objects)
         ended, self._was_running = self._was_running and not running, running
-        self._shown = annotation.revision, running, self.picked
-        suggested = annotation.suggest()
+        self._shown = annotation.revision, running, self.picked, version
+        suggested, states = annotation.suggest(), annotation.states()
+        if self.review is not None:
+            self.review.refresh()
+            suggested, states = self.review.next_frame, self.review.letters(states)
         assert self.canvas is not None
         self.canvas.props.update(
-            states=annotation.states(), revision=annotation.revision,
+            states=states, revision=annotation.revision,
             suggested=-1 if suggested is None else suggested, proposal=self._describe_proposal(),
         )  # fmt: skip
         self._set_props()
@@ -213,6 +233,8 @@ class Page:
         self.tools.show(given=self.index in self.annotation.prompts)
         self.tools.proposal.show(self.index)
         self.propagation.show_frame(self.index)
+        if self.review is not None:
+            self.review.show_frame()
 
     def _set_props(self) -> None:
         if self.canvas is None:
@@ -229,9 +251,9 @@ class Page:
             self.canvas.run_method(method, argument)
 
 
-def _build_legend() -> None:
+def _build_legend(states: Mapping[str, str]) -> None:
     with ui.element("div").classes("tcmn-legend"):
-        for letter, text in STATES.items():
+        for letter, text in states.items():
             ui.element("span").classes(f"tcmn-dot tcmn-{letter.replace('.', 'p')}")
             ui.label(text)
 
@@ -246,8 +268,15 @@ def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
             ui.label(" · ".join(parts)).classes("tcmn-about")
         if workspace.autosave is not None:
             build_kept_note(workspace.autosave)
+        if isinstance(workspace, ProjectWorkspace) and workspace.saver is not None:
+            build_kept_note(workspace.saver)
         ui.space()
-        labelled_button("Open", "folder_open", lambda: ask_open(workspace), "A video or a session")
+        if isinstance(workspace, ProjectWorkspace):
+            _build_way_back(workspace)
+        else:
+            labelled_button(
+                "Open", "folder_open", lambda: ask_open(workspace), "A video or a session"
+            )
         if annotation is not None:
             labelled_button(
                 "Save", "save", lambda: ask_save(workspace, annotation), "This session, in a file"
@@ -258,6 +287,22 @@ def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
                 lambda: ask_export(workspace, annotation),
                 "Masks, in files",
             )
+
+
+def _build_way_back(workspace: ProjectWorkspace) -> None:
+    async def close() -> None:
+        with errors_shown():
+            await run.io_bound(workspace.close_video)
+
+    labelled_button("Videos", "list", close, "Back to the list; everything is saved")
+
+
+def _build_content(workspace: Workspace, annotation: Annotation | None) -> None:
+    if annotation is None:
+        _build_empty(workspace)
+        return
+    build_kept_bar(workspace)
+    Page(workspace, annotation)
 
 
 def _build_empty(workspace: Workspace) -> None:
@@ -277,11 +322,10 @@ def build_page(workspace: Workspace) -> None:
         ui.colors(primary="#4d8fdc", dark="#1b1e23", dark_page="#14161a")
         number, annotation = workspace.number, workspace.annotation
         with ui.element("div").classes("tcmn"):
-            _build_header(workspace, annotation)
-            if annotation is None:
-                _build_empty(workspace)
+            if annotation is None and isinstance(workspace, ProjectWorkspace):
+                VideoList(workspace)
             else:
-                build_kept_bar(workspace)
-                Page(workspace, annotation)
+                _build_header(workspace, annotation)
+                _build_content(workspace, annotation)
         # Another tab may have opened another video.
         ui.timer(REFRESH_S, lambda: ui.navigate.reload() if workspace.number != number else None)

@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.page import build_page
 from bundle.apps.annotate.pictures import FramePictures
+from bundle.apps.annotate.project_workspace import ProjectWorkspace
 from bundle.apps.annotate.proposals import read_hint
 from bundle.apps.annotate.workspace import Workspace
 from bundle.apps.site_guard import Guard
@@ -103,6 +104,15 @@ def make_app(
             return _pack(annotation.propose(index, hint.object, prompt))
         except (ValueError, IndexError) as error:
             raise HTTPException(422, str(error)) from error
+
+    @app.get("/thumbnails")
+    def thumbnail(name: str) -> Response:
+        found = None
+        if isinstance(workspace, ProjectWorkspace):
+            found = workspace.thumbnails.get(name)
+        if found is None or found.jpeg is None:
+            raise HTTPException(404, "there is no such thumbnail")
+        return Response(found.jpeg, media_type="image/jpeg", headers=NO_STORE)
 
     build_page(workspace)
     ui.run_with(

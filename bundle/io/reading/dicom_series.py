@@ -48,6 +48,26 @@ def find_dicom_files(folder: Path) -> list[Path]:
     )
 
 
+def is_dicom_series(files: Sequence[Path]) -> bool:
+    """Whether DICOM files are one video: several, of one series, with one frame each.
+
+    Reads no more headers than it needs: recordings of several frames are told by the first.
+
+    Raises:
+        ValueError: A file is damaged.
+    """
+    series: set[str] = set()
+    count = 0
+    for path in files:
+        header = read_header(path, ["SOPClassUID", "SeriesInstanceUID", "Rows", "NumberOfFrames"])
+        if "Rows" in header and not str(header.get("SOPClassUID", "")).startswith(NO_PICTURES):
+            count += 1
+            series.add(str(header.get("SeriesInstanceUID", "")))
+            if int(header.get("NumberOfFrames") or 1) > 1 or len(series) > 1:
+                return False
+    return count > 1
+
+
 def open_dicom_folder(folder: Path, files: Sequence[Path]) -> VideoSource:
     """Open a series of DICOM files with one frame each, or the one multi-frame file of a folder.
 

@@ -329,7 +329,7 @@ export default {
         if (letter !== "z" && letter !== "y") return;
         this.$emit("shortcut", letter === "y" || event.shiftKey ? "redo" : "undo");
       } else if (actions[event.key]) actions[event.key]();
-      else if (/^[bepfxcsnk[\]1-9]$/.test(event.key)) {
+      else if (/^[bepfxcsnkadA[\]1-9]$/.test(event.key)) {
         this.active = this.keys[event.key] ?? this.active;
         if (event.key in this.colours) this.picked = Number(event.key);
         this.$emit("shortcut", event.key);

@@ -1,7 +1,7 @@
 // What is drawn, from nothing but its arguments.
 
-const STATE_COLOURS = { ".": "#343a43", d: "#5a86b8", r: "#ef6461", g: "#f4c04e", o: "#c58bff" };
-const RANK = ".drgo"; // where several frames share a pixel of the time line, the last of these shows
+const STATE_COLOURS = { ".": "#343a43", d: "#5a86b8", r: "#ef6461", g: "#f4c04e", o: "#c58bff", a: "#3f9d78" };
+const RANK = ".dargo"; // where several frames share a pixel of the time line, the last of these shows
 const STRIPE_PX = 3; // of a mask that is proposed, in pixels of the video
 const MARGIN_PX = 9; // of the time line, above and below
 

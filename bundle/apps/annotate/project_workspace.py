@@ -1,0 +1,119 @@
+"""What the process has open of a project: one video at a time, saved as it is worked on."""
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from bundle.apps.annotate.annotation import Annotation
+from bundle.apps.annotate.autosave import StateFolder
+from bundle.apps.annotate.pictures import FramePictures
+from bundle.apps.annotate.project_saver import ProjectSaver, refuse_unfinished, restore_annotation
+from bundle.apps.annotate.session_file import write_session
+from bundle.apps.annotate.thumbnails import Thumbnails
+from bundle.apps.annotate.workspace import Workspace
+from bundle.project.store import OpenVideo, Project
+from bundle.segmenter import VideoSegmenter
+
+logger = logging.getLogger(__name__)
+
+
+class ProjectWorkspace(Workspace):
+    """Like ``Workspace``, but what is opened is a video of a project, and what is done is saved there.
+
+    Args:
+        model: What propagates masks.
+        project: Whose videos.
+        state: Where an annotation goes that could not be saved in the project when the process ends.
+        weights: Gives what propagates: file name and SHA-256.
+
+    Attributes:
+        project: See above.
+        opened: The video that is open; None while the list is shown.
+        saver: What saves it.
+        thumbnails: Of all videos.
+    """
+
+    def __init__(
+        self,
+        model: VideoSegmenter,
+        project: Project,
+        state: Path | None = None,
+        weights: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        super().__init__(model)  # without a state folder: the project is where things are kept
+        self.project, self.thumbnails = project, Thumbnails()
+        self.opened: OpenVideo | None = None
+        self.saver: ProjectSaver | None = None
+        self._weights = weights
+        self._rescue = state
+
+    def open_video(self, name: str) -> Annotation:
+        """Open a video of the project; the one that was open is closed.
+
+        Raises:
+            KeyError: There is no such video.
+            VideoLockedError: Somebody else has it open; the list stays.
+            FileNotFoundError: It is not there any more.
+            ValueError: It is another one than it was, or unreadable, or a mask of it is damaged; or
+                the video that is open is not finished with.
+        """
+        self.close_video()
+        self.project.reload()
+        opened = self.project.open(name)
+        try:
+            annotation = restore_annotation(opened, self.project, self.model)
+            pictures = FramePictures(annotation.video)
+            pictures.jpeg(annotation.place)  # what cannot be read is better known now
+            saver = ProjectSaver(self.project, opened, annotation, self._weights)
+        except BaseException:
+            opened.close()
+            raise
+        self.opened, self.annotation, self.pictures, self.saver = (
+            opened,
+            annotation,
+            pictures,
+            saver,
+        )
+        self.number += 1
+        return annotation
+
+    def close_video(self) -> None:
+        """Save what is left to save, and go back to the list.
+
+        Raises:
+            ValueError: Masks are being propagated or proposed.
+            OSError: It cannot be saved; it stays open.
+        """
+        if self.annotation is None or self.saver is None:
+            return
+        refuse_unfinished(self.annotation)
+        if not self.saver.write():
+            assert self.saver.problem is not None
+            raise self.saver.problem
+        self._put_away()
+
+    def close(self) -> None:
+        self.thumbnails.close()
+        super().close()
+
+    def _put_away(self) -> None:
+        """End what is under way; what cannot be saved in the project becomes a session file."""
+        annotation, saver, opened = self.annotation, self.saver, self.opened
+        if annotation is None or saver is None or opened is None:
+            return
+        annotation.close()
+        saver.close()
+        self.annotation = self.pictures = self.saver = self.opened = None
+        self.number += 1
+        opened.close()
+        if saver.problem is not None and self._rescue is not None:
+            slot = StateFolder(self._rescue).new_slot(annotation.video)
+            write_session(annotation, slot.path)
+            slot.release(keep=True)
+            logger.warning(
+                "%s could not be saved in the project (%s). Nothing is lost: tcmn annotate %s goes on "
+                "with it outside of the project",
+                opened.name,
+                saver.problem,
+                annotation.video.path,
+            )
