@@ -66,7 +66,7 @@ class VideoSegmenter:
                 by OpenVINO; ``torch``: floating point; ``auto``: on a CPU the first of these that is
                 there for these weights, else ``torch``.
             int8_dir: Folder of the network in 8-bit integers.
-            settings: Of ``bundle.inference.settings.InferenceSettings``, by name.
+            settings: Settings of ``bundle.inference.settings.InferenceSettings``, by name.
 
         Raises:
             FileNotFoundError: There are no such weights.

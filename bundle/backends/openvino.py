@@ -165,7 +165,7 @@ def load_network(
         weights: A plain state dict; ``bundle.networks.weights`` has which network they are of.
         device: Where it shall run.
         backend: ``auto``, ``torch``, ``openvino`` or ``int8``.
-        folder: Of the quantised network.
+        folder: Folder of the quantised network.
 
     Raises:
         FileNotFoundError: There are no such weights.

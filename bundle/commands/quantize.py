@@ -33,7 +33,7 @@ def quantize_weights(
         weights: A plain state dict.
         dataset_dir: The parent of the data sets' folders.
         output_dir: Must not exist; it appears when all is written.
-        config_files: Of a training, whose clips are taken.
+        config_files: Config files of a training, whose clips are taken.
         clips: How many.
         size: Their sides, in pixels.
 

@@ -55,10 +55,10 @@ def segment_videos(
         unknown: The value of the mask's pixels of which nothing is known.
         boxes: See ``bundle.commands.prompt_options``.
         points: Likewise.
-        frames: Of the boxes and points.
+        frames: Frames of the boxes and points.
         objects: Likewise.
         prompts: A file of boxes, points, scribbles and masks; see ``bundle.inference.prompts_file``.
-        options: Of ``VideoSegmenter.from_pretrained``.
+        options: Options of ``VideoSegmenter.from_pretrained``.
 
     Raises:
         FileNotFoundError, ValueError: A file is missing or damaged, or a value is out of range; of

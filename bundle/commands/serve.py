@@ -30,7 +30,7 @@ def serve_label_app(
         app_dir: The app's folder, made if it is not there; MONAI Label writes into it.
         host: The address to listen at.
         port: The port.
-        options: Of ``monailabel start_server``, such as ``--conf hosts NAME``.
+        options: Options of ``monailabel start_server``, such as ``--conf hosts NAME``.
 
     Raises:
         MissingPackageError: MONAI Label is not installed.

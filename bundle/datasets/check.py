@@ -65,7 +65,7 @@ def check_videos(read: Callable[[Report], list[Video]], name: str) -> Survey:
 
     Args:
         read: Gives the records, and reports what keeps others from being made.
-        name: Of the data set, for the progress bar.
+        name: Name of the data set, for the progress bar.
 
     Raises:
         OSError, ValueError: What ``read`` raises itself, such as for a wrong root.

@@ -152,7 +152,7 @@ def mixed_pairs(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> 
         pictures: Videos of one frame each, all of one size.
         partners: How many pairs each begins, with another partner every time; fewer where there
             are not as many others.
-        seed: Of who goes with whom.
+        seed: Seed of the pairing.
 
     Raises:
         ValueError: There are fewer than two.

@@ -40,8 +40,8 @@ class Row(NamedTuple):
     """One recording of the sheet, as it is written there.
 
     Attributes:
-        number: Of the row, from 1.
-        name: Of the recording, blanks and asterisks as they are.
+        number: Number of the row, from 1.
+        name: Name of the recording, blanks and asterisks as they are.
         first: Frame that begins the cycle, from 1.
         last: Frame that ends the cycle, inclusive.
         mark: Whether there are masks: ``WITH_MASKS`` or ``WITHOUT_MASKS``, empty in a remark.

@@ -13,7 +13,7 @@ def check_root(root: str | Path, markers: Sequence[str], name: str) -> Path:
     Args:
         root: What the user gave.
         markers: Relative glob patterns, one of which must match something below the root.
-        name: Of the data set, for the message.
+        name: Name of the data set, for the message.
 
     Raises:
         FileNotFoundError: No pattern matches. The message names a folder up to two levels above or

@@ -32,7 +32,7 @@ def split_videos(
         path: A JSON file: ``{"seed": 0, "fraction": 0.8, "train": [patients], "valid": [patients]}``.
             One written by hand may leave out ``seed`` and ``fraction``.
         fraction: Share of the patients that train, above 0 and below 1; each part gets one at least.
-        seed: Of the draw.
+        seed: Seed of the draw.
 
     Returns:
         In the order of ``videos``. Patients in the file of whom there is no video are passed over

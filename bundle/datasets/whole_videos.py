@@ -89,7 +89,8 @@ class VideoDataset(Dataset[dict[str, Any]]):
         data: The videos, or dictionaries with ``image`` and ``label``.
         every: Take only every so many frames, to make validation during training cheaper.
         cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
-        transform: Of ``bundle.transforms.preprocessing``, applied to all that is returned.
+        transform: Transform of ``bundle.transforms.preprocessing``, applied to all that is
+            returned.
     """
 
     def __init__(

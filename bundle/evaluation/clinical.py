@@ -145,7 +145,7 @@ class Chamber:
     Attributes:
         patient: Videos of one patient are read together.
         view: ``2CH``, ``4CH`` or another.
-        name: Of the video.
+        name: Name of the video.
         frame_ids: What to call each frame, T of them.
         masks: Predicted.
         truth: Annotated masks, T of them, None where a frame is not annotated.

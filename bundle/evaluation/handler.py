@@ -54,7 +54,7 @@ class EvaluationReport:
         dataset: The videos, unperturbed.
         output_dir: Where everything goes.
         description: What is scored, for the tables.
-        settings: Of the run, for ``summary.json``: ``protocol``, ``precision`` and more.
+        settings: Settings of the run, for ``summary.json``: ``protocol``, ``precision`` and more.
         weights: The file of the weights, whose SHA-256 is noted.
         predictions: ``DIR/<video>/<frame>.png`` of another method, scored beside the network.
         predictions_name: Its name in the tables; that of the folder by default.

@@ -231,8 +231,9 @@ def draw_curves(path: Path, summary: Sequence[Mapping[str, Any]], whole_videos: 
 
     Args:
         path: The PNG file.
-        summary: Of ``summarise_curves``.
-        whole_videos: Of videos, whose first value is that without a correction.
+        summary: Output of ``summarise_curves``.
+        whole_videos: Whether curves are of whole videos: their first value is before any
+        correction.
     """
     groups = list(dict.fromkeys(row["group"] for row in summary))
     runs = list(dict.fromkeys(row["run"] for row in summary))

@@ -51,7 +51,7 @@ class Measured:
         diameter_px: Largest distance of two of its points, from pixel edge to pixel edge; likewise.
         diameter_mm: Likewise; None without spacing.
         ed_frame: Frame of the largest area; None if fewer than two frames show it.
-        es_frame: Of the smallest.
+        es_frame: Frame of the smallest area.
         volumes_ml: At both, by the method of disks from this one view; None without spacing, or if
             volumes were not asked for.
     """
@@ -238,7 +238,7 @@ def write_measurements(
         measured: See ``measure_video``.
         fps: Frames per second; None leaves times out.
         spacing_mm: As for ``measure_video``.
-        names: Of objects, by id.
+        names: Names of objects, by id.
         colours: Likewise, ``#rrggbb``.
 
     Raises:

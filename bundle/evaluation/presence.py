@@ -19,7 +19,7 @@ def presence(scores: Sequence[VideoScores], review_below: float) -> dict[str, An
     ``review_below``.
 
     Args:
-        scores: Of one method and perturbation.
+        scores: Scores of one method and perturbation.
         review_below: Confidence, 0 to 1.
 
     Returns:

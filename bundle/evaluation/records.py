@@ -18,7 +18,7 @@ class VideoScores:
 
     Attributes:
         video: Its id.
-        class_name: Of the object.
+        class_name: Class of the object.
         object_id: In the data set's masks.
         method: ``NETWORK``, a baseline, or the name given to ``--predictions``.
         perturbation: ``UNCHANGED`` or another, see ``bundle.evaluation.perturbations``.
@@ -28,11 +28,12 @@ class VideoScores:
         boundary: F, 0 to 1.
         dice: 0 to 1.
         shown: Does the truth show the object?
-        frames_per_second: Of the whole video with all its objects; None where it was not timed.
+        frames_per_second: Frames per second of the whole video with all its objects; None where it
+            was not timed.
         together: How many objects were given together in that video.
         domain: The kind of video, where the protocol averages over kinds; else empty.
         answered: Does the method show the object?
-        confidence: Of the network in its mask, 0 to 1; None where nothing was said.
+        confidence: Confidence of the network in its mask, 0 to 1; None where nothing was said.
     """
 
     video: str

@@ -36,10 +36,10 @@ def write_report(
 
     Args:
         folder: Made if it does not exist.
-        scores: Of all videos, methods and perturbations.
+        scores: Scores of all videos, methods and perturbations.
         reviewer: Reads videos and the network's masks again.
         description: What was scored, the title of the tables.
-        settings: Of the run; ``protocol`` must be among them.
+        settings: Settings of the run; ``protocol`` must be among them.
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_csv(folder / "frames.csv", frame_rows(scores))

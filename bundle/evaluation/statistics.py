@@ -62,7 +62,7 @@ def estimate_over_domains(domains: Sequence[Sequence[Sequence[float]]]) -> Estim
     domain. A domain of one video is always drawn whole, so it adds nothing to the interval.
 
     Args:
-        domains: Of each domain the values of each video; NaN is left out.
+        domains: For each domain, the values of each video; NaN is left out.
 
     Returns:
         No interval where no domain has two videos.

@@ -78,7 +78,7 @@ class RunCheckpoint:
 
         Args:
             work: Has just done it.
-            index: Of the frame.
+            index: Index of the frame.
         """
         result = work.result(index)
         trust = {str(i): value for i, value in result.confidence.items()}
@@ -139,7 +139,7 @@ class RunCheckpoint:
         found = hashlib.sha256(self.identity.encode())
         found.update(repr((work.settings, work.video.frame_count)).encode())
         for index, labels in sorted(work.prompts.items()):
-            spoken = sorted(work.speaks_of(index))
-            found.update(repr((index, labels.shape, spoken)).encode())
+            covered = sorted(work.covers(index))
+            found.update(repr((index, labels.shape, covered)).encode())
             found.update(np.ascontiguousarray(labels).tobytes())
         return found.hexdigest()

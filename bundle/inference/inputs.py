@@ -144,8 +144,8 @@ def list_inputs(
         output_dir: Where results will go.
         mask_frame: The frame that a single mask belongs to, from 0; a column ``mask_frame`` of a list
             goes before it.
-        prompts: Of one video, beside its mask or instead: a file, see ``prompts_file``, or what it
-            holds.
+        prompts: Prompts of one video, beside its mask or instead: a file, see ``prompts_file``, or
+            what it holds.
         unknown: The value of masks' pixels of which nothing is known.
 
     Raises:

@@ -62,7 +62,7 @@ class SegmentationJob:
     def __init__(self, segmenter: Segmenter, video: Frames) -> None:
         self.segmenter, self.video = segmenter, video
         self.masks: dict[int, LabelMap] = {}
-        # The objects of which a frame's mask speaks; frames that are left out speak of all.
+        # The objects that a frame's mask covers; masks of frames that are left out cover all.
         self._objects: dict[int, frozenset[int]] = {}
         self._prompts: dict[int, dict[int, ObjectPrompt]] = {}
         self._work: Propagation | None = None

@@ -1,8 +1,8 @@
-"""The frames whose masks were given, and of which objects each mask speaks.
+"""The frames with given masks, and the objects that each mask covers.
 
-A mask of all objects is complete: an object that it does not show is not in its frame. A mask that
-speaks of some objects says nothing of the others. They are found in that frame like in any other, from
-the frames that speak of them. H x W is a frame.
+A complete mask covers all objects: one that it does not show is not in the frame. A mask may also
+cover some objects only. The others are found in that frame like in any other, from the frames whose
+masks cover them. H x W is a frame.
 """
 
 from collections.abc import Collection, Mapping
@@ -16,12 +16,12 @@ from bundle.types import LabelMap
 
 
 class FoundObjects(NamedTuple):
-    """Objects that were found in a frame whose mask does not speak of them.
+    """Objects that were found in a frame whose mask does not cover them.
 
     Attributes:
         labels: (H, W), nothing else in it.
         objects: Their ids; one that is not in ``labels`` was found to be gone.
-        confidence: Of each that was looked for.
+        confidence: Confidence of each that was looked for.
     """
 
     labels: LabelMap
@@ -40,10 +40,10 @@ class Search(NamedTuple):
     """Objects to be found in some frames.
 
     Attributes:
-        objects: Which.
-        frames: Where.
-        masks: Frame to a mask that is complete as far as this search goes: all frames that speak of the
-            objects, with all objects of which all of these frames speak.
+        objects: Their ids.
+        frames: Where they are missing.
+        masks: Frame index to the mask to start from: every frame whose mask covers these objects, with
+            all objects that all of these masks cover.
     """
 
     objects: frozenset[int]
@@ -52,15 +52,15 @@ class Search(NamedTuple):
 
 
 class PromptedFrames:
-    """Masks by frame, the objects they speak of, and what was found of the others there.
+    """Masks by frame, the objects that they cover, and what was found of the others there.
 
     Args:
         masks: Frame index to label map (H, W).
-        objects: Frame index to the ids that its mask speaks of, whatever else it shows; of frames that
-            are left out, the mask is complete.
+        objects: Frame index to the ids that its mask covers, whatever else it shows; masks of
+            frames that are left out are complete.
 
     Attributes:
-        ids: Of all objects that the masks show, rising.
+        ids: Ids of all objects that the masks show, rising.
 
     Example:
         >>> first, later = np.array([[1, 2]], np.uint8), np.array([[1, 0]], np.uint8)
@@ -85,8 +85,8 @@ class PromptedFrames:
         self.ids = list_ids(self.masks.values())
         self._found: dict[int, FoundObjects] = {}
 
-    def speaks_of(self, frame: int) -> frozenset[int]:
-        """The objects of which a frame's mask speaks; none where there is no mask."""
+    def covers(self, frame: int) -> frozenset[int]:
+        """The objects that a frame's mask covers; none where there is no mask."""
         if frame not in self.masks:
             return frozenset()
         return self.objects.get(frame, frozenset(self.ids))
@@ -111,9 +111,9 @@ class PromptedFrames:
         return dict(sorted({**trust, **dict.fromkeys(list_ids([self.masks[frame]]), 1.0)}.items()))
 
     def add_found(self, frame: int, new: FoundObjects) -> None:
-        """Keep what was found in a frame; what its mask speaks of, or was found before, stays."""
+        """Keep what was found in a frame; what its mask covers, or was found before, stays."""
         before = self._found.get(frame)
-        known = self.speaks_of(frame) if before is None else self.speaks_of(frame) | before.objects
+        known = self.covers(frame) if before is None else self.covers(frame) | before.objects
         new = new.without(known)
         if before is not None:
             # Of two that were found in one place the lower id, so that their order does not count.
@@ -125,7 +125,8 @@ class PromptedFrames:
         self._found[frame] = new
 
     def take_over(self, before: "PromptedFrames", done: Mapping[int, FrameResult]) -> None:
-        """Take what was found already of objects of which masks do not speak, as far as it holds.
+        """Take over objects that were found before and that masks do not cover, as far as they
+        still hold.
 
         Args:
             before: What these frames replace.
@@ -146,11 +147,11 @@ class PromptedFrames:
             self._found[frame] = found.without(found.objects - set(self.ids))
 
     def changes(self, before: "PromptedFrames") -> dict[int, frozenset[int]]:
-        """Frames of which something else is said than before, and of which objects."""
+        """Frames whose masks differ from before, and the objects that differ."""
         ids, changed = {*self.ids, *before.ids}, {}
         for frame in sorted({*self.masks, *before.masks}):
             then, now = (
-                ids if frame in each.masks and frame not in each.objects else each.speaks_of(frame)
+                ids if frame in each.masks and frame not in each.objects else each.covers(frame)
                 for each in (before, self)
             )
             differ = set(then ^ now)
@@ -164,11 +165,12 @@ class PromptedFrames:
         return changed
 
     def reach(self, frame: int, objects: Collection[int], count: int | None = None) -> range:
-        """The frames that another mask of these objects changes: up to the next that speak of all.
+        """The frames that a change of these objects reaches: up to the next masks that cover them
+        all.
 
         Args:
             frame: The one whose mask changes.
-            objects: Of which its mask says something else.
+            objects: The objects that change in its mask.
             count: Frames of the video; by default no further than to the last mask.
         """
         whole = [
@@ -181,11 +183,11 @@ class PromptedFrames:
         return range(first, min((i for i in whole if i > frame), default=end))
 
     def next_search(self) -> Search | None:
-        """The next objects to be found in frames whose masks do not speak of them; None at the end."""
+        """The next objects to find in frames whose masks do not cover them; None at the end."""
         lacking = [i for i in self.objects if self.missing(i)]
         if not lacking:
             return None
-        told = {i: frozenset(f for f in self.masks if i in self.speaks_of(f)) for i in self.ids}
+        told = {i: frozenset(f for f in self.masks if i in self.covers(f)) for i in self.ids}
         sources = told[min(self.missing(lacking[0]))]
         objects = frozenset(i for i in self.ids if told[i] == sources)
         beside = [i for i in self.ids if told[i] >= sources]

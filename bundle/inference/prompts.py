@@ -65,7 +65,7 @@ class ObjectPrompt:
     Attributes:
         box: The object lies in it.
         points: Single pixels.
-        positive: Of each point, whether it lies on the object or beside it.
+        positive: For each point, whether it lies on the object or beside it.
         scribbles: Lines; where two cross, the later one counts.
         mask: (H, W): 1 on the object, 0 beside it, 255 where nothing is known. Without any 255 it is a
             rough mask, whose outline is not trusted.

@@ -95,7 +95,7 @@ def give_prompts(job: SegmentationJob, entries: Sequence[PromptEntry]) -> None:
     """Give the prompts of entries to a job.
 
     Args:
-        job: Of the video, which is one that was opened from files if an entry has a mask.
+        job: Job of the video, which is one that was opened from files if an entry has a mask.
         entries: Those of one frame are given at once.
 
     Raises:

@@ -34,25 +34,25 @@ from bundle.types import LabelMap
 logger = logging.getLogger(__name__)
 
 SMALLEST_PX = 128
-"""Working size below which a device's lack of memory is an error."""
+"""Inference size below which a device's lack of memory is an error."""
 
 
 class Propagation:
-    """One video under way: its prompts, and what has been found so far.
+    """Propagation of given masks through one video, with the results found so far.
 
     Every stretch reads all prompts (with ``forward`` those up to its own, with ``backward`` those
     from its own on) and the frames that it remembers on its way. So both prompts around a frame
     inform it, and a new prompt leaves the frames beyond its neighbouring prompts as they are.
 
     Args:
-        settings: Of the inferer.
+        settings: Settings of the inferer.
         network: On ``device``, in evaluation mode.
         video: The frames.
         annotations: Frame index to label map (H, W); at least one shows an object. A mask is taken
             as complete: an object that it does not show is not there.
         device: Where the network and its memory are.
-        objects: Frame index to the ids that its mask speaks of, for masks that are not complete. The
-            other objects are found in that frame, from the frames that speak of them.
+        objects: Frame index to the ids that its mask covers, for masks that are not complete. The
+            other objects are found in that frame, from the frames whose masks cover them.
 
     Raises:
         ValueError: No mask shows an object, one is of no frame of the video, or has another size
@@ -99,24 +99,24 @@ class Propagation:
     def annotate(
         self, index: int, labels: LabelMap, objects: Collection[int] | None = None
     ) -> None:
-        """Give a mask, or correct one. ``run`` then goes over what lies between its neighbours.
+        """Give or correct a mask; ``run`` then segments the frames up to the given masks beside it.
 
         A new object changes the whole video.
 
         Args:
             index: The frame.
             labels: (H, W).
-            objects: The ids that the mask speaks of. The others stay as they were found in the frame,
+            objects: The ids that the mask covers. The others stay as they were found in the frame,
                 or are found there. By default the mask is complete.
 
         Raises:
             ValueError: There is no such frame, the mask has another size, or no object is left.
         """
         self._check(index, labels)
-        spoken = {i: each for i, each in self._given.objects.items() if i != index}
+        covered = {i: each for i, each in self._given.objects.items() if i != index}
         if objects is not None:
-            spoken[index] = frozenset(objects)
-        self._change({**self.prompts, index: labels}, spoken)
+            covered[index] = frozenset(objects)
+        self._change({**self.prompts, index: labels}, covered)
 
     def retract(self, index: int) -> None:
         """Take back the mask of a frame; ``run`` then finds one.
@@ -135,7 +135,7 @@ class Propagation:
         prompts: Mapping[int, LabelMap],
         objects: Mapping[int, Collection[int]] | None = None,
     ) -> None:
-        """Make these its masks; ``run`` then goes over what the differences touch.
+        """Replace all given masks; ``run`` then segments the frames that the differences change.
 
         Args:
             prompts: Frame index to label map (H, W).
@@ -149,7 +149,7 @@ class Propagation:
         self._change(prompts, objects or {})
 
     def restore(self, results: Iterable[FrameResult]) -> list[int]:
-        """Take frames as done; ``run`` then goes over the others only.
+        """Take frames as done; ``run`` then segments the others only.
 
         Args:
             results: What a propagation with the same prompts and settings has found.
@@ -171,9 +171,9 @@ class Propagation:
         ]
         return restored
 
-    def speaks_of(self, index: int) -> frozenset[int]:
-        """The objects of which the mask of a frame speaks."""
-        return self._given.speaks_of(index)
+    def covers(self, index: int) -> frozenset[int]:
+        """The objects that the mask of a frame covers."""
+        return self._given.covers(index)
 
     def position(self) -> dict[str, Any] | None:
         """How far ``run`` has come in the stretch that it is in, and what it remembers.
@@ -197,7 +197,7 @@ class Propagation:
         """Let ``run`` go on inside a stretch, whose frames before are restored.
 
         Args:
-            position: Of a propagation with the same prompts and settings.
+            position: Position of a propagation with the same prompts and settings.
         """
         self._position = position
 
@@ -228,7 +228,7 @@ class Propagation:
             self._results.pop(i, None)
 
     def run(self) -> Iterator[int]:
-        """Segment what is not yet; yields the index of each frame as it is done.
+        """Segment the frames that are not done; yields the index of each as it is done.
 
         It can be broken off at any frame and called again: a stretch that was begun begins anew.
         """
@@ -298,7 +298,7 @@ class Propagation:
         return list_ids(self.prompts[i] for i in prompts)
 
     def _find(self, search: Search) -> Iterator[int]:
-        """Find objects in frames whose masks do not speak of them.
+        """Find objects in frames whose masks do not cover them.
 
         Yields:
             Each frame that is done by that.

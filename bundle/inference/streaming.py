@@ -43,7 +43,7 @@ def stream_results(
     """Segment a video.
 
     Args:
-        settings: Of inference.
+        settings: Settings of inference.
         network: On ``device``, in evaluation mode.
         video: A ``bundle.io.reading.video.VideoSource``, a list of RGB frames (H, W, 3) uint8, or an
             iterator over them, such as a camera. An iterator is read once, so masks are propagated
@@ -51,7 +51,7 @@ def stream_results(
         annotations: Frame index to label map (H, W) uint8. A mask is taken as complete: an object
             that it does not show is not in that frame.
         device: Where the network and its memory are.
-        objects: Frame index to the ids of which its mask speaks, for masks that are not complete; not
+        objects: Frame index to the ids that its mask covers, for masks that are not complete; not
             for an iterator. See ``Propagation``.
         checkpoint: Where to go on after an interruption, and where results are kept meanwhile; not
             for an iterator.

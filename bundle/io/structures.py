@@ -57,7 +57,7 @@ class Structure:
         colour: ``#rrggbb``.
         category: Such as ``Anatomical Structure``; DICOM calls it the segmented property category.
         code: What it is, such as ``Left ventricle``; DICOM's segmented property type.
-        modifier: Of the code, such as ``Left``.
+        modifier: Modifier of the code, such as ``Left``.
         region: Where it lies, such as ``Colon`` for a polyp; DICOM's anatomic region.
     """
 

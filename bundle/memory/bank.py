@@ -42,8 +42,8 @@ class MemoryBank:
         spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
             distance from the position that asks, of this standard deviation, as a share of the
             frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
-        dtype: Of the values, float32 or bfloat16, in which they are blended too. Affinities are
-            those of float32 in either; see ``bundle.memory.attention``.
+        dtype: Type of the values, float32 or bfloat16, in which they are blended too. Affinities
+            are those of float32 in either; see ``bundle.memory.attention``.
 
     Attributes:
         motion: (B,) where the prior is ``auto``: how far away, on average, the positions of the frame

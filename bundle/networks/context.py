@@ -19,8 +19,8 @@ class ContextBlock(nn.Module):
     not. The last layer starts at zero: an untrained block changes nothing.
 
     Args:
-        channels: Of the maps.
-        hidden: Of the tokens; a multiple of 4.
+        channels: Number of channels of the maps.
+        hidden: Number of channels of the tokens; a multiple of 4.
 
     Source:
         Positions are encoded by a depthwise convolution, which works for any frame size: Chu et al.
@@ -80,7 +80,7 @@ class PreviousMask(nn.Module):
     mask from none. The weights start at zero.
 
     Args:
-        channels: Of the decoder's maps at stride 16.
+        channels: Number of channels of the decoder's maps at stride 16.
 
     Example:
         >>> previous = PreviousMask(16)
@@ -101,7 +101,7 @@ class PreviousMask(nn.Module):
         """Compute what is added to each object's maps.
 
         Args:
-            probability: Of each object, in the frame before.
+            probability: Probability of each object, in the frame before.
             known: 1 for clips that have a frame before, 0 for others, whose probability is not
                 looked at. By default all have one.
         """

@@ -82,9 +82,9 @@ class MaskDecoder(nn.Module):
 
         Args:
             readout: What the frame read from memory.
-            features: Of the frame.
+            features: Features of the frame.
             previous: Each object's probability in the frame before, if there is one.
-            known: Of a batch, 1 for the clips that have one.
+            known: For a batch: 1 for clips that have such a frame, else 0.
         """
         batch, objects = readout.shape[:2]
         skips = self.skips(features.stride8, features.stride4)

@@ -14,7 +14,7 @@ def read_definition(name: str) -> dict[str, Any]:
     """Read arguments of ``TCMN``.
 
     Args:
-        name: Of a file in ``configs/network``, or the path of one like it.
+        name: Name of a file in ``configs/network``, or the path of one like it.
 
     Raises:
         ValueError: There is no such network.

@@ -69,7 +69,7 @@ def from_points(
     Args:
         shape: (height, width) of the frame.
         points: (x, y) in pixels.
-        positive: Of each point, whether it lies on the object.
+        positive: For each point, whether it lies on the object.
         guess: The mask that the points correct, in [0, 1]; by default nothing is guessed.
 
     Raises:

@@ -164,8 +164,8 @@ class TCMN(nn.Module):
         """The value maps to remember for a frame.
 
         Args:
-            features: Of the frame.
-            masks: Of its objects, in [0, 1].
+            features: Features of the frame.
+            masks: Masks of its objects, in [0, 1].
             unknown: Where ``masks`` is a guess, in [0, 1]; by default nowhere.
         """
         return self.mask_encoder(masks, features.stride16, unknown)
@@ -180,10 +180,10 @@ class TCMN(nn.Module):
         """Class logits of a frame.
 
         Args:
-            features: Of the frame.
+            features: Features of the frame.
             readout: What it read from memory.
             previous: Each object's probability in the frame before, if there is one.
-            known: Of a batch, 1 for the clips that have one.
+            known: For a batch: 1 for clips that have such a frame, else 0.
         """
         return aggregate(torch.sigmoid(self.decoder(readout, features, previous, known)))
 
@@ -297,7 +297,7 @@ def complete_masks(
 
     Args:
         network: One that takes partial masks.
-        features: Of the frame.
+        features: Features of the frame.
         masks: What is known or guessed of each object, in [0, 1]; see ``bundle.networks.prompts``.
         unknown: Where that is a guess, in [0, 1].
         rounds: How often it segments itself, at least once.

@@ -33,10 +33,10 @@ class WeightsDescription:
 
     Attributes:
         network: Arguments of ``TCMN``.
-        version: Of the program that wrote it.
-        sha256: Of the weights' file; None where it still changes, as in a training.
-        fingerprint: Of the weights themselves, see ``fingerprint_state``. A network in 8-bit integers
-            carries that of the weights that it was made from.
+        version: Version of the program that wrote it.
+        sha256: SHA-256 of the weights' file; None where it still changes, as in a training.
+        fingerprint: Fingerprint of the weights themselves, see ``fingerprint_state``. A network in
+            8-bit integers carries that of the weights that it was made from.
     """
 
     network: Mapping[str, Any]

@@ -56,7 +56,7 @@ def export_project(
         unfinished: What becomes of videos that nobody signed as done.
         valid_fraction: Share of the patients that validate, all videos of a patient on one side;
             0 for none.
-        seed: Of the draw.
+        seed: Seed of the draw.
         progress: Called with the share that is done.
 
     Returns:

@@ -82,7 +82,7 @@ class VideoLock:
         """Take it.
 
         Args:
-            name: Of the video, for the message.
+            name: Name of the video, for the message.
 
         Raises:
             VideoLockedError: Somebody has it.

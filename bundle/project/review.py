@@ -65,7 +65,7 @@ class Finding:
 
     Attributes:
         frame: Where.
-        object_id: Of what.
+        object_id: Id of the object.
         reason: Why.
         score: From 0, hardly, to 1, surely wrong.
     """

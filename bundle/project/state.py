@@ -63,13 +63,13 @@ class VideoState:
             anew.
         place: The frame that was looked at last.
         who: Did the last action.
-        when: Of the last action, local time, ISO 8601.
+        when: Time of the last action, local time, ISO 8601.
         seconds: Spent on the video.
-        review_s: Of these, on reviewing.
+        review_s: Seconds of these that were spent on reviewing.
         review_count: Frames that were reviewed in that time.
         signed_by: Who said that the video is done; None if nobody, or if it changed since.
         weights: What propagated: file name and SHA-256.
-        number: Of the last mask file.
+        number: Number of the last mask file.
     """
 
     source: Source | None = None

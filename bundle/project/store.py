@@ -63,7 +63,7 @@ class Overview:
     Attributes:
         video: Name, path and patient.
         stage: How far it is.
-        worst_confidence: Of what nobody reviewed.
+        worst_confidence: Worst confidence of frames that nobody reviewed.
         length_s: None if unknown.
         who: Worked on it last.
         when: Likewise.
@@ -89,7 +89,7 @@ class Project:
     """The videos that one data set is made of.
 
     Args:
-        folder: Of the project, as ``create_project`` made it.
+        folder: Folder of the project, as ``create_project`` made it.
         who: Who works on it; the user of this process by default.
         limits: What counts as suspicious.
 
@@ -313,7 +313,7 @@ def create_project(
 
     Args:
         source: See ``bundle.project.listing.list_videos``.
-        folder: Of the project; ``tcmn-project`` beside the videos by default.
+        folder: Folder of the project; ``tcmn-project`` beside the videos by default.
         structures: What ids stand for, if that is known.
 
     Returns:
@@ -441,7 +441,7 @@ class OpenVideo:
         """Save masks that were propagated.
 
         Args:
-            results: Of some frames; those of others stay.
+            results: Results of some frames; those of others stay.
             propagated_from: At the beginning of a propagation, the frames whose given masks it
                 starts from.
             weights: What propagates: file name and SHA-256.

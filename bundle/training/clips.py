@@ -58,7 +58,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         max_skip: Most annotated frames passed over between neighbours; a list has one number for
             each epoch, of which the last stays: a curriculum.
         max_objects: A clip takes 1 to this many of the objects that its first frame shows.
-        seed: Of all draws.
+        seed: Seed of all draws.
         cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
         absent: Share of clips whose object is gone: later frames are of another scene.
         general: Groups of everyday scenes. Their clips take the other scene from the other groups, and
@@ -184,7 +184,7 @@ def validation_dataset(
 
     Args:
         data: The videos or pictures.
-        transform: Of the clips.
+        transform: Transform of the clips.
         every: See ``VideoDataset``.
         cache_dir: Likewise.
     """

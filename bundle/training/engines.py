@@ -117,11 +117,12 @@ def parameter_groups(
 
     Args:
         network: A ``TCMN``.
-        learning_rate: Of everything that nothing else is said about.
+        learning_rate: Learning rate of all parts that are not named below.
         backbone_factor: The backbones' learning rate is this times ``learning_rate``.
         frozen: Prefixes of parameters that do not learn; gradients are not computed for them.
-        factors: Of other parts, by a prefix of their names: ``{"decoder.context": 5}`` learns five
-            times as fast.
+        factors: Learning-rate factors of other parts, by a prefix of their names:
+        ``{"decoder.context": 5}``
+            learns five times as fast.
 
     Returns:
         The groups: the backbones, everything else, then one for each of ``factors``.

@@ -37,7 +37,7 @@ class RandPromptd(RandomizableTransform):
     ``previous_use`` (T,), see ``TCMN.forward``.
 
     Args:
-        share: Of the clips that are prompted.
+        share: Share of the clips that are prompted.
         objects: N, the most objects of a clip.
         previous: Probabilities of the entries of ``previous_use``, from 0 on.
     """
@@ -79,8 +79,8 @@ def draw_prompt(
 
     Args:
         mask: The object, not empty.
-        kind: Of ``KINDS``.
-        random: Of all draws.
+        kind: One of ``KINDS``.
+        random: Source of random numbers.
     """
     height, width = mask.shape
     if kind == "box":
@@ -159,10 +159,10 @@ class PromptedClipInferer(ClipInferer):
         Args:
             inputs: Clip (B, 3 + N, H, W, T).
             network: Which.
-            args: Of the network.
+            args: Arguments of the network.
             truth: Class of each pixel of frame 0.
             clicks: How many clicks each clip of the batch gets.
-            kwargs: Of the network; ``unknown`` (B, N, H, W) is changed by clicks.
+            kwargs: Keyword arguments of the network; ``unknown`` (B, N, H, W) is changed by clicks.
         """
         if truth is not None and clicks is not None and bool((clicks > 0).any()):
             some = (clicks > 0).nonzero()[:, 0]

@@ -119,7 +119,7 @@ def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> li
         videos: Where the pictures come from, of one data set.
         cache_dir: Where the label maps are kept. A folder for this data set alone: they are named
             by the ids of its videos.
-        seed: Of the number of regions of each picture, 8 to 24.
+        seed: Seed of the number of regions of each picture, 8 to 24.
     """
     random = np.random.RandomState(seed)
 

@@ -31,7 +31,7 @@ class RandDeformClipd(RandomizableTransform):
         zoom: Range of the window's zoom; at 1 it is the largest that fits into the frame upright.
         rotate: Most degrees of the clip's rotation, either way.
         flip: Probability of a left-right flip.
-        strength: Of the per-frame motion, for each kind of clip.
+        strength: Strength of the per-frame motion, for each kind of clip.
         frame_rotate: Most degrees per frame.
         frame_scale: Most relative change of scale per frame.
         frame_shear: Most degrees of shear per frame.
@@ -177,7 +177,7 @@ class RandIlluminationClipd(RandomizableTransform):
     where its neighbour is the dark one: then brightness must not be what matches. In half of the clips.
 
     Args:
-        strength: Of the change, for each kind of clip.
+        strength: Strength of the change, for each kind of clip.
         illumination: Most natural logarithm of the factor at the middle of a bump, either way. Each
             frame has one bump on an object, about as wide as that, and two elsewhere.
     """

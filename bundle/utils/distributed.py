@@ -26,7 +26,7 @@ def start(device: torch.device) -> None:
     Processes but the first log only errors from then on.
 
     Args:
-        device: Of this process.
+        device: Device of this process.
 
     Raises:
         ValueError: The process was not started by torchrun.
@@ -65,8 +65,8 @@ def distribute(network: nn.Module, optimizer: torch.optim.Optimizer) -> Distribu
 
     Args:
         network: On the device of this process.
-        optimizer: Of the network. It is only asked for because freezing comes with it, and what
-            learns must be settled before.
+        optimizer: Optimiser of the network. It is only asked for because freezing comes with it,
+            and what learns must be settled before.
     """
     # Buffers are those of frozen BatchNorm, the same everywhere.
     return DistributedDataParallel(network, forward_sync_buffers=False)

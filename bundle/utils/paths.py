@@ -26,7 +26,7 @@ def fit_name(name: str, more: int = 0) -> str:
     """A name that leaves room for what is added to it; a long one is cut and ends in a digest.
 
     Args:
-        name: Of a file or folder, such as a video's.
+        name: Name of a file or folder, such as a video's.
         more: Bytes that will be added, suffixes and prefixes.
 
     Returns:

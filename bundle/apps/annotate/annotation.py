@@ -29,7 +29,7 @@ class Snapshot(NamedTuple):
     """An annotation at one moment; its masks are never changed in place.
 
     Attributes:
-        revision: Of that moment.
+        revision: Revision of that moment.
         prompts: The masks that were given.
         propagated: Those that were propagated last.
         found: What is known of the frames that were found from them.

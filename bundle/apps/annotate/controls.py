@@ -83,7 +83,7 @@ class ToolPanel:
 
     Args:
         annotation: What is edited.
-        actions: Of the buttons.
+        actions: Actions of the buttons.
         changed: Called when another tool or setting is chosen.
 
     Attributes:
@@ -176,7 +176,7 @@ class ProposalBox:
 
     Args:
         annotation: Whose proposal.
-        actions: Of the buttons.
+        actions: Actions of the buttons.
     """
 
     def __init__(self, annotation: Annotation, actions: Actions) -> None:
@@ -209,7 +209,7 @@ class PropagationPanel:
 
     Args:
         annotation: Whose masks.
-        actions: Of the buttons.
+        actions: Actions of the buttons.
 
     Attributes:
         direction: Which way to propagate masks.

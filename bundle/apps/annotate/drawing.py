@@ -22,7 +22,7 @@ def paint(labels: LabelMap, points: Sequence[Point], size: float, value: int) ->
 
     Args:
         labels: What is painted on.
-        points: Of the stroke; a single one makes a dot.
+        points: Points of the stroke; a single one makes a dot.
         size: Diameter in pixels.
         value: Object id.
 

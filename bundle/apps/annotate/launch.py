@@ -45,7 +45,7 @@ def open_page(
         as_project: Whether a folder is a project of many videos, or one video; None to find out.
         structures: What ids stand for in the project.
         who: Who works on the project; the user of this process by default.
-        options: Of ``VideoSegmenter.from_pretrained``.
+        options: Options of ``VideoSegmenter.from_pretrained``.
 
     Raises:
         MissingPackageError: NiceGUI is not installed.

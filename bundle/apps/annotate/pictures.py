@@ -21,7 +21,7 @@ class FramePictures:
 
     Args:
         video: Whose frames.
-        longer_side: Of a picture at most, in pixels.
+        longer_side: Longer side of a picture at most, in pixels.
     """
 
     def __init__(self, video: Frames, longer_side: int = LONGER_SIDE_PX) -> None:

@@ -14,7 +14,7 @@ class PropagationThread:
     Attributes:
         problem: What ended the last run, if it was not its end.
         finished: Frames gone over in this run.
-        total: Of how many.
+        total: Number of frames in all.
     """
 
     def __init__(self) -> None:

@@ -59,7 +59,7 @@ class EncodedMasks:
         """The PNG of a mask.
 
         Args:
-            name: Of its file.
+            name: Name of its file.
             source: What is another object if the mask is another one.
             labels: Gives the mask, if it is needed; None if there is none any more.
         """
@@ -83,7 +83,7 @@ def write_session(annotation: Annotation, path: Path, encoded: EncodedMasks | No
     Args:
         annotation: What is annotated.
         path: The file.
-        encoded: Of the same annotation, written before.
+        encoded: PNGs of the same annotation, written before.
 
     Returns:
         The revision that was written.

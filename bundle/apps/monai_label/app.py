@@ -67,7 +67,7 @@ class PaintedFrameTask(InferTask):
         model: What serves.
         kind: ``scribbles``, the only type to which 3D Slicer sends what its user painted, or
             ``segmentation``.
-        datastore: Of the app. Confidences are noted in it.
+        datastore: Datastore of the app. Confidences are noted in it.
         stored_label: Take the label that is stored for the image if the request has none.
     """
 
@@ -175,8 +175,8 @@ class PointsTask(PaintedFrameTask):
 
     Args:
         model: What serves.
-        datastore: Of the app. Confidences are noted in it.
-        one_frame: Of the frame alone in which the last point was set.
+        datastore: Datastore of the app. Confidences are noted in it.
+        one_frame: Segment only the frame in which the last point was set.
     """
 
     def __init__(self, model: ServedModel, datastore: Any, one_frame: bool = False) -> None:

@@ -176,7 +176,7 @@ class Still(NamedTuple):
     Attributes:
         pixels: (H, W), or (H, W, C) of a colour picture, transparency last.
         format: Pillow's name of the file's format; empty if another library read it.
-        compression: Of a TIFF.
+        compression: Compression of a TIFF.
         palette_indices: (H, W), of a palette picture whose transparent entries, if any, are 0.
     """
 

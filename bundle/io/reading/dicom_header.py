@@ -30,7 +30,7 @@ class FrameHeader(NamedTuple):
         position: (3,) of the first pixel, mm, LPS; None if unknown.
         orientation: (6,) directions of rows and of columns.
         spacing: (row, column) distance of pixels in mm.
-        thickness_mm: Of the slice.
+        thickness_mm: Thickness of the slice.
         slope: From stored to shown values, with ``intercept``.
         intercept: Likewise.
     """

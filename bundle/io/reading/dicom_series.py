@@ -35,7 +35,7 @@ from bundle.io.reading.limits import check_size
 from bundle.io.reading.volumes import VideoSource, source_name
 
 NO_PICTURES = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.88")
-"""Segmentations and structured reports, which lie beside what they speak of."""
+"""Segmentations and structured reports, which lie beside the files that they are about."""
 SHOWN_SERIES = 8
 
 

@@ -92,7 +92,7 @@ def meta_image_times(
 
     Args:
         path: The file.
-        count: Of frames.
+        count: Number of frames.
         has_time_axis: Whether time is the fourth axis.
     """
     header = read_meta_header(path)
@@ -112,7 +112,7 @@ def settle_times(
     Args:
         seconds: (F,) rising, from 0 on.
         rates: Declared frame rates, the best one first; 0 if unknown.
-        unit: Of the timestamps, in seconds: they are rounded to it.
+        unit: Unit of the timestamps, in seconds: they are rounded to it.
 
     Returns:
         The rate and None, or the mean rate and the seconds.

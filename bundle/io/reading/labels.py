@@ -42,7 +42,7 @@ class StoredMask:
             ``grey`` where soft edges are possible; ``lossy`` where compression moved the values;
             ``colour`` where colours stand for ids.
         source: What to call it in messages.
-        colours: Of a coloured mask: RGB to id, where a file beside it says so.
+        colours: Colours of a coloured mask: RGB to id, where a file beside it says so.
     """
 
     values: np.ndarray

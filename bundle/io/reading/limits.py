@@ -27,7 +27,7 @@ def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> Non
 
     Args:
         path: For the message.
-        height: Of a frame, in pixels, as declared.
+        height: Height of a frame, in pixels, as declared.
         width: Likewise.
         frame_count: As declared.
 
@@ -53,8 +53,8 @@ def check_stored(
 
     Args:
         path: For the message.
-        declared_bytes: Of all pixels, unpacked.
-        stored_bytes: Of the file.
+        declared_bytes: Bytes of all pixels, unpacked.
+        stored_bytes: Bytes of the file.
         ratio: How far its compression can shrink data; 1 without.
 
     Raises:

@@ -34,7 +34,7 @@ def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None
     Args:
         volume: The labels.
         video: What they belong to.
-        first_frame: Of a volume with fewer frames than the video: which frame its first belongs to.
+        first_frame: The frame of the video to which the first mask of a shorter volume belongs.
             The others follow by their times, or one by one where these are not known.
 
     Raises:

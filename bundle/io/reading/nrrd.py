@@ -55,9 +55,9 @@ class NrrdFile:
     Attributes:
         path: The file with the header.
         fields: What pynrrd makes of it, with ``key:=value`` pairs among the fields.
-        sizes: Of all axes, the fastest first.
-        kinds: Of all axes, in lower case; empty where the header does not say.
-        dtype: Of the pixels, with their byte order.
+        sizes: Sizes of all axes, the fastest first.
+        kinds: Kinds of all axes, in lower case; empty where the header does not say.
+        dtype: Type of the pixels, with their byte order.
         pieces: The parts of files that hold the pixels, maybe compressed.
     """
 

@@ -73,7 +73,7 @@ def paint(shapes: Iterable[Shape], source: str) -> Masks:
     only one frame has shapes.
 
     Args:
-        shapes: Of all frames.
+        shapes: Shapes of all frames.
         source: Name for messages.
     """
     shapes = list(shapes)

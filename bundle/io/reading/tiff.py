@@ -87,7 +87,7 @@ def _long_axes(path: Path, series: Any) -> list[str]:
 def _read_scales(file: tifffile.TiffFile) -> tuple[tuple[float, float] | None, float | None]:
     """The (row, column) distance of pixels in mm and of frames in seconds, as far as declared.
 
-    What a plain TIFF says of its resolution speaks of printing.
+    The resolution of a plain TIFF is for printing, so it is not used.
     """
     with suppress(KeyError, ValueError, TypeError, ZeroDivisionError, AttributeError):
         if file.is_imagej:

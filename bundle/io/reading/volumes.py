@@ -64,7 +64,7 @@ class Geometry:
     """Where a label volume of the video lies.
 
     Attributes:
-        shape: Of the label volume, x first and time last: (x, y, t) or (x, y, 1, t).
+        shape: Shape of the label volume, x first and time last: (x, y, t) or (x, y, 1, t).
         affine: (4, 4), voxel indices to RAS, in mm, as in NIfTI.
         header: The source's own if it is NIfTI, to keep its codes, zooms and units.
     """
@@ -89,7 +89,7 @@ class VideoSource:
     Attributes:
         path: The file or folder.
         name: Its name without suffixes.
-        height: Of a frame, in pixels, as shown (after a rotation that the file asks for).
+        height: Height of a frame, in pixels, as shown (after a rotation that the file asks for).
         width: Likewise.
         frame_count: Number of frames.
         fps: Frames per second, on average; None if the file does not say.

@@ -181,7 +181,7 @@ class Origin(NamedTuple):
     Attributes:
         storage: The SOP class of its file.
         instance: The SOP instance.
-        number: Of the frame in its file, from 1; None if it is alone there.
+        number: Number of the frame in its file, from 1; None if it is alone there.
         place: Its functional groups of ``PLACES``; empty if its place is unknown, or the same in all.
     """
 

@@ -17,7 +17,7 @@ class Segmented:
     """One frame's result.
 
     Attributes:
-        index: Of the frame, from 0.
+        index: Index of the frame, from 0.
         frame: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8 object ids, 0 for background.
         confidence: Object id to confidence, from 0 to 1; objects may lack.

@@ -18,7 +18,7 @@ class LossTerms:
 
     Args:
         loss: Whose terms.
-        prefix: Of the names, where they stand beside scores: there is a Dice of either kind.
+        prefix: Prefix of the names, where they stand beside scores: there is a Dice of either kind.
     """
 
     def __init__(self, loss: LossOfTerms, prefix: str = "") -> None:
