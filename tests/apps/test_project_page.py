@@ -211,7 +211,7 @@ def test_from_a_folder_of_videos_to_a_data_set(browser, annotate, tmp_path):
             if not queue:
                 break
             page.keyboard.press("n")
-            says(page, "item", "look at")
+            says(page, "item", ": ")
             reviewed = len(project.state("anna/frames").reviewed)
             page.keyboard.press("A")
             wait_for(lambda before=reviewed: len(project.state("anna/frames").reviewed) > before)
@@ -224,7 +224,7 @@ def test_from_a_folder_of_videos_to_a_data_set(browser, annotate, tmp_path):
         wait_for(lambda: 1 in project.state("anna/frames").reviewed)
         page.keyboard.press("d")
         wait_for(lambda: project.state("anna/frames").signed_by == "Ann")
-        says(page, "review", "frames reviewed")
+        says(page, "review", f" of {COUNT} frames reviewed")
 
         # Somebody else cannot open it, and sees who has it.
         _, elsewhere, _ = annotate(videos, "Ben")

@@ -2,10 +2,15 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from bundle.apps.annotate import launch
+from bundle.cli import main
+from bundle.project.opening import holds_project
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "projects.md"
 
@@ -27,3 +32,14 @@ def test_the_page_about_projects_works_as_written(tmp_path, monkeypatch, capsys)
     assert names["project"].state("first").stage() == "done"
     assert len(list(Path("data_set/Annotations/first").iterdir())) == 2
     assert len(list(Path("measurements").iterdir())) == 3
+
+    commands = re.findall(r"^    tcmn (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [command.split()[0] for command in commands] == ["annotate", "export-project"]
+    opened = []
+    monkeypatch.setattr(launch, "open_page", lambda *given, **named: opened.append((given, named)))
+    for command in commands:
+        assert main(shlex.split(command)) == 0, capsys.readouterr().err
+    ((video, _), named), *_ = opened
+    assert holds_project(video)[0]
+    assert (named["who"], named["structures"]) == ("Anna", Path("structures.json"))
+    assert Path("data_set_coco/annotations/instances_train.json").is_file()

@@ -213,6 +213,7 @@ class PropagationPanel:
 
     Attributes:
         direction: Which way to propagate masks.
+        next: The button that leads to the next frame to annotate.
     """
 
     def __init__(self, annotation: Annotation, actions: Actions) -> None:
@@ -231,7 +232,7 @@ class PropagationPanel:
             self._cancel.props("no-caps outline data-testid=cancel")
         self._bar = ui.linear_progress(value=0, show_value=False, size="6px").props("rounded")
         self._status = ui.label().classes("tcmn-note").props("data-testid=status")
-        labelled_button(
+        self.next = labelled_button(
             "Next to annotate", "my_location", actions.go_next,
             "To the frame whose mask should help most (N)", "outline",
         )  # fmt: skip

@@ -60,6 +60,7 @@ class Page:
                         self.refresh,
                     )  # fmt: skip
                 self.propagation = PropagationPanel(annotation, self)
+                self.propagation.next.set_visibility(self.review is None)  # which has its own
                 heading("Area")
                 self.curves = Curves(annotation, self.go)
                 _build_legend(STATES if self.review is None else STATES | ACCEPTED)
@@ -263,7 +264,9 @@ def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
         ui.label("TCMN annotate").classes("tcmn-title")
         if annotation is not None:
             video = annotation.video
-            parts = [video.name, f"{video.frame_count} frames", f"{video.width} x {video.height}"]
+            opened = workspace.opened if isinstance(workspace, ProjectWorkspace) else None
+            name = video.name if opened is None else opened.name
+            parts = [name, f"{video.frame_count} frames", f"{video.width} x {video.height}"]
             parts += [f"{video.fps:.4g} frames/s"] if video.fps else []
             ui.label(" · ".join(parts)).classes("tcmn-about")
         if workspace.autosave is not None:

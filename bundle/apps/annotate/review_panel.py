@@ -38,7 +38,9 @@ class ReviewPanel:
         self._queue: Sequence[Item] = ()
         self._state = VideoState()
         heading("Review")
-        self._bar = ui.linear_progress(value=0, show_value=False, size="6px").props("rounded")
+        self._bar = ui.linear_progress(value=0, show_value=False, size="6px").props(
+            "rounded track-color=grey-9"
+        )
         self._status = ui.label().classes("tcmn-note").props("data-testid=review")
         self._item = ui.label().classes("tcmn-note tcmn-item").props("data-testid=item")
         with ui.element("div").classes("tcmn-review"):
@@ -95,7 +97,7 @@ class ReviewPanel:
         rest = estimate_rest(waiting, state.review_s, state.review_count)
         progress = Progress(reviewed, waiting, state.seconds / 60, rest)
         self._bar.set_value(reviewed / max(count, 1))
-        self._status.set_text(f"Of {count} frames: {describe_progress(progress)}")
+        self._status.set_text(describe_progress(progress, f"{reviewed} of {count}"))
         signed = state.signed_by
         self._sign.set_text("Done" if signed is None else "Not done")
         self.show_frame()
@@ -162,11 +164,13 @@ class ReviewPanel:
     def _describe(self, item: Item) -> str:
         names = self._saver.annotation.objects
         first, last = item.frames[0], item.frames[-1]
-        where = f"Frames {first} to {last}" if first != last else f"Frame {first}"
+        where = f"Frame {first}"
+        if first != last:
+            where = f"Frames {first} to {last}, worst {item.frame}"
         what = [
             f"{finding.reason} ({names[finding.object_id].name})"
             if finding.object_id in names
             else finding.reason
             for finding in item.findings
         ]
-        return f"{where}, look at {item.frame}: {', '.join(what)}"
+        return f"{where}: {', '.join(what)}"

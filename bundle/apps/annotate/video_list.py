@@ -88,8 +88,12 @@ class VideoList:
             self._videos.update()
 
 
-def describe_progress(progress: Progress) -> str:
+def describe_progress(progress: Progress, reviewed: str | None = None) -> str:
     """How far a review is, in words.
+
+    Args:
+        progress: How far it is.
+        reviewed: How many frames, if it is not to be the bare number.
 
     Example:
         >>> describe_progress(Progress(120, 3, 42.4, 7.6))
@@ -98,7 +102,9 @@ def describe_progress(progress: Progress) -> str:
     rest = progress.rest_minutes
     left = "" if rest is None else f", about {rest:.0f} min left"
     spent = f"{progress.minutes:.0f} min spent{left}"
-    return f"{progress.reviewed} frames reviewed · {progress.waiting} to look at · {spent}"
+    return (
+        f"{reviewed or progress.reviewed} frames reviewed · {progress.waiting} to look at · {spent}"
+    )
 
 
 def describe_video(line: Overview, thumbnail: Thumbnail | None) -> dict[str, Any]:
