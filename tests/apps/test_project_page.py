@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -274,7 +273,6 @@ def test_from_a_folder_of_videos_to_a_data_set(browser, annotate, tmp_path):
 @contextmanager
 def hold(project, name):
     with Project(project.folder, who="Ben").open(name):
-        time.sleep(0)
         yield
 
 

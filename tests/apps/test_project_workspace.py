@@ -12,7 +12,7 @@ from bundle.apps.annotate import launch, project_saver
 from bundle.apps.annotate.autosave import StateFolder
 from bundle.apps.annotate.launch import open_page
 from bundle.apps.annotate.project_workspace import ProjectWorkspace
-from bundle.apps.annotate.session_file import resume_session
+from bundle.apps.annotate.session_file import open_session, resume_session, save_session
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.io.structures import Structure, make_structures
@@ -297,6 +297,24 @@ def test_a_video_that_cannot_be_opened_leaves_the_list(start, folder, videos, ha
     if harm in ("gone", "newer"):
         assert lines["a"].problem
     workspace.open_video("b")
+
+
+def test_who_lost_a_video_can_leave_it_after_saving_a_session(start, model, monkeypatch, tmp_path):
+    workspace = start()
+    annotation = workspace.open_video("a")
+    lease = type(workspace.opened._lock._lease)
+    with monkeypatch.context() as patch:
+        patch.setattr(lease, "compromise", property(lambda self: "evicted"))
+        mask = draw(annotation, 2)
+        with pytest.raises(VideoLockedError, match=r"was taken over by .* save a session file"):
+            workspace.close_video()
+        assert workspace.annotation is annotation
+        save_session(annotation, tmp_path / "mine.tcmn.zip")
+        workspace.close_video()
+        assert workspace.annotation is None
+    assert not workspace.project.state("a").given
+    again = open_session(tmp_path / "mine.tcmn.zip", model)
+    np.testing.assert_array_equal(again.labels(2), mask)
 
 
 def test_names_and_new_objects_go_into_the_list_of_all_videos(start):

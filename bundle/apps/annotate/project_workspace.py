@@ -82,12 +82,12 @@ class ProjectWorkspace(Workspace):
 
         Raises:
             ValueError: Masks are being propagated or proposed.
-            OSError: It cannot be saved; it stays open.
+            OSError: It cannot be saved; it stays open, unless it was saved as a session.
         """
         if self.annotation is None or self.saver is None:
             return
         refuse_unfinished(self.annotation)
-        if not self.saver.write():
+        if not self.saver.write() and self.annotation.unsaved:
             assert self.saver.problem is not None
             raise self.saver.problem
         self._put_away()
@@ -106,7 +106,7 @@ class ProjectWorkspace(Workspace):
         self.annotation = self.pictures = self.saver = self.opened = None
         self.number += 1
         opened.close()
-        if saver.problem is not None and self._rescue is not None:
+        if saver.problem is not None and annotation.unsaved and self._rescue is not None:
             slot = StateFolder(self._rescue).new_slot(annotation.video)
             write_session(annotation, slot.path)
             slot.release(keep=True)
