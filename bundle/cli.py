@@ -26,7 +26,7 @@ PROJECTS = "Projects of many videos"
 EXTRA_VALUES = {"allow_extra_args": True, "ignore_unknown_options": True}
 """For commands that hand on what they do not know to a config."""
 
-_told: set[str] = set()
+_warned: set[str] = set()
 
 
 def normalize(token: str) -> str:
@@ -40,8 +40,8 @@ def normalize(token: str) -> str:
     dashes = token[: len(token) - len(token.lstrip("-"))]
     if name in OLD_NAMES:
         new = OLD_NAMES[name]
-        if name not in _told:
-            _told.add(name)
+        if name not in _warned:
+            _warned.add(name)
             shown = (each.replace("_", "-") for each in (name, new))
             print("warning: --{} is called --{} now: use that".format(*shown), file=sys.stderr)
         name = new
@@ -585,7 +585,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit status: 0, 1 after an error, 2 if the command line is wrong, 130 if interrupted.
     """
     _set_up_screen()
-    _told.clear()
+    _warned.clear()
     command = typer.main.get_command(app)
     try:
         command(args=None if arguments is None else list(arguments), prog_name="tcmn")

@@ -158,7 +158,7 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         segment, "segment_videos", lambda *paths, **options: found.append((paths, options))
     )
-    monkeypatch.setattr(cli, "_told", set())
+    monkeypatch.setattr(cli, "_warned", set())
     return found
 
 
@@ -178,7 +178,7 @@ def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
 
 
 @pytest.mark.parametrize("name", ["eviction", "policy"])
-def test_a_setting_that_is_gone_is_told(capsys, calls, name):
+def test_a_setting_that_is_gone_is_warned(capsys, calls, name):
     status, text = said(capsys, "segment", "v", "--mask", "m", f"--{name}", "latest")
     assert status == 0
     assert len(calls) == 1

@@ -221,7 +221,7 @@ class _Decoder(Generic[Pixels]):
         problems: list[str],
     ) -> None:
         self._video, self._refs, self._read, self._problems = video, refs, read, problems
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self._broken: set[Path] = set()
 
     def block(self, indices: Iterable[int]) -> dict[int, Pixels]:
@@ -242,8 +242,8 @@ class _Decoder(Generic[Pixels]):
             return self._read(self._video, [i])
         except (OSError, ValueError) as problem:
             message = str(problem)
-        if message not in self._told:
-            self._told.add(message)
+        if message not in self._warned:
+            self._warned.add(message)
             self._problems.append(f"{self._video.id}, frame {i}: {message}")
         elif isinstance(ref, FrameOf):
             # The same words for two of its frames mean the whole file: each try takes a pass over it.

@@ -17,7 +17,7 @@ from PIL import Image
 from bundle.datasets.records import Video
 from bundle.io.reading.decode import has_suffix, read_image
 from bundle.io.reading.frame_refs import FrameOf, FrameRef
-from bundle.io.reading.labels import Meaning, StoredMask, judge, to_labels, whole_numbers
+from bundle.io.reading.labels import Meaning, StoredMask, find_meaning, to_labels, whole_numbers
 from bundle.io.reading.mask_pictures import read_labels, read_mask_picture
 from bundle.io.reading.masks import holds_shapes, open_label_volume, read_stored
 from bundle.io.reading.mat_masks import read_mat_masks
@@ -83,7 +83,7 @@ def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
         return _read(refs, lambda path: read_labels(path, binary=True), lambda path, wanted: ())
     members = partial(_read_members, _path_of(video.frames))
     stored = _read(refs, read_mask_picture, members)
-    meaning = judge(stored)
+    meaning = find_meaning(stored)
     if meaning.white_only or any(mask.kind != "exact" for mask in stored):
         with suppress(OSError, ValueError):  # of a mask that nobody asked for
             meaning = _judge_all(_path_of(video.frames), tuple(video.masks.values()))
@@ -92,7 +92,7 @@ def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
 
 @lru_cache(maxsize=4096)
 def _judge_all(video: Path, refs: tuple[FrameRef, ...]) -> Meaning:
-    return judge(_StoredMasks(video, refs))
+    return find_meaning(_StoredMasks(video, refs))
 
 
 def _path_of(frames: Sequence[FrameRef]) -> Path:

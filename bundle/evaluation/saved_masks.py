@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from bundle.datasets.records import Video
 from bundle.io.writing.nifti_header import save_label_volume
-from bundle.utils.atomic_write import Scratch, room_for
+from bundle.utils.atomic_write import StagingFolder, room_for
 from bundle.visualization.overlay import PALETTE
 
 MAX_NAME = 60
@@ -83,15 +83,15 @@ def save_masks(
     """
     _, ids, frames = parts(item)
     original = np.array([0, *ids], np.uint8)[labels]
-    with room_for(folder / name), Scratch(folder / name) as scratch:
-        scratch.new.mkdir()
+    with room_for(folder / name), StagingFolder(folder / name) as staging:
+        staging.new.mkdir()
         for t, frame in enumerate(frames):
-            save_png(scratch.new / f"{frame}.png", original[..., t])
+            save_png(staging.new / f"{frame}.png", original[..., t])
         if volume:
-            path = scratch.folder / f"{name}.nii.gz"
+            path = staging.folder / f"{name}.nii.gz"
             save_label_volume(path, original.swapaxes(0, 1), spacing_of(item))
             path.replace(folder / path.name)
-        scratch.move_into_place()
+        staging.move_into_place()
 
 
 def load_masks(

@@ -110,7 +110,7 @@ def to_image(frame: Frame, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float() / 255
 
 
-def ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
+def read_ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
     """Yield the same items, while a thread prepares the next few."""
     end = object()
     with ThreadPoolExecutor(1) as pool:

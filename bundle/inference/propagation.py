@@ -15,16 +15,16 @@ import torch
 from bundle.inference.confidence import choose_class, suggest_frame
 from bundle.inference.frame_stream import (
     Frames,
-    ahead,
     check_size,
     list_ids,
+    read_ahead,
     read_range,
     require_object,
     split_objects,
     to_image,
 )
 from bundle.inference.prompted_frames import FoundObjects, PromptedFrames, Search
-from bundle.inference.results import FrameResult, judge
+from bundle.inference.results import FrameResult, flag_result
 from bundle.inference.session import VideoSession
 from bundle.inference.settings import InferenceSettings
 from bundle.inference.stretches import Stretch, plan_stretches
@@ -265,10 +265,10 @@ class Propagation:
                 sought = self._shown(self._prompts_of(index))
                 labels = np.where(np.isin(labels, sought), labels, np.uint8(0))
                 trust = {i: value for i, value in trust.items() if i in sought}
-            return judge(self.settings, index, labels, trust)
+            return flag_result(self.settings, index, labels, trust)
         packed, shape, confidence = self._results[index]
         labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
-        return judge(self.settings, index, labels, confidence)
+        return flag_result(self.settings, index, labels, confidence)
 
     def done(self, index: int) -> bool:
         """Whether ``result`` has this frame."""
@@ -381,7 +381,7 @@ class Propagation:
         lookup = np.array([0, *ids], dtype=np.uint8)
         begin = 0 if position is None else skip
         left = stretch.frames[begin:]
-        pictures = ahead(read_range(self.video, left))
+        pictures = read_ahead(read_range(self.video, left))
         for number, (index, frame) in enumerate(zip(left, pictures, strict=True), start=begin):
             found = session.step(to_image(frame, self.device))
             if number < skip:

@@ -23,7 +23,7 @@ class FrameResult(NamedTuple):
     review: bool
 
 
-def judge(
+def flag_result(
     settings: InferenceSettings, index: int, labels: LabelMap, confidence: Mapping[int, float]
 ) -> FrameResult:
     """Make a frame's result, flagged for review where a confidence is low."""

@@ -12,9 +12,9 @@ from bundle.inference.confidence import choose_class
 from bundle.inference.frame_stream import (
     FrameList,
     Frames,
-    ahead,
     check_size,
     list_ids,
+    read_ahead,
     require_object,
     split_objects,
     to_image,
@@ -22,7 +22,7 @@ from bundle.inference.frame_stream import (
 from bundle.inference.inputs import PromptedVideo
 from bundle.inference.prompts import LoadedNetwork
 from bundle.inference.propagation import Propagation
-from bundle.inference.results import FrameResult, judge
+from bundle.inference.results import FrameResult, flag_result
 from bundle.inference.session import VideoSession
 from bundle.inference.settings import InferenceSettings
 from bundle.networks.tcmn import VideoNetwork
@@ -95,7 +95,7 @@ def stream_with_frames(
     results = stream_results(
         settings, network, video.source, given.masks, device, given.objects, checkpoint
     )
-    yield from zip(ahead(iter(video.source)), results, strict=True)
+    yield from zip(read_ahead(iter(video.source)), results, strict=True)
 
 
 def _stream_live(
@@ -117,11 +117,13 @@ def _stream_live(
             shown |= set(list_ids([labels]))
             session.known = torch.tensor([i in shown for i in ids], device=device)
             session.prompt(image, split_objects(labels, ids, device))
-            yield judge(settings, index, labels, dict.fromkeys(list_ids([labels]), 1.0))
+            yield flag_result(settings, index, labels, dict.fromkeys(list_ids([labels]), 1.0))
         elif not shown:
-            yield judge(settings, index, np.zeros(frame.shape[:2], np.uint8), {})
+            yield flag_result(settings, index, np.zeros(frame.shape[:2], np.uint8), {})
         else:
             found = session.step(image)
             trust = zip(ids, found.confidence[0].tolist(), strict=True)
             labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
-            yield judge(settings, index, labels, {i: value for i, value in trust if i in shown})
+            yield flag_result(
+                settings, index, labels, {i: value for i, value in trust if i in shown}
+            )

@@ -23,7 +23,7 @@ from bundle.project.layouts import LAYOUTS, ExportedVideo
 from bundle.project.listing import folder_name
 from bundle.project.state import VideoState
 from bundle.project.store import Project, write_json
-from bundle.utils.atomic_write import Scratch, room_for
+from bundle.utils.atomic_write import StagingFolder, room_for
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -76,13 +76,13 @@ def export_project(
     if target.exists():
         raise FileExistsError(f"{target} exists: choose another folder for the data set")
     names, left_out = _choose(project, frames, unfinished)
-    with room_for(target), Scratch(target) as scratch:
-        scratch.new.mkdir()
-        folder = scratch.new
+    with room_for(target), StagingFolder(target) as staging:
+        staging.new.mkdir()
+        folder = staging.new
         parts = _split(project, names, folder / SPLIT, valid_fraction, seed)
         structures = _structures(project, names)
         # Named like the folder that it will be, which nnU-Net's layout takes up.
-        work = scratch.folder / target.name if target.name != "new" else folder
+        work = staging.folder / target.name if target.name != "new" else folder
         if work != folder:
             folder.rename(work)
         writer = LAYOUTS[layout](work, structures)
@@ -118,7 +118,7 @@ def export_project(
         write_json(work / MANIFEST, {**manifest, "version": VERSION})
         if work != folder:
             work.rename(folder)
-        scratch.move_into_place()
+        staging.move_into_place()
     return target
 
 

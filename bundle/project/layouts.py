@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from PIL import Image
 
-from bundle.inference.frame_stream import ahead
+from bundle.inference.frame_stream import read_ahead
 from bundle.io.reading.decode import has_suffix
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Structures
@@ -49,12 +49,12 @@ class ExportedVideo:
 
     def frames(self) -> Iterator[tuple[int, Frame]]:
         """All frames with their indices."""
-        return enumerate(ahead(iter(self.source)))
+        return enumerate(read_ahead(iter(self.source)))
 
     def annotated(self) -> Iterator[tuple[int, Frame, LabelMap]]:
         """Index, frame and mask of those that have one."""
         indices = sorted(self.masks)
-        for index, frame in zip(indices, ahead(self.source.frames(indices)), strict=True):
+        for index, frame in zip(indices, read_ahead(self.source.frames(indices)), strict=True):
             yield index, frame, self.masks[index]()
 
 

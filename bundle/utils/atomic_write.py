@@ -53,7 +53,7 @@ def room_for(target: str | Path) -> Iterator[None]:
         ) from error
 
 
-class Scratch:
+class StagingFolder:
     """A folder beside ``target`` to write it in; gone when the with-block ends.
 
     Args:
@@ -69,7 +69,7 @@ class Scratch:
     def __init__(self, target: str | Path) -> None:
         self.target = Path(target)
 
-    def __enter__(self) -> "Scratch":
+    def __enter__(self) -> "StagingFolder":
         self.target.parent.mkdir(parents=True, exist_ok=True)
         sweep(self.target.parent, self.target.name)
         # Another run's sweep may take it before the lock.
@@ -131,9 +131,9 @@ def written_beside(target: str | Path) -> Iterator[Path]:
     Raises:
         DiskFullError: There is no room for it.
     """
-    with room_for(target), Scratch(target) as scratch:
-        yield scratch.new
-        scratch.move_into_place()
+    with room_for(target), StagingFolder(target) as staging:
+        yield staging.new
+        staging.move_into_place()
 
 
 def sweep(parent: Path, name: str | None = None) -> None:
@@ -165,7 +165,10 @@ def _sweep_one(folder: Path) -> None:
 
 
 def _lock(folder: Path, *, create: bool) -> int | None:
-    """The open lock file of a scratch folder; the system lets go of it when the process ends.
+    """The open lock file of a staging folder; the system lets go of it when the process ends.
+
+    Not by filelock, which makes the file that it looks at: a folder of another program, which has none,
+    would look like ours then, and be removed.
 
     Returns:
         None where locks are unknown.
@@ -190,7 +193,7 @@ def _lock(folder: Path, *, create: bool) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a scratch folder, after putting back what was set aside if nothing took its place."""
+    """Remove a staging folder, after putting back what was set aside if nothing took its place."""
     with suppress(OSError):
         name = folder.name[1:].rsplit(".", 2)[0]
         if (folder / LOCK).is_file():

@@ -74,15 +74,15 @@ class Stopwatch:
 
 def wrap_parts(watch: Stopwatch, network: Any, stack: ExitStack) -> None:
     """Time the parts of ``VideoInferer.stream`` until the stack is left."""
-    ahead = propagation.ahead
+    read_ahead = propagation.read_ahead
 
     def wait(items: Iterator[Any]) -> Iterator[Any]:
-        taken, end = ahead(items), object()
+        taken, end = read_ahead(items), object()
         fetch = watch.wrap("decode", next)
         while (item := fetch(taken, end)) is not end:
             yield item
 
-    stack.enter_context(mock.patch.object(propagation, "ahead", wait))
+    stack.enter_context(mock.patch.object(propagation, "read_ahead", wait))
     session = sessions.VideoSession
     for part, owner, name in (
         ("decode", propagation, "to_image"),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bundle.inference.confidence import choose_class, expected_jaccard, margin, suggest_frame
-from bundle.inference.frame_stream import FrameList, ahead, read_range
+from bundle.inference.frame_stream import FrameList, read_ahead, read_range
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.session import count_that_fits
 from bundle.inference.stretches import Stretch, plan_stretches
@@ -385,7 +385,7 @@ class TestReading:
             yield 2
             raise ValueError("frame 2 is damaged")
 
-        found = ahead(broken())
+        found = read_ahead(broken())
         assert [next(found), next(found)] == [1, 2]
         with pytest.raises(ValueError, match="frame 2 is damaged"):
             next(found)
@@ -398,7 +398,7 @@ class TestReading:
                 made.append(i)
                 yield i
 
-        found = ahead(count(), 4)
+        found = read_ahead(count(), 4)
         for _ in range(10):
             next(found)
         found.close()

@@ -184,10 +184,10 @@ def test_refused_uploads_go_and_other_files_stay(tmp_path, monkeypatch):
     for path in (other, upload, frames / "0.png", deep):
         path.touch()
     paths = [str(path) for path in (other, upload, frames, deep)]
-    with uploads.gone_if_refused(*paths):
+    with uploads.deleted_if_refused(*paths):
         pass
     assert upload.exists()
-    with pytest.raises(KeyError), uploads.gone_if_refused(*paths, None, ["a"], str(upload)):
+    with pytest.raises(KeyError), uploads.deleted_if_refused(*paths, None, ["a"], str(upload)):
         raise KeyError("refused")
     assert not upload.exists()
     assert not frames.exists()

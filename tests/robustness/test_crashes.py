@@ -19,7 +19,7 @@ from bundle.inference.inputs import OpenPromptedVideod
 from bundle.inference.result_saver import ResultSaver
 from bundle.training.handlers import BestWeights, LossTable
 from bundle.training.losses import TCMNLoss
-from bundle.utils.atomic_write import DiskFullError, Scratch, room_for, sweep, written_beside
+from bundle.utils.atomic_write import DiskFullError, StagingFolder, room_for, sweep, written_beside
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMES = int(os.environ.get("TCMN_CRASH_TIMES", "1"))
@@ -100,12 +100,12 @@ def test_an_error_leaves_the_old_file(tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from bundle.utils.atomic_write import Scratch
-with Scratch(sys.argv[1]) as scratch:
-    scratch.new.mkdir()
-    (scratch.new / "half").write_text("half")
+from bundle.utils.atomic_write import StagingFolder
+with StagingFolder(sys.argv[1]) as staging:
+    staging.new.mkdir()
+    (staging.new / "half").write_text("half")
     if sys.argv[2] == "renaming":
-        Path.rename(scratch.target, scratch.folder / "old")
+        Path.rename(staging.target, staging.folder / "old")
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
@@ -140,7 +140,7 @@ def test_results_that_a_killed_run_had_set_aside_come_back(tmp_path):
 def test_what_others_work_in_or_own_is_not_removed(tmp_path):
     (tmp_path / ".a.mine.partial").mkdir()
     (tmp_path / ".a.mine.partial" / "file").touch()
-    with Scratch(tmp_path / "a") as first, Scratch(tmp_path / "a") as second:
+    with StagingFolder(tmp_path / "a") as first, StagingFolder(tmp_path / "a") as second:
         sweep(tmp_path)
         assert first.folder.exists()
         assert second.folder.exists()

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bundle.project.listing import folder_name
-from bundle.utils.atomic_write import LOCK, Scratch, sweep, written_beside
+from bundle.utils.atomic_write import LOCK, StagingFolder, sweep, written_beside
 from bundle.utils.paths import MAX_NAME_BYTES, fit_name
 
 LONG = [252 * "a", 50 * "ä日" + "xy", 255 * "b"]
@@ -40,10 +40,10 @@ def test_a_file_with_the_longest_name_appears_whole(tmp_path, name):
 def test_what_a_killed_run_set_aside_gets_its_name_back(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "file").touch()
-    scratch = Scratch(tmp_path / name).__enter__()
-    (tmp_path / name).rename(scratch.folder / "old")  # here it is killed, which lets go of the lock
-    os.close(scratch._lock)
-    assert (scratch.folder / LOCK).is_file()
+    staging = StagingFolder(tmp_path / name).__enter__()
+    (tmp_path / name).rename(staging.folder / "old")  # here it is killed, which lets go of the lock
+    os.close(staging._lock)
+    assert (staging.folder / LOCK).is_file()
     sweep(tmp_path, name)
     assert [path.name for path in tmp_path.iterdir()] == [name]
     assert (tmp_path / name / "file").is_file()

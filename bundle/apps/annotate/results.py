@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bundle.apps.annotate.annotation import Annotation
-from bundle.inference.frame_stream import ahead
+from bundle.inference.frame_stream import read_ahead
 from bundle.io.structures import Structure
 from bundle.io.writing import ResultWriter
 from bundle.utils.atomic_write import written_beside
@@ -67,7 +67,7 @@ def export(
         structures={i: Structure(i, each.name, each.colour) for i, each in annotation.objects.items()},
     )  # fmt: skip
     with writer:
-        for index, frame in enumerate(ahead(iter(video))):
+        for index, frame in enumerate(read_ahead(iter(video))):
             summary = annotation.summary(index)
             confidence = {} if summary is None else summary.confidence
             known = {i: value for i, value in confidence.items() if i in annotation.objects}

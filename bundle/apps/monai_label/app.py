@@ -27,7 +27,7 @@ from bundle.apps.monai_label.uploads import (
     SUFFIXES,
     FrameSessions,
     Studies,
-    gone_if_refused,
+    deleted_if_refused,
     use_scratch_folder,
 )
 from bundle.inference.confidence import suggest_frame
@@ -306,7 +306,7 @@ class LabelApp(MONAILabelApp):
 
     def infer(self, request: Mapping[str, Any], datastore: Any = None) -> Any:
         """As MONAI Label's, but its errors reach the user, and the task is told the image's id."""
-        with gone_if_refused(request.get("label"), request.get("image")):
+        with deleted_if_refused(request.get("label"), request.get("image")):
             try:
                 return super().infer({**request, "image_id": request["image"]}, datastore)
             except MONAILabelException as error:

@@ -35,14 +35,14 @@ class Studies(LocalDatastore):
     """MONAI Label's folder of studies, which says why it does not take a label or a video."""
 
     def add_image(self, image_id: str, image_filename: str, image_info: Mapping[str, Any]) -> str:
-        with gone_if_refused(image_filename):
+        with deleted_if_refused(image_filename):
             require_plain(image_id or "video", "the image's id")
             if not image_filename.endswith(tuple(f".{suffix}" for suffix in SUFFIXES)):
                 refuse(f"a study is one of {', '.join(SUFFIXES)}: send it under its own name")
             return super().add_image(image_id, image_filename, image_info)
 
     def save_label(self, image_id: str, label_filename: str, label_tag: str, *others: Any) -> str:
-        with gone_if_refused(label_filename):
+        with deleted_if_refused(label_filename):
             if image_id not in self.list_images():
                 refuse(
                     f"there is no image {image_id!r} on the server to which a label could belong",
@@ -71,7 +71,7 @@ class FrameSessions(Sessions):
         # The folder that MONAI Label made for the upload; it removes it if all goes well.
         with (
             tempfile.TemporaryDirectory() as folder,
-            gone_if_refused(str(Path(data_file).parent)),
+            deleted_if_refused(str(Path(data_file).parent)),
         ):
             frames = Path(folder) / "frames"
             unpack_frames(Path(data_file), frames)
@@ -89,7 +89,7 @@ def use_scratch_folder() -> None:
 
 
 @contextmanager
-def gone_if_refused(*paths: Any) -> Iterator[None]:
+def deleted_if_refused(*paths: Any) -> Iterator[None]:
     """Remove uploads after an error: MONAI Label removes only those of requests that it served.
 
     Args:

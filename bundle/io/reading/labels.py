@@ -99,7 +99,7 @@ class Meaning:
 
 
 def settle_labels(masks: Sequence[StoredMask]) -> list[LabelMap]:
-    """Turn the masks of one video into label maps: ``judge`` and ``to_labels``.
+    """Turn the masks of one video into label maps: ``find_meaning`` and ``to_labels``.
 
     Args:
         masks: All masks of one video: what a level means may show in another frame only.
@@ -110,11 +110,11 @@ def settle_labels(masks: Sequence[StoredMask]) -> list[LabelMap]:
     Raises:
         ValueError: A mask has more than 32 objects, or its colours or levels are no labels.
     """
-    meaning = judge(masks)
+    meaning = find_meaning(masks)
     return [to_labels(mask, meaning) for mask in masks]
 
 
-def judge(masks: Iterable[StoredMask]) -> Meaning:
+def find_meaning(masks: Iterable[StoredMask]) -> Meaning:
     """Find out what values mean.
 
     - Ids stay as they are, however thin or small what they label is.
@@ -157,7 +157,7 @@ def judge(masks: Iterable[StoredMask]) -> Meaning:
 
 
 def to_labels(mask: StoredMask, meaning: Meaning) -> LabelMap:
-    """The label map of one of the masks that ``judge`` went over.
+    """The label map of one of the masks that ``find_meaning`` went over.
 
     Of a picture with soft edges a pixel takes the id of the nearest solid object if it is above half
     of that id, else it becomes background.

@@ -22,7 +22,7 @@ from bundle.io.writing.formats import FORMATS, choose_formats
 from bundle.io.writing.manifest import MANIFEST, Keeper, holds_results, write_manifest
 from bundle.io.writing.writer import FormatWriter, Segmented, WriteBehind
 from bundle.types import Frame, LabelMap
-from bundle.utils.atomic_write import FULL, Scratch, room_for
+from bundle.utils.atomic_write import FULL, StagingFolder, room_for
 
 KNOWN = frozenset(kind.file for kind in FORMATS.values())
 """Names in a folder of results."""
@@ -109,13 +109,13 @@ class ResultWriter:
         self._open_files = ExitStack()
         self._writers: dict[Path, FormatWriter] = {}
         with room_for(self.folder):
-            self._scratch = Scratch(self.folder).__enter__()
+            self._staging = StagingFolder(self.folder).__enter__()
             try:
-                self._scratch.new.mkdir()
+                self._staging.new.mkdir()
                 for name in self.formats:
                     kind = FORMATS[name]
                     writer = kind.open(
-                        self._scratch.new, self._video, self._annotated, self._structures
+                        self._staging.new, self._video, self._annotated, self._structures
                     )
                     self._open_files.callback(writer.close)
                     self._writers[self.folder / kind.file] = writer
@@ -218,25 +218,25 @@ class ResultWriter:
                 writer.finish()
         self._open_files.close()
         with room_for(self.folder / MANIFEST):
-            write_manifest(self._scratch.new, video.name)
+            write_manifest(self._staging.new, video.name)
         self._move_into_place()
 
     def _move_into_place(self) -> None:
         self._refuse_existing()
         with room_for(self.folder):
             if not self.folder.exists():
-                self._scratch.move_into_place()
+                self._staging.move_into_place()
                 return
-            keeper = Keeper(self.folder, self._scratch.new, KNOWN)
+            keeper = Keeper(self.folder, self._staging.new, KNOWN)
             keeper.link()
-            shutil.copymode(self.folder, self._scratch.new)
-            self._scratch.move_into_place()
-            keeper.move_late(self._scratch.folder / "old")
+            shutil.copymode(self.folder, self._staging.new)
+            self._staging.move_into_place()
+            keeper.move_late(self._staging.folder / "old")
 
     def _discard(self) -> None:
         with suppress(Exception):
             self._open_files.close()
-        self._scratch.__exit__(None, None, None)
+        self._staging.__exit__(None, None, None)
 
 
 @runtime_checkable

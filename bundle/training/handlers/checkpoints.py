@@ -15,7 +15,7 @@ from ignite.handlers import Checkpoint, DiskSaver
 from monai.handlers import CheckpointSaver
 
 from bundle.networks.weights import WeightsDescription, describe_weights
-from bundle.utils.atomic_write import Scratch
+from bundle.utils.atomic_write import StagingFolder
 from bundle.utils.bundle_files import program_version
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class ResumableCheckpoint:
             engine.terminate(skip_completed=True)
 
 
-def outlive_sigterm(worker: int) -> None:
+def ignore_first_sigterm(worker: int) -> None:
     """Worker processes of a data loader call this to go on after a first SIGTERM.
 
     Launchers send it to workers too, and would break off the iteration that is to be the last. The
@@ -254,10 +254,10 @@ class _ReplacingSaver(DiskSaver):
         if idist.get_rank() != self.save_on_rank:
             return
         try:
-            with Scratch(self.path) as scratch:
-                with scratch.new.open("wb") as file:
+            with StagingFolder(self.path) as staging:
+                with staging.new.open("wb") as file:
                     torch.save(checkpoint, file)
-                scratch.move_into_place()
+                staging.move_into_place()
         except (OSError, RuntimeError) as error:
             # Of a full disk PyTorch says something else, in handling what the system said.
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
