@@ -584,7 +584,7 @@ def test_a_single_labelme_file_is_asked_about_like_a_picture(tmp_path, video):
     assert list(read_annotations(path, video, 3)) == [3]
 
 
-def test_segments_that_overlap_lie_in_layers(tmp_path, video):
+def test_segments_that_overlap_lie_in_layers(tmp_path, video, caplog):
     layers = np.zeros((2, WIDTH, HEIGHT, COUNT), np.uint8)
     layers[0, 4:10, 2:8, 1] = 1
     layers[1, 8:12, 6:9, 1] = 1
@@ -602,6 +602,7 @@ def test_segments_that_overlap_lie_in_layers(tmp_path, video):
     expected = square(1)
     expected[6:9, 8:12] = 2
     np.testing.assert_array_equal(found[1], expected)
+    assert "a.seg.nrrd: objects overlap, first in frame 1: the later one is on top" in caplog.text
 
 
 def test_a_cropped_segmentation_lands_where_it_was(tmp_path, video):
@@ -616,6 +617,65 @@ def test_a_cropped_segmentation_lands_where_it_was(tmp_path, video):
     expected = make_labels()
     expected[:, :1], expected[:, 20:], expected[:, :, 29:] = 0, 0, 0
     check(read_annotations(tmp_path / "a.seg.nrrd", video), expected)
+
+
+# No label is lost without a word
+
+
+THIN = [[4, 2.1], [10, 2.1], [10, 2.3], [4, 2.3]]  # between the centres of two rows
+TINY = [[4.6, 2.6], [4.9, 2.6], [4.9, 2.9]]
+
+
+@pytest.mark.parametrize(("points", "area"), [(THIN, 7), (TINY, 1)])
+def test_thin_and_tiny_outlines_stay(tmp_path, video, points, area):
+    shape = {"label": "a", "points": points, "shape_type": "polygon"}
+    path = labelme_file(tmp_path / "masks" / "a.json", shape)
+    (labels,) = read_annotations(path, video).values()
+    assert labels.sum() == area
+    assert labels[2, 4] == 1
+
+
+def test_a_tiny_circle_stays(tmp_path, video):
+    shape = {"label": "a", "points": [[4.9, 2.9], [4.9, 3.0]], "shape_type": "circle"}
+    (labels,) = read_annotations(labelme_file(tmp_path / "b" / "a.json", shape), video).values()
+    assert np.argwhere(labels).tolist() == [[2, 4]]
+
+
+def test_what_has_no_area_is_told(tmp_path, video, caplog):
+    points = ";".join(f"{x},{y}" for x, y in SQUARE)
+    track = f'<track id="0" label="a"><polygon frame="1" outside="0" points="{points}"/></track>'
+    box = '<box frame="{}" outside="{}" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    track += f'<track id="1" label="b">{box.format(2, 0)}{box.format(3, 1)}</track>'
+    read_annotations(cvat_file(tmp_path / "a.xml", track), video)
+    assert "a.xml: 1 of the kind box have no mask and are left out" in caplog.text
+    line = {"label": "b", "points": [[1, 1], [5, 5]], "shape_type": "line"}
+    drawn = {"label": "a", "points": SQUARE, "shape_type": "polygon"}
+    read_annotations(labelme_file(tmp_path / "c" / "a.json", drawn, line), video)
+    assert "a.json: 1 of the kind line have no mask" in caplog.text
+    path = coco_file(tmp_path / "b.json", ["frame_0.png"])
+    content = json.loads(path.read_text())
+    content["annotations"].append({"id": 9, "image_id": 10, "category_id": 1, "bbox": [1, 1, 2, 2]})
+    path.write_text(json.dumps(content))
+    read_annotations(path, video)
+    assert "b.json: 1 of the kind box have no mask" in caplog.text
+
+
+def test_objects_that_overlap_are_told(tmp_path, video, cine, caplog):
+    shapes = [
+        {"label": name, "points": SQUARE, "shape_type": "polygon"} for name in ("a", "b", "b")
+    ]
+    read_annotations(labelme_file(tmp_path / "c" / "a.json", *shapes), video)
+    assert "a.json: objects overlap, first in frame 0: the later one is on top" in caplog.text
+    folder = write(tmp_path, cine, "dicom_seg", cine_labels(cine), None)
+    dataset = pydicom.dcmread(folder / "masks.dcm")
+    for group in dataset.PerFrameFunctionalGroupsSequence:
+        origin = group.DerivationImageSequence[0].SourceImageSequence[0]
+        origin.ReferencedFrameNumber = 5
+    dataset.save_as(tmp_path / "one.dcm")
+    pixels = dataset.pixel_array.any(axis=0)
+    (labels,) = read_annotations(tmp_path / "one.dcm", cine).values()
+    assert "one.dcm: objects overlap" not in caplog.text  # they lie side by side
+    np.testing.assert_array_equal(labels > 0, pixels)
 
 
 # What is refused

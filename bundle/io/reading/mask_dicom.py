@@ -15,6 +15,7 @@ from bundle.io.reading.decode import explained
 from bundle.io.reading.labels import StoredMask
 from bundle.io.reading.limits import check_inflated, check_size, check_stored
 from bundle.io.reading.mask_volumes import Masks
+from bundle.io.reading.shapes import tell_overlap
 from bundle.io.reading.volumes import VideoSource
 
 logger = logging.getLogger(__name__)
@@ -55,16 +56,23 @@ def read_segmentation(path: Path, video: VideoSource) -> Masks:
         ids = _ids(dataset)
         kind = str(dataset.get("SegmentationType", "BINARY"))
         found: dict[int, np.ndarray] = {}
+        overlaps = []
         for number, (frame, segment) in enumerate(places):
             values = found.setdefault(frame, np.zeros((height, width), np.uint8))
             pixels = _pixels(path, dataset, number, (height, width), bits)
             if kind == "LABELMAP":
                 for value in np.unique(pixels[pixels > 0]).tolist():
                     values[pixels == value] = ids.get(value, value)
-            elif kind == "FRACTIONAL":
-                values[pixels > int(dataset.get("MaximumFractionalValue", 255)) // 2] = ids[segment]
-            else:
-                values[pixels > 0] = ids[segment]
+                continue
+            least = 0
+            if kind == "FRACTIONAL":
+                least = int(dataset.get("MaximumFractionalValue", 255)) // 2
+            shown = pixels > least
+            if np.isin(values[shown], (0, ids[segment]), invert=True).any():
+                overlaps.append(frame)
+            values[shown] = ids[segment]
+    if overlaps:
+        tell_overlap(min(overlaps), str(path))
     for frame, values in sorted(found.items()):
         if values.any():
             yield frame, StoredMask(values, "exact", f"frame {frame} of {path}")

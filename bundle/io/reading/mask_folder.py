@@ -38,7 +38,7 @@ def match_masks(
         frames: Its frames: pictures, or members of one file.
         first_frame: Frame of the mask with the lowest number; the others follow by theirs.
         ask: Refuse numbers of a video file's frames that may count from 0 or from 1; they count from 1
-            if the last is the number of frames.
+            if the last is the number of frames. A sole mask without a number is the first frame's.
 
     Returns:
         Frame index to mask.
@@ -72,6 +72,8 @@ def match_files(
         indices = [i if i is not None and 0 <= i < len(frames) else None for i in indices]
     elif any(_bare(file.stem) in stems or file.stem in stems for file in files):
         indices = [stems.get(file.stem, stems.get(_bare(file.stem))) for file in files]
+    elif ask and len(files) == 1 and _last_number(files[0]) is None:
+        indices = [0]
     elif len(files) == len(frames):
         indices = list(range(len(frames)))
     else:

@@ -14,7 +14,15 @@ from bundle.io.reading.frame_refs import FrameRef
 from bundle.io.reading.labels import StoredMask
 from bundle.io.reading.mask_folder import match_files
 from bundle.io.reading.mask_volumes import Masks
-from bundle.io.reading.shapes import Shape, coco_mask, ellipse, load_json, paint, polygon
+from bundle.io.reading.shapes import (
+    Shape,
+    coco_mask,
+    ellipse,
+    load_json,
+    paint,
+    polygon,
+    tell_left_out,
+)
 from bundle.io.reading.volumes import VideoSource
 
 KINDS = "our masks.json, COCO with images and annotations, or labelme with shapes"
@@ -75,6 +83,7 @@ def _coco_shapes(
     drawn = [each for each in content["annotations"] if each.get("segmentation")]
     if not drawn:
         raise ValueError(f"{path} has no annotation with a segmentation: expected masks, not boxes")
+    tell_left_out(["box"] * (len(content["annotations"]) - len(drawn)), str(path))
     used = {each["image_id"] for each in drawn}
     if all("frame_index" in images[key] for key in used):
         index = {key: int(images[key]["frame_index"]) for key in used}
@@ -125,17 +134,21 @@ def read_labelme(
 
 def _labelme_shapes(path: Path, frame: int) -> Iterator[Shape]:
     content = load_json(path)
+    left_out: list[str] = []
     try:
         height, width = int(content["imageHeight"]), int(content["imageWidth"])
         for each in content["shapes"]:
             name = (str(each["label"]), each.get("group_id"))
             mask = _labelme_mask(each, height, width)
-            if mask is not None:
+            if mask is None:
+                left_out.append(str(each.get("shape_type")))
+            else:
                 yield Shape(frame, name, name, mask)
     except (KeyError, TypeError, IndexError, AttributeError, OSError) as error:
         raise ValueError(
             f"{path} lacks what labelme writes ({type(error).__name__}: {error}): save it again"
         ) from error
+    tell_left_out(left_out, str(path))
 
 
 def _labelme_mask(shape: Mapping[str, Any], height: int, width: int) -> np.ndarray | None:

@@ -13,6 +13,7 @@ import numpy as np
 from bundle.io.reading.decode import explained, has_suffix
 from bundle.io.reading.labels import whole_numbers
 from bundle.io.reading.nrrd import NrrdAxes, NrrdFile, open_nrrd, read_axes_place, read_nrrd
+from bundle.io.reading.shapes import tell_overlap
 from bundle.io.reading.volumes import Geometry, VideoSource, source_name
 
 SEGMENTATION_SUFFIXES = (".seg.nrrd", ".seg.nhdr")
@@ -98,7 +99,8 @@ def _read(
     ids = whole_numbers(
         np.array([values if own else range(1, len(values) + 1)]), f"the segments of {file.path}"
     )[0]
-    for frame in file.slices(space[2], indices):
+    told = False
+    for index, frame in zip(indices, file.slices(space[2], indices), strict=True):
         stack = np.moveaxis(frame, -1 if layers == 0 else 0, 0)  # (layer, H, W)
         flat = np.zeros(stack.shape[1:], dtype=np.uint8)
         for object_id, (layer, value) in zip(ids, segments, strict=True):
@@ -107,7 +109,12 @@ def _read(
                     f"{file.path} has {len(stack)} layers and a segment on layer {layer}: save it "
                     "again"
                 )
-            flat[stack[layer] == value] = object_id
+            shown = stack[layer] == value
+            if np.isin(flat[shown], (0, object_id), invert=True).any():
+                if not told:
+                    tell_overlap(index, str(file.path))
+                told = True
+            flat[shown] = object_id
         yield flat
 
 

@@ -21,9 +21,11 @@ from bundle.io.reading.shapes import (
     paint,
     polygon,
     run_mask,
+    tell_left_out,
 )
 from bundle.io.reading.volumes import VideoSource
 
+WITHOUT_MASK = ("box", "polyline", "points", "cuboid", "skeleton")
 Element = Any
 """``xml.etree.ElementTree.Element``."""
 
@@ -31,7 +33,9 @@ Element = Any
 def read_cvat(
     path: Path, video: VideoSource, frames: Sequence[FrameRef], mask_frame: int | None = None
 ) -> Masks:
-    """Read polygons, masks and ellipses of tracks, or of single images; boxes are left out.
+    """Read polygons, masks and ellipses of tracks, or of single images.
+
+    Boxes, lines and points are left out, and a warning says so.
 
     Args:
         path: ``annotations.xml``, or the archive that CVAT exports it in.
@@ -54,6 +58,17 @@ def read_cvat(
         raise ValueError(f"{path} lacks what CVAT writes ({error}): export it again") from error
     if not shapes:
         raise ValueError(f"{path} has no mask, polygon or ellipse: expected one at least")
+    drawn = (
+        each for place in ("track", "image") for parent in root.findall(place) for each in parent
+    )
+    tell_left_out(
+        (
+            each.tag
+            for each in drawn
+            if each.tag in WITHOUT_MASK and each.attrib.get("outside") != "1"
+        ),
+        str(path),
+    )
     yield from paint(shapes, str(path))
 
 

@@ -5,6 +5,8 @@ centre of the first pixel is at (0.5, 0.5).
 """
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +18,8 @@ from skimage import draw
 from bundle.io.reading.labels import StoredMask
 from bundle.io.reading.limits import DeclaredSizeError, check_size
 from bundle.io.reading.mask_volumes import Masks
+
+logger = logging.getLogger(__name__)
 
 MAX_TEXT_BYTES = 2**28
 """Of a file of outlines or run lengths, which is read as a whole."""
@@ -66,7 +70,7 @@ def load_json(path: Path) -> Any:
 
 
 def paint(shapes: Iterable[Shape], source: str) -> Masks:
-    """Label maps of shapes; where they overlap the later one is on top.
+    """Label maps of shapes; where they overlap the later one is on top, and a warning says so.
 
     An object keeps its number where its name is one from 1 to 255. Other names are numbered in order,
     and so are kinds, where shapes have no names: then all shapes of a kind are one object, unless
@@ -84,6 +88,7 @@ def paint(shapes: Iterable[Shape], source: str) -> Masks:
         for number, shape in enumerate(shapes)
     ]  # fmt: skip
     ids = _number(names, source)
+    overlaps: list[int] = []
     for frame in frames:
         values = None
         for shape, name in zip(shapes, names, strict=True):
@@ -94,9 +99,29 @@ def paint(shapes: Iterable[Shape], source: str) -> Masks:
                     raise ValueError(
                         f"{source} has masks of two sizes in frame {frame}: export anew"
                     )
+                if np.isin(values[shape.mask], (0, ids[name]), invert=True).any():
+                    overlaps.append(frame)
                 values[shape.mask] = ids[name]
         assert values is not None
         yield frame, StoredMask(values, "exact", f"frame {frame} of {source}")
+    if overlaps:
+        tell_overlap(min(overlaps), source)
+
+
+def tell_overlap(frame: int, source: str) -> None:
+    """Say that objects overlap: in a label map a pixel is of one of them."""
+    logger.warning("%s: objects overlap, first in frame %d: the later one is on top", source, frame)
+
+
+def tell_left_out(kinds: Iterable[str], source: str) -> None:
+    """Say what has no area, and so no mask."""
+    counts = Counter(kinds)
+    if counts:
+        logger.warning(
+            "%s: %s have no mask and are left out",
+            source,
+            ", ".join(f"{count} of the kind {kind}" for kind, count in sorted(counts.items())),
+        )
 
 
 def _number(names: Sequence[Hashable], source: str) -> dict[Hashable, int]:
@@ -111,7 +136,7 @@ def _number(names: Sequence[Hashable], source: str) -> dict[Hashable, int]:
 
 
 def polygon(points: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """(H, W) bool, the pixels whose centres an outline holds.
+    """(H, W) bool, the pixels whose centres an outline holds; if it holds none, those on it.
 
     Raises:
         ValueError: It has no three points, or too many, or they are no numbers.
@@ -125,16 +150,25 @@ def polygon(points: Sequence[Sequence[float]], height: int, width: int) -> np.nd
     outline = np.clip(outline, -2.0 * max(height, width), 3.0 * max(height, width))
     rows, columns = draw.polygon(outline[:, 1] - 0.5, outline[:, 0] - 0.5, (height, width))
     mask[rows, columns] = True
+    if not mask.any():
+        x, y = np.floor(outline).astype(int).T
+        for i in range(len(x)):
+            rows, columns = draw.line(y[i - 1], x[i - 1], y[i], x[i])
+            inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+            mask[rows[inside], columns[inside]] = True
     return mask
 
 
 def ellipse(
     centre: tuple[float, float], radii: tuple[float, float], height: int, width: int
 ) -> np.ndarray:
-    """(H, W) bool; centre and radii as (x, y)."""
+    """(H, W) bool; centre and radii as (x, y); at least the pixel of the centre."""
     y, x = np.ogrid[:height, :width]
     rx, ry = max(radii[0], 1e-9), max(radii[1], 1e-9)
     inside = ((x + 0.5 - centre[0]) / rx) ** 2 + ((y + 0.5 - centre[1]) / ry) ** 2 <= 1
+    row, column = int(np.floor(centre[1])), int(np.floor(centre[0]))
+    if 0 <= row < height and 0 <= column < width:
+        inside[row, column] = True
     return np.asarray(inside)
 
 
