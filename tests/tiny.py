@@ -1,4 +1,4 @@
-"""The smallest network that the configs can make, for tests that run them."""
+"""The smallest networks that the configs can make, for tests that run them."""
 
 NETWORK = {
     "backbone": "resnet18",
@@ -6,9 +6,15 @@ NETWORK = {
     "value_channels": 8,
     "decoder_channels": [8, 8, 8],
     "stride_in_1x1": False,
+    "context_channels": 0,
+    "previous_mask": False,
+    "partial_masks": False,
 }
+PROMPTED = NETWORK | {"context_channels": 8, "previous_mask": True, "partial_masks": True}
+"""Likewise, with the parts that boxes, points and scribbles need."""
 OPTIONS = {f"network_def#{name}": value for name, value in NETWORK.items()}
-"""Likewise, as the command line and ``ConfigWorkflow`` take it."""
+PROMPTED_OPTIONS = {f"network_def#{name}": value for name, value in PROMPTED.items()}
+"""Likewise, as the command line and ``ConfigWorkflow`` take them."""
 
 OWN_SIZE = {"inference_size": None, "spatial_prior": None}
 """Settings of the paper: frames at their own size, no spatial prior."""

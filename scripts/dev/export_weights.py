@@ -6,7 +6,9 @@ Beside it goes models/model.json, which says which network the weights are of.
 
 BatchNorm's running statistics stay in float32, since their variances span more than half precision
 resolves. Of a resumable checkpoint the running average of the weights is taken; of several files, which
-must come from one training, or the one from the other, the mean.
+must come from one training, or the one from the other, the mean, in equal shares or in those of
+--shares. What a file lacks, since its network has no context, previous mask or partial masks, is the
+first's.
 """
 
 import argparse
@@ -47,18 +49,34 @@ def read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def average(states: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of each weight; counters are the first one's."""
+def average(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
+    """The weighted mean of each weight; counters are the first one's."""
     first = states[0]
+    pairs = list(zip(states, shares, strict=True))
     return {
-        name: torch.stack([state[name].float() for state in states]).mean(0)
+        name: torch.stack([state[name].float() * share for state, share in pairs]).sum(0)
+        / sum(shares)
         if tensor.is_floating_point()
         else tensor
         for name, tensor in first.items()
     }
 
 
-def export(target: Path, sources: Sequence[Path], network: str = "default") -> None:
+def complete(state: dict[str, Tensor], first: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights with what they lack of ``first``: parameters, and input channels of a convolution."""
+    completed = {**first, **state}
+    for name, tensor in state.items():
+        if name in first and tensor.ndim == first[name].ndim > 1:
+            completed[name] = torch.cat([tensor, first[name][:, tensor.shape[1] :].to(tensor)], 1)
+    return completed
+
+
+def export(
+    target: Path,
+    sources: Sequence[Path],
+    network: str = "default",
+    shares: Sequence[float] | None = None,
+) -> None:
     """Average ``sources``, write ``target`` beside, then rename; then its description.
 
     Args:
@@ -66,24 +84,35 @@ def export(target: Path, sources: Sequence[Path], network: str = "default") -> N
         sources: Of one network.
         network: A name in ``configs/network``: which network, if the file beside the first source
             does not say.
+        shares: Of each source in the mean; by default equal.
 
     Raises:
-        ValueError: The sources are of different networks, or a weight is not finite in half
-            precision.
+        ValueError: The sources are of different networks, there is not a share for each, or a weight
+            is not finite in half precision.
     """
+    described = read_description(sources[0])
+    definition = read_definition(network) if described is None else described.network
+    shares = [1.0] * len(sources) if shares is None else shares
+    if len(shares) != len(sources):
+        raise ValueError(
+            f"{len(shares)} shares do not fit {len(sources)} sources: give one for each"
+        )
     states = [read_state(source) for source in sources]
-    for source, state in zip(sources, states, strict=True):
-        shapes = {name: tensor.shape for name, tensor in state.items()}
-        if shapes != {name: tensor.shape for name, tensor in states[0].items()}:
+    for number, source in enumerate(sources[1:], 1):
+        states[number] = complete(states[number], states[0])
+        sizes, expected = (
+            {name: tensor.shape for name, tensor in state.items()}
+            for state in (states[number], states[0])
+        )
+        if sizes != expected:
             raise ValueError(f"{source} and {sources[0]} hold networks of different sizes")
-    state = to_half(average(states))
+    state = to_half(average(states, shares))
     bad = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
     if bad:
         raise ValueError(f"{sources[0]}: {bad[0]} is not finite in half precision")
     with written_beside(target) as beside:
         torch.save(state, beside)
-    digest, described = file_digest(target), read_description(sources[0])
-    definition = read_definition(network) if described is None else described.network
+    digest = file_digest(target)
     description = WeightsDescription(
         definition, program_version(), digest, fingerprint_state(state)
     )
@@ -95,8 +124,9 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", type=Path, help="the file to write")
     parser.add_argument("sources", type=Path, nargs="+", help="last.pt or best.pt of a training")
+    parser.add_argument("--shares", type=float, nargs="+", help="of each source in the mean")
     parser.add_argument(
         "--network", default="default", help="in configs/network, if no .json beside it says"
     )
     arguments = parser.parse_args()
-    export(arguments.target, arguments.sources, arguments.network)
+    export(arguments.target, arguments.sources, arguments.network, arguments.shares)

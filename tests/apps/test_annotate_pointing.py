@@ -23,7 +23,7 @@ from bundle.networks.prompts import click_error
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.bundle_files import bundle_root
 from tests.apps.browsing import open_tab, painted, wait_for
-from tests.tiny import NETWORK
+from tests.tiny import PROMPTED
 
 pytestmark = [pytest.mark.heavy, pytest.mark.browser]
 
@@ -39,7 +39,7 @@ SMALL = InferenceSettings(inference_size=48, precision="float32", spatial_prior=
 def untrained():
     """A network that takes hints and was not trained: it finds objects where nothing bars it."""
     torch.manual_seed(1)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    network = TCMN(**PROMPTED).eval()
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.2)
     torch.nn.init.constant_(network.decoder.predict.bias, 2.0)

@@ -16,7 +16,7 @@ from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import NETWORK, OWN_SIZE
+from tests.tiny import OWN_SIZE, PROMPTED
 
 HEIGHT, WIDTH, COUNT = 48, 64, 6
 BOX = ObjectPrompt(box=(10.0, 8.0, 40.0, 36.0))
@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 def model():
     """Takes partial masks; not trained."""
     torch.manual_seed(1)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    network = TCMN(**PROMPTED).eval()
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     return VideoSegmenter(network, InferenceSettings(**OWN_SIZE, precision="float32"))

@@ -10,7 +10,7 @@ from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import NETWORK, OWN_SIZE
+from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
 
 X, Y, T = 48, 32, 6
 SETTINGS = InferenceSettings(**OWN_SIZE, precision="float32")
@@ -20,7 +20,7 @@ REFUSED = Exception  # with a server's libraries it is an HTTPException
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(2)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    network = TCMN(**PROMPTED).eval()
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     return network

@@ -341,7 +341,7 @@ def test_objects_too_small_to_see_are_not_asked_for(tmp_path):
 
 def make_network():
     torch.manual_seed(0)
-    network = TCMN(**{**NETWORK, "mask_backbone": "resnet18"}, partial_masks=True).eval()
+    network = TCMN(**NETWORK | {"mask_backbone": "resnet18", "partial_masks": True}).eval()
     network.decoder.predict.weight.data.mul_(10)
     return network
 

@@ -12,7 +12,7 @@ from bundle.inference.prompts import ObjectPrompt, complete_frame
 from bundle.inference.settings import InferenceSettings
 from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import NETWORK, OWN_SIZE
+from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
 
 HEIGHT, WIDTH, COUNT = 32, 48, 10
 SIZE = (HEIGHT, WIDTH)
@@ -23,7 +23,7 @@ FRAMES = list(np.random.default_rng(0).integers(0, 256, (COUNT, *SIZE, 3), np.ui
 def network():
     """Takes partial masks; not trained, but its masks are not empty."""
     torch.manual_seed(2)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    network = TCMN(**PROMPTED).eval()
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     return network
@@ -366,7 +366,7 @@ def test_an_object_given_elsewhere_than_it_was_found_is_told(job, caplog):
 
 
 def test_a_prompt_that_finds_nothing_is_told(caplog):
-    network = TCMN(**NETWORK, partial_masks=True).eval()
+    network = TCMN(**NETWORK | {"partial_masks": True}).eval()
     torch.nn.init.zeros_(network.decoder.predict.weight)
     torch.nn.init.constant_(network.decoder.predict.bias, -9)
     with caplog.at_level(logging.WARNING, "bundle"):

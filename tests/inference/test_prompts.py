@@ -19,7 +19,7 @@ from bundle.networks.prompts import from_box, from_points, from_rough_mask, from
 from bundle.networks.tcmn import aggregate
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.bundle_files import bundle_root
-from tests.tiny import NETWORK, OWN_SIZE
+from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
 
 SHAPE = HEIGHT, WIDTH = 48, 64
 SETTINGS = InferenceSettings(**OWN_SIZE, precision="float32")
@@ -74,7 +74,7 @@ def block(top, left, size=12, value=1):
 def real():
     """A network with the parts of prompts, whose masks are not empty; not trained."""
     torch.manual_seed(1)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True).eval()
+    network = TCMN(**PROMPTED).eval()
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     return VideoSegmenter(network, SETTINGS)

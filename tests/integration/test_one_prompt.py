@@ -14,7 +14,7 @@ from bundle.networks import TCMN
 from bundle.networks.weights import WeightsDescription, describe_weights, file_digest
 from bundle.utils.bundle_files import bundle_root
 from tests import processes
-from tests.tiny import NETWORK
+from tests.tiny import NETWORK, PROMPTED
 
 HEIGHT, WIDTH, COUNT = 48, 64, 6
 SIZE = 48
@@ -30,7 +30,7 @@ def folder(tmp_path_factory):
     """Weights that take partial masks, a video, and a mask of its first frame with unknown pixels."""
     folder = tmp_path_factory.mktemp("in")
     torch.manual_seed(2)
-    network = TCMN(**NETWORK, context_channels=8, previous_mask=True, partial_masks=True)
+    network = TCMN(**PROMPTED)
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     torch.save(network.state_dict(), folder / "model.pt")

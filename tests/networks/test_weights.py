@@ -12,8 +12,15 @@ import torch
 from monai.bundle import ConfigParser
 
 from bundle.networks.definition import make_network
-from bundle.networks.weights import load_weights
+from bundle.networks.tcmn import TCMN
+from bundle.networks.weights import (
+    WeightsDescription,
+    describe_weights,
+    file_digest,
+    load_weights,
+)
 from tests.scripts import load_script
+from tests.tiny import NETWORK, PROMPTED
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = ROOT / "models" / "model.pt"
@@ -63,6 +70,35 @@ def test_export_averages_several(tmp_path):
     sources = [tmp_path / "1.0.pt", tmp_path / "2.0.pt"]
     load_script("dev/export_weights").export(tmp_path / "model.pt", sources)
     assert torch.load(tmp_path / "model.pt", weights_only=True)["w"].item() == 1.5
+
+
+def test_export_mixes_in_shares_and_completes_older_weights(tmp_path):
+    older, newer = TCMN(**NETWORK), TCMN(**PROMPTED)
+    torch.nn.init.normal_(newer.mask_encoder.trunk.conv1.weight)
+    torch.save(older.state_dict(), tmp_path / "older.pt")
+    torch.save(newer.state_dict(), tmp_path / "newer.pt")
+    digest = file_digest(tmp_path / "newer.pt")
+    description = WeightsDescription(newer.definition, "1.0.0", digest)
+    describe_weights(tmp_path / "newer.pt", description)
+    sources = [tmp_path / "newer.pt", tmp_path / "older.pt"]
+    load_script("dev/export_weights").export(tmp_path / "model.pt", sources, shares=[0.75, 0.25])
+    mixed = load_weights(TCMN(**PROMPTED), tmp_path / "model.pt").state_dict()
+    expected = {name: tensor.clone() for name, tensor in newer.state_dict().items()}
+    for name, tensor in older.state_dict().items():
+        if tensor.is_floating_point():
+            part = expected[name][:, : tensor.shape[1]] if tensor.ndim > 1 else expected[name]
+            part.mul_(0.75).add_(tensor, alpha=0.25)
+    assert set(mixed) == set(expected)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(mixed[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def test_export_wants_a_share_for_each_source(tmp_path):
+    torch.save({"w": torch.zeros(1)}, tmp_path / "1.pt")
+    with pytest.raises(ValueError, match="2 shares do not fit 1 sources: give one for each"):
+        load_script("dev/export_weights").export(
+            tmp_path / "model.pt", [tmp_path / "1.pt"], shares=[0.5, 0.5]
+        )
 
 
 def test_export_refuses_different_networks(tmp_path):
