@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from bundle.inference.config import OLD_TRAINING_NAMES, check_run
 from bundle.networks import TCMN
 from tests import processes
-from tests.tiny import OPTIONS
+from tests.tiny import OPTIONS, PROMPTED_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
@@ -133,10 +133,8 @@ def run(files, run_id, **options):
 )
 @pytest.mark.parametrize("run_id", ["training", "run"])
 def test_training_runs_and_leaves_checkpoints(files, run_id, data, tmp_path):
-    options = TINY_TRAINING | {
-        "network_def#backbone_weights": None,
-        "network_def#mask_backbone_weights": None,
-    }
+    options = TINY_TRAINING | PROMPTED_OPTIONS
+    options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
     run(files, run_id, dataset_dir=str(data), output_dir=str(tmp_path), **options)
     assert {"last.pt", "best.pt"} <= {path.name for path in tmp_path.iterdir()}
     best = torch.load(tmp_path / "best.pt", weights_only=True)
@@ -156,7 +154,7 @@ def test_fine_tuning_runs_on_pictures_and_videos(layout, folder, data, tiny_weig
         dataset_dir=str(data / folder),
         initial_weights=tiny_weights,
         output_dir=str(tmp_path),
-        **TINY_TRAINING,
+        **TINY_TRAINING | PROMPTED_OPTIONS,
     )
     with (tmp_path / "metrics.csv").open() as file:
         assert [0 <= float(row["jaccard"]) <= 1 for row in csv.DictReader(file)] == [True]
@@ -215,6 +213,7 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
         (["train.yaml", "pretrain.yaml"], "train"),
         (["train.yaml", "paper.yaml"], "train"),
         (["train.yaml", "larger.yaml"], "train"),
+        (["train.yaml", "more_data.yaml"], "train"),
         (["train.yaml", "finetune.yaml"], "train"),
         (["inference.yaml"], "infer"),
     ],
@@ -230,6 +229,10 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
         if "finetune.yaml" in files:
             options |= {"layout": "davis", "initial_weights": tiny_weights}
             options["dataset_dir"] = str(data / "DAVIS-2016-val")
+        if "more_data.yaml" in files:
+            options |= PROMPTED_OPTIONS
+            options["train#dataset#data"] = {"davis": "$bundle.datasets.generic.davis(@davis_dir)"}
+            options["train#dataset#sampling_weights"] = {"davis": 1.0}
     else:
         options["weights"] = tiny_weights
     workflow = ConfigWorkflow(
