@@ -12,10 +12,9 @@ from bundle.inference.prompts import require_prompts
 from bundle.inference.prompts_file import read_prompts
 from bundle.inference.result_saver import ResultSaver
 from bundle.inference.streaming import stream_with_frames
-from bundle.io.writing.manifest import package_version
 from bundle.networks.weights import file_digest
 from bundle.segmenter import VideoSegmenter
-from bundle.utils.bundle_files import bundle_root
+from bundle.utils.bundle_files import bundle_root, program_version
 from bundle.utils.paths import expand_user, fit_name
 
 logger = logging.getLogger(__name__)
@@ -114,7 +113,7 @@ def _describe_segmenter(segmenter: VideoSegmenter, options: Mapping[str, Any]) -
         options.get("int8_dir"),
         type(segmenter.network).__name__,
         segmenter.device,
-        package_version(),
+        program_version(),
     )
     return " ".join(map(str, parts))
 

@@ -33,13 +33,14 @@ from bundle.evaluation.saved_masks import (
     save_masks,
 )
 from bundle.evaluation.tables import log_lines
+from bundle.utils.bundle_files import program_version
 from bundle.utils.distributed import gather_shards
 from bundle.utils.options import parse_bool, parse_text
 
 logger = logging.getLogger(__name__)
 
 NOT_KEPT = ".masks.not_kept"
-PACKAGES = ("tcmn", "torch", "monai", "numpy", "opencv-python-headless")
+PACKAGES = ("torch", "monai", "numpy", "opencv-python-headless")
 
 
 class EvaluationReport:
@@ -227,6 +228,7 @@ class EvaluationReport:
             "predictions": self.predictions_name if self.predictions else None,
             "versions": {
                 "python": platform.python_version(),
+                "tcmn": program_version(),
                 **{name: version(name) for name in PACKAGES},
             },
         }

@@ -24,11 +24,12 @@ from bundle.project.listing import folder_name
 from bundle.project.state import VideoState
 from bundle.project.store import Project, write_json
 from bundle.utils.atomic_write import StagingFolder, room_for
+from bundle.utils.bundle_files import program_version
 
 VERSION = 1
 MANIFEST = "manifest.json"
 SPLIT = "split_by_patient.json"
-PACKAGES = ("tcmn", "numpy", "torch", "monai", "pydicom", "nibabel", "SimpleITK", "pillow")
+PACKAGES = ("numpy", "torch", "monai", "pydicom", "nibabel", "SimpleITK", "pillow")
 
 
 def export_project(
@@ -212,7 +213,7 @@ def _describe(
 
 
 def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
+    versions = {"python": platform.python_version(), "tcmn": program_version()}
     for name in PACKAGES:
         with suppress(PackageNotFoundError):  # run from its folder
             versions[name] = version(name)

@@ -24,8 +24,8 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 from bundle.io.reading.decode import explained
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Code, Structure, Structures, to_cielab
-from bundle.io.writing.manifest import package_version
 from bundle.io.writing.writer import Segmented
+from bundle.utils.bundle_files import program_version
 from bundle.visualization.overlay import PALETTE
 
 logger = logging.getLogger(__name__)
@@ -231,7 +231,7 @@ def _describe(
     dataset.SeriesNumber, dataset.InstanceNumber = 1, 1
     dataset.SeriesDescription = "TCMN segmentation"
     dataset.Manufacturer = dataset.ManufacturerModelName = "TCMN"
-    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", package_version()
+    dataset.DeviceSerialNumber, dataset.SoftwareVersions = "1", program_version()
     dataset.ContentDate, dataset.ContentTime = now.strftime("%Y%m%d"), now.strftime("%H%M%S")
     dataset.ContentLabel, dataset.ContentDescription = "TCMN_SEG", "One-shot video segmentation"
     dataset.ContentCreatorName = None
@@ -280,7 +280,7 @@ def _segment(number: int, structure: Structure) -> Dataset:
     algorithm = _item(
         AlgorithmFamilyCodeSequence=[_code(ARTIFICIAL_INTELLIGENCE)],
         AlgorithmName="TCMN",
-        AlgorithmVersion=package_version(),
+        AlgorithmVersion=program_version(),
     )
     kind = _code(structure.code or IMAGE_REGION)
     if structure.modifier is not None:

@@ -10,9 +10,10 @@ import logging
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+from bundle.utils.bundle_files import program_version
 
 logger = logging.getLogger(__name__)
 
@@ -22,14 +23,6 @@ MAX_BYTES = 2**28
 KEPT = "kept"
 """Where a user's files go whose names the new results have."""
 TABLE_HEAD = "frame,time_s,object,area_px"
-
-
-def package_version() -> str:
-    """The version of this package, as results name it."""
-    try:
-        return version("tcmn")
-    except PackageNotFoundError:  # run from its folder
-        return "unknown"
 
 
 def write_manifest(folder: Path, video: str) -> None:
@@ -43,7 +36,7 @@ def write_manifest(folder: Path, video: str) -> None:
         name: {"bytes": (folder / name).stat().st_size, "sha256": _checksum(folder / name)}
         for name in sorted(_walk(folder))
     }
-    program = f"tcmn {package_version()}"
+    program = f"tcmn {program_version()}"
     content = {"manifest": VERSION, "program": program, "video": video, "files": files}
     (folder / MANIFEST).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
