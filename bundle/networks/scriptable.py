@@ -42,10 +42,12 @@ class ReadAndSegment(nn.Module):
         query: Tensor,
         stride8: Tensor,
         stride4: Tensor,
+        previous: Tensor,
     ) -> Tensor:
         readout = read_memory(keys, values, key, chunk_scores=0)
         # The decoder does not look at stride 16.
-        logits = self.decoder(readout, FrameFeatures(key, query, query, stride8, stride4))
+        features = FrameFeatures(key, query, query, stride8, stride4)
+        logits = self.decoder(readout, features, previous)
         return aggregate(torch.sigmoid(logits))
 
 
@@ -93,6 +95,7 @@ class ScriptableTCMN(nn.Module):
             features.query,
             features.stride8,
             features.stride4,
+            masks,
         )
         self.aggregate = trace(Aggregate(), masks)
 
@@ -103,15 +106,16 @@ class ScriptableTCMN(nn.Module):
         keys: list[Tensor] = []
         values: list[Tensor] = []
         logits: list[Tensor] = []
+        found = clip[:, :0, ..., 0]  # for the script, which wants to know what it is
         for t in range(frames):
             frame = F.pad(clip[..., t], [0, right, 0, below])
             key, query, stride16, stride8, stride4 = self.encode(frame[:, :3])
             if t == 0:
                 found = self.aggregate(frame[:, 3:])
             else:
-                found = self.segment(
-                    torch.stack(keys, 2), torch.stack(values, 3), key, query, stride8, stride4
-                )
+                previous = found.softmax(1)[:, 1:]
+                memory = torch.stack(keys, 2), torch.stack(values, 3)
+                found = self.segment(memory[0], memory[1], key, query, stride8, stride4, previous)
             logits.append(found[..., :height, :width])
             if t % self.memory_every == 0:
                 keys.append(key)

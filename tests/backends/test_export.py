@@ -281,7 +281,7 @@ def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, k
 def test_it_runs_where_there_is_no_torch(job):
     code = (
         f"import runpy, sys; sys.argv = ['run_onnx.py', *sys.argv[1:]]\n"
-        f"runpy.run_path({str(ROOT / 'scripts' / 'run_onnx.py')!r}, run_name='__main__')\n"
+        f"runpy.run_path({str(ROOT / 'scripts' / 'demo' / 'run_onnx.py')!r}, run_name='__main__')\n"
         "print({'torch', 'monai', 'bundle', 'av'} & set(sys.modules))"
     )
     options = [text for name, value in job.items() for text in (f"--{name}", str(value))]

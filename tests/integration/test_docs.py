@@ -21,7 +21,7 @@ from bundle.networks.weights import WeightsDescription, describe_weights, file_d
 from scripts.dev.make_cli_page import make_page
 from tests import processes
 from tests.dicom_files import new_cine, put_pixels
-from tests.tiny import PROMPTED
+from tests.tiny import NETWORK
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
@@ -233,7 +233,7 @@ def test_the_page_on_prompts_works_as_written(tmp_path, monkeypatch, capsys):
     mask[60:160, 130:200], mask[:, 200:240] = 1, 255
     Image.fromarray(mask).save(tmp_path / "rough.png")
     torch.manual_seed(2)
-    network = TCMN(**PROMPTED)
+    network = TCMN(**NETWORK | {"previous_mask": True, "partial_masks": True})
     torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
     torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
     torch.save(network.state_dict(), tmp_path / "model.pt")
