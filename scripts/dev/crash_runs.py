@@ -26,7 +26,7 @@ from bundle.networks import TCMN
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 NETWORK = {
     "backbone": "resnet18", "key_channels": 8, "value_channels": 8, "decoder_channels": [8, 8, 8],
-    "stride_in_1x1": False,
+    "stride_in_1x1": False, "context_channels": 0, "previous_mask": False, "partial_masks": False,
 }  # fmt: skip
 TINY: dict[str, Any] = {f"network_def#{name}": value for name, value in NETWORK.items()}
 HEIGHT, WIDTH, FRAMES = 40, 48, 4
