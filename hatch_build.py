@@ -1,4 +1,7 @@
-"""Puts the configs, the weights and the demo's outline into the wheel; see ``pyproject.toml``."""
+"""Puts the configs, the weights and the demo's outline into the wheel; see ``pyproject.toml``.
+
+The protocol's weights, which only tables need, stay in the repository: a wheel of at most 100 MB.
+"""
 
 from typing import Any
 
@@ -6,7 +9,10 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FILES = (
     "configs",
-    "models",
+    "models/model.pt",
+    "models/model.json",
+    "models/int8",
+    "models/SHA256SUMS",
     "scripts/demo/left_ventricle.json",
     "docs/data_license.txt",
     "LICENSE",

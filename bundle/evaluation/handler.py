@@ -33,6 +33,7 @@ from bundle.evaluation.saved_masks import (
     save_masks,
 )
 from bundle.evaluation.tables import log_lines
+from bundle.networks.weights import read_description
 from bundle.utils.bundle_files import program_version
 from bundle.utils.distributed import gather_shards
 from bundle.utils.options import parse_bool, parse_text
@@ -56,7 +57,8 @@ class EvaluationReport:
         output_dir: Where everything goes.
         description: What is scored, for the tables.
         settings: Settings of the run, for ``summary.json``: ``protocol``, ``precision`` and more.
-        weights: The file of the weights, whose SHA-256 is noted.
+        weights: The file of the weights, whose SHA-256 is noted. If the file beside it says that they
+            learned from the protocol's videos, the log and the tables say so.
         predictions: ``DIR/<video>/<frame>.png`` of another method, scored beside the network.
         predictions_name: Its name in the tables; that of the folder by default.
         baselines: Score them as well.
@@ -80,6 +82,9 @@ class EvaluationReport:
     ) -> None:
         self.dataset, self.output_dir = dataset, Path(output_dir)
         self.description, self.settings, self.weights = description, dict(settings), weights
+        self.seen = _has_seen(weights, self.settings.get("protocol"))
+        if self.seen:
+            self.description += " (the weights learned from these videos or structures)"
         given, name = parse_text(predictions), parse_text(predictions_name)
         self.predictions = None if given is None else Path(given)
         self.predictions_name = name or (
@@ -112,6 +117,13 @@ class EvaluationReport:
 
     def _start(self, engine: Engine) -> None:
         self.videos.clear()
+        if self.seen:
+            logger.warning(
+                "%s learned from videos or structures of %s: the scores say nothing about new ones; "
+                "weights that did not are models/model_protocol.pt of the repository",
+                self.weights,
+                self.settings["protocol"],
+            )
         if self.predictions is not None:
             check_predictions(self.predictions, self.names)
 
@@ -238,3 +250,8 @@ def _wait(device: torch.device) -> None:
     """Until the GPU has done what it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def _has_seen(weights: str | Path | None, protocol: str | None) -> bool:
+    described = None if weights is None else read_description(weights)
+    return described is not None and protocol in described.seen

@@ -37,12 +37,15 @@ class WeightsDescription:
         sha256: SHA-256 of the weights' file; None where it still changes, as in a training.
         fingerprint: Fingerprint of the weights themselves, see ``fingerprint_state``. A network in
             8-bit integers carries that of the weights that it was made from.
+        seen: Protocols of evaluation whose videos or structures the weights learned from: their scores
+            say nothing about new ones.
     """
 
     network: Mapping[str, Any]
     version: str
     sha256: str | None = None
     fingerprint: str | None = None
+    seen: Sequence[str] = ()
 
 
 def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> Network:
@@ -128,7 +131,8 @@ def read_description(weights: str | Path) -> WeightsDescription | None:
 def describe_weights(weights: str | Path, description: WeightsDescription) -> None:
     """Write the file beside weights."""
     with written_beside(description_path(weights)) as beside:
-        text = json.dumps({k: v for k, v in asdict(description).items() if v is not None}, indent=2)
+        items = asdict(description).items()
+        text = json.dumps({k: v for k, v in items if v or k == "network"}, indent=2)
         beside.write_text(text + "\n", encoding="utf-8")
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from bundle.datasets.protocols import PROTOCOLS
 from bundle.networks.definition import read_definition
 from bundle.networks.weights import (
     WeightsDescription,
@@ -76,6 +77,7 @@ def export(
     sources: Sequence[Path],
     network: str = "default",
     shares: Sequence[float] | None = None,
+    seen: Sequence[str] | None = None,
 ) -> None:
     """Average ``sources``, write ``target`` beside, then rename; then its description.
 
@@ -85,6 +87,8 @@ def export(
         network: A name in ``configs/network``: which network, if the file beside the first source
             does not say.
         shares: Of each source in the mean; by default equal.
+        seen: Protocols whose videos or structures the weights learned from; by default those of the
+            first source.
 
     Raises:
         ValueError: The sources are of different networks, there is not a share for each, or a weight
@@ -113,8 +117,10 @@ def export(
     with written_beside(target) as beside:
         torch.save(state, beside)
     digest = file_digest(target)
+    if seen is None:
+        seen = () if described is None else described.seen
     description = WeightsDescription(
-        definition, program_version(), digest, fingerprint_state(state)
+        definition, program_version(), digest, fingerprint_state(state), seen
     )
     describe_weights(target, description)
     print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
@@ -128,5 +134,12 @@ if __name__ == "__main__":
     parser.add_argument(
         "--network", default="default", help="in configs/network, if no .json beside it says"
     )
+    parser.add_argument(
+        "--seen",
+        nargs="+",
+        choices=list(PROTOCOLS),
+        metavar="PROTOCOL",
+        help="whose videos or structures they learned from; by default those of the first source",
+    )
     arguments = parser.parse_args()
-    export(arguments.target, arguments.sources, arguments.network, arguments.shares)
+    export(arguments.target, arguments.sources, arguments.network, arguments.shares, arguments.seen)

@@ -11,8 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from ignite.engine import Engine, Events
 from monai.bundle import ConfigParser, ConfigWorkflow
 from monai.data import DataLoader, decollate_batch
+from monai.engines import IterationEvents
 from monai.utils import set_determinism
 from PIL import Image, ImageDraw
 
@@ -44,6 +46,7 @@ from bundle.inference.confidence import expected_jaccard
 from bundle.inference.inferers import VideoInferer
 from bundle.io.reading.frame_refs import FrameOf
 from bundle.networks import TCMN
+from bundle.networks.weights import WeightsDescription, describe_weights
 from bundle.training.engines import LabelInferer
 from bundle.utils.options import parse_list, parse_text
 from tests.tiny import OPTIONS, OWN_SIZE
@@ -509,6 +512,26 @@ def test_predictions_must_not_be_what_the_run_writes(davis, tmp_path):
         EvaluationReport(dataset, tmp_path, "", {}, predictions=tmp_path / "masks")
     with pytest.raises(ValueError, match=r"--predictions_name network is the name of another row"):
         EvaluationReport(dataset, tmp_path, "", {}, predictions=tmp_path / "network")
+
+
+def test_scores_of_videos_that_the_weights_learned_from_say_so(davis, tmp_path, caplog):
+    weights = tmp_path / "model.pt"
+    weights.touch()
+    describe_weights(weights, WeightsDescription({}, "1.0.0", seen=["davis"]))
+    dataset = VideoDataset(read_protocol("davis", davis))
+    for protocol, said in (("davis", True), ("video_folder", False)):
+        caplog.clear()
+        engine = Engine(lambda engine, batch: None)
+        engine.register_events(*IterationEvents)
+        report = EvaluationReport(
+            dataset, tmp_path, "Videos", {"protocol": protocol}, weights=weights
+        )
+        report.attach(engine)
+        engine.fire_event(Events.STARTED)
+        assert (
+            "(the weights learned from these videos or structures)" in report.description
+        ) is said
+        assert ("learned from videos or structures of davis" in caplog.text) is said
 
 
 def test_videos_get_folders_of_their_own(davis):

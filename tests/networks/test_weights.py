@@ -18,6 +18,7 @@ from bundle.networks.weights import (
     describe_weights,
     file_digest,
     load_weights,
+    read_description,
 )
 from tests.scripts import load_script
 from tests.tiny import NETWORK, PROMPTED
@@ -91,6 +92,18 @@ def test_export_mixes_in_shares_and_completes_older_weights(tmp_path):
     assert set(mixed) == set(expected)
     for name, tensor in expected.items():
         torch.testing.assert_close(mixed[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
+
+
+def test_export_hands_on_what_the_weights_have_seen(tmp_path):
+    network = TCMN(**PROMPTED)
+    torch.save(network.state_dict(), tmp_path / "first.pt")
+    description = WeightsDescription(network.definition, "1.0.0", seen=["cvc_clinicdb"])
+    describe_weights(tmp_path / "first.pt", description)
+    export = load_script("dev/export_weights").export
+    export(tmp_path / "model.pt", [tmp_path / "first.pt"])
+    assert list(read_description(tmp_path / "model.pt").seen) == ["cvc_clinicdb"]
+    export(tmp_path / "model.pt", [tmp_path / "first.pt"], seen=["camus_unseen", "davis_held_out"])
+    assert list(read_description(tmp_path / "model.pt").seen) == ["camus_unseen", "davis_held_out"]
 
 
 def test_export_wants_a_share_for_each_source(tmp_path):
