@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle import cli
 from bundle.apps.annotate.launch import open_page
 from bundle.cli import main
 from bundle.commands.prompt_options import read_prompt_options
@@ -158,7 +157,6 @@ def calls(monkeypatch):
     monkeypatch.setattr(
         segment, "segment_videos", lambda *paths, **options: found.append((paths, options))
     )
-    monkeypatch.setattr(cli, "_warned", set())
     return found
 
 

@@ -14,7 +14,8 @@ import torch
 import typer
 from PIL import Image
 
-from bundle.cli import EXTRA_VALUES, app, main, normalize
+from bundle.cli import app, main
+from bundle.cli.options import EXTRA_VALUES, normalize
 from bundle.inference.config import read_inference_config
 from bundle.networks import TCMN
 from bundle.networks.weights import WeightsDescription, describe_weights, file_digest
