@@ -5,8 +5,6 @@ import hashlib
 import importlib
 import json
 import logging
-import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -33,6 +31,7 @@ from bundle.networks.weights import fingerprint
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
 from bundle.utils.options import MissingPackageError
+from bundle.utils.user_folders import cache_folder
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +40,6 @@ LAYOUT = 2
 """Of the parts' inputs and outputs; counts up when these change."""
 DESCRIPTION = "network.json"
 MISSING = "backend {1} needs {0}: pip install 'tcmn[fast]', or use --backend torch"
-CACHE = "TCMN_CACHE_DIR"
 """Environment variable: where converted networks are kept."""
 
 
@@ -127,19 +125,6 @@ def convert(network: TCMN) -> Path:
         if not folder.is_dir():
             _write(network, folder)
     return folder
-
-
-def cache_folder() -> Path:
-    """Where files go that can be made again."""
-    if CACHE in os.environ:
-        return Path(os.environ[CACHE])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "tcmn"
 
 
 def calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:

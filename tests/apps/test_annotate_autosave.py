@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from bundle.apps.annotate import session_file
-from bundle.apps.annotate.autosave import Autosave, StateFolder, state_folder
+from bundle.apps.annotate.autosave import Autosave, StateFolder
 from bundle.apps.annotate.session_file import EncodedMasks, save_session, write_session
 from bundle.apps.annotate.workspace import Workspace
 from bundle.inference.settings import InferenceSettings
@@ -163,14 +163,6 @@ class TestKeeping:
         workspace.autosave.write()
         assert workspace.autosave.problem is None
         assert workspace.autosave.time is not None
-
-    def test_the_folder_can_be_named(self, monkeypatch, tmp_path):
-        monkeypatch.setenv("TCMN_STATE_DIR", str(tmp_path))
-        assert state_folder() == tmp_path
-        monkeypatch.delenv("TCMN_STATE_DIR")
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "xdg"))
-        if sys.platform == "linux":
-            assert state_folder() == tmp_path / "xdg" / "tcmn"
 
 
 class TestGoingOn:

@@ -11,6 +11,7 @@ from bundle.backends.openvino import OpenVINONetwork, number_type, optimize
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN
+from bundle.utils.user_folders import CACHE
 
 pytest.importorskip("openvino", reason="pip install openvino")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -18,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(conversion.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     return tmp_path / "cache"
 
 
@@ -65,18 +66,11 @@ def test_networks_are_converted_once_by_their_weights(network, cache, monkeypatc
 @pytest.mark.skipif(os.name == "nt", reason="a folder may be anywhere")
 def test_a_cache_that_cannot_be_written_to_is_done_without(network, tmp_path, monkeypatch, caplog):
     (tmp_path / "file").touch()
-    monkeypatch.setenv(conversion.CACHE, str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
     folder = conversion.convert(network)
     assert isinstance(OpenVINONetwork(folder), OpenVINONetwork)
     assert "cannot be written" in caplog.text
     assert conversion.convert(network) == folder
-
-
-def test_the_cache_is_where_the_system_keeps_such(monkeypatch, tmp_path):
-    monkeypatch.delenv(conversion.CACHE)
-    monkeypatch.setattr(conversion.sys, "platform", "linux")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert conversion.cache_folder() == tmp_path / "tcmn"
 
 
 @torch.no_grad()

@@ -163,11 +163,11 @@ def validate(handler, clips, epoch=3):
 def read_tiles(path, height=40, width=48):
     with Image.open(path) as picture:
         sheet = np.asarray(picture)
-    assert sheet.shape == (2 * (height + GAP_PX) - GAP_PX, 3 * (width + GAP_PX) - GAP_PX, 3)
+    assert sheet.shape == (2 * (height + GAP_PX) + GAP_PX, 3 * (width + GAP_PX) + GAP_PX, 3)
     return [
         sheet[y : y + height, x : x + width]
-        for y in (0, height + GAP_PX)
-        for x in range(0, sheet.shape[1], width + GAP_PX)
+        for y in (GAP_PX, height + 2 * GAP_PX)
+        for x in range(GAP_PX, sheet.shape[1], width + GAP_PX)
     ]
 
 
@@ -198,7 +198,7 @@ def test_large_frames_are_shrunk_and_keep_the_contour(tmp_path):
 def test_a_short_video_has_fewer_frames(tmp_path):
     validate(SampleOverlays(tmp_path), [clip(frames=2)])
     with Image.open(tmp_path / "epoch_0003" / "a.png") as picture:
-        assert picture.size == (2 * 48 + GAP_PX, 40)
+        assert picture.size == (2 * 48 + 3 * GAP_PX, 40 + 2 * GAP_PX)
 
 
 def test_each_validation_draws_its_first_videos_anew(tmp_path):

@@ -7,8 +7,6 @@ releases when the process ends, however it ends. A file without a holder is work
 import hashlib
 import json
 import logging
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -24,25 +22,10 @@ from bundle.io.reading.video import VideoSource
 
 logger = logging.getLogger(__name__)
 
-STATE = "TCMN_STATE_DIR"
-"""Environment variable: where sessions are kept that were not saved."""
 DELAY_S = 1.0
 """From an edit until it is on disk, at most, while that is quick."""
 SHARE = 0.1
 """Of the time that is spent on it at most: long videos are kept less often."""
-
-
-def state_folder() -> Path:
-    """Where sessions are kept that were not saved; see ``TCMN_STATE_DIR``."""
-    if os.environ.get(STATE):
-        return Path(os.environ[STATE])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData/Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library/Application Support"
-    else:
-        base = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state")
-    return base / "tcmn"
 
 
 class Slot:

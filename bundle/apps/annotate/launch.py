@@ -58,12 +58,12 @@ def open_page(
     if mask is not None and video is None:
         raise ValueError("--mask goes with a video: tcmn annotate VIDEO --mask MASK")
     # Here, since they take seconds, which refusals need not.
-    from bundle.apps.annotate.autosave import state_folder
     from bundle.apps.annotate.project_workspace import ProjectWorkspace
     from bundle.apps.annotate.server import bind, make_app, make_server
     from bundle.apps.annotate.workspace import Workspace
     from bundle.project.opening import holds_project, open_project
     from bundle.segmenter import VideoSegmenter
+    from bundle.utils.user_folders import state_folder
 
     project = None
     if video is not None:

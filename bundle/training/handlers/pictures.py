@@ -9,6 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 from PIL import Image
 from skimage.segmentation import find_boundaries
+from torchvision.utils import make_grid
 
 from bundle.evaluation.saved_masks import file_name
 from bundle.types import Frame
@@ -98,16 +99,9 @@ def draw_sheet(
     count = frames.shape[-1]
     picks = np.linspace(0, count - 1, min(FRAMES, count)).round().astype(int)
     tiles = [_draw_tile(frames[..., t], prediction[..., t], truth[..., t]) for t in picks]
-    height, width = tiles[0].shape[:2]
-    columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    sheet = np.zeros(
-        (rows * (height + GAP_PX) - GAP_PX, columns * (width + GAP_PX) - GAP_PX, 3), np.uint8
-    )
-    for place, tile in enumerate(tiles):
-        y, x = place // columns * (height + GAP_PX), place % columns * (width + GAP_PX)
-        sheet[y : y + height, x : x + width] = tile
-    return sheet
+    stack = torch.from_numpy(np.stack(tiles)).movedim(3, 1)
+    grid = make_grid(stack, nrow=COLUMNS, padding=GAP_PX)
+    return np.ascontiguousarray(grid.movedim(0, 2).numpy())
 
 
 def _draw_tile(
