@@ -37,5 +37,5 @@ def check(dataset: str, dataset_dir: Path, output_dir: Path) -> bool:
         count = write_contact_sheet(sheet, survey.shown)
         print(f"look at {sheet}: {count} of the videos with their masks")
     else:
-        print("no contact sheet: no video has a sound mask that is not empty")
+        print("no contact sheet: no video has a readable mask with an object")
     return not survey.problems

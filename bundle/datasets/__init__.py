@@ -1,1 +1,1 @@
-"""Data sets: one module for each layout. Readers give records of paths, never pixels."""
+"""Readers of data sets, one module for each layout. A reader lists paths and decodes no pixels."""

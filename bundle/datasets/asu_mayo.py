@@ -19,21 +19,21 @@ LABELS = {1: "polyp"}
 def asu_mayo(root: str | Path, report: Report = stop) -> list[Video]:
     """Read ``ShortVD_wp_66/ShortVD_wp_66.wmv`` with ``GT/ShortVD_wp_66_frame_1_GT.tiff``.
 
-    Masks are empty where no polyp is seen, so that the first of them need not show the object. To
-    find the first that does takes pixels, which this reader leaves alone: whoever chooses a
-    reference frame has to look for it. Of a video, only its length and rate are looked up.
+    Masks are empty where no polyp is visible, so the first mask may show no object. This reader decodes
+    no pixels; see ``bundle.datasets.whole_videos.first_shown`` to find the first mask that shows one.
+    Only the length and frame rate of a video are read.
 
     Args:
-        root: ``TrainingSet_NewGT``, or the folder that holds it (maybe in parts).
-        report: Where problems go; videos and masks that have any are left out.
+        root: ``TrainingSet_NewGT``, or the folder that holds it or its parts.
+        report: Called with each problem; the video or mask concerned is left out.
 
     Returns:
-        One record a video with polyp, in natural order. Each counts as a patient of its own.
+        One record for each video with a polyp, in natural order. Each counts as its own patient.
 
     Raises:
         FileNotFoundError: The root is another folder, or a video or its masks are missing.
-        ValueError: A video is unreadable or shorter than its masks say, a mask's name holds no
-            frame number from 1, or two files or folders go by one name.
+        ValueError: A video cannot be read or is shorter than its masks say, a mask's name has no frame
+            number from 1, or two files or folders have the same name.
     """
     root = check_root(root, MARKERS, "ASU-Mayo")
     parts = [path for path in _folders(root) if path.name.lower().startswith("trainingset_newgt")]
@@ -125,6 +125,6 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """In natural order, without what file managers leave behind."""
+    """The entries of a folder in natural order, without hidden ones."""
     files = (path for path in folder.iterdir() if not path.name.startswith("."))
     yield from sorted(files, key=lambda path: natural_key(path.name))

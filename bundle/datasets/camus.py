@@ -20,7 +20,7 @@ CLASS_NAMES = {1: "LV cavity", 2: "LV wall", 3: "left atrium"}
 
 @dataclass(frozen=True)
 class _Release:
-    """Where the two releases differ."""
+    """Names that differ between the two releases."""
 
     folder: str
     suffix: str
@@ -44,16 +44,17 @@ def camus(
 
     Args:
         root: The folder that holds ``database_nifti``, or ``training`` in the first release.
-        split: ``training``, ``validation`` or ``testing`` after the lists in ``database_split``,
-            which only the NIfTI release has; all patients by default.
-        labels: Ids of the classes that are objects: 1 LV cavity, 2 LV wall, 3 left atrium.
-        views: Those that a patient lacks are passed over, but a patient must have one.
-        start: ``ED`` for ED -> ES, ``ES`` for ES -> ED, whichever of them the file has first.
-        sequences: Take the frames between them too. In the first release those have no mask.
-        report: Told of what is wrong with the data.
+        split: ``training``, ``validation`` or ``testing`` by the lists in ``database_split``, which
+            only the NIfTI release has; all patients by default.
+        labels: Ids of the classes to use as objects: 1 LV cavity, 2 LV wall, 3 left atrium.
+        views: Views to read. A view that a patient lacks is skipped, but each must have one.
+        start: ``ED`` for the order ED -> ES, ``ES`` for ES -> ED, whichever comes first in the file.
+        sequences: Whether to include the frames between ED and ES. In the first release these have no
+            mask.
+        report: Called with each problem in the data; the video concerned is left out.
 
     Raises:
-        FileNotFoundError: This is no root of CAMUS; by default also a missing file.
+        FileNotFoundError: This is not the root of CAMUS; by default also a missing file.
         ValueError: A label or ``start`` is unknown; by default also a file that does not fit.
     """
     chosen = tuple(labels)
@@ -169,7 +170,7 @@ def _info_path(stem: Path) -> Path:
 
 
 def _read_info(stem: Path) -> tuple[dict[str, int], dict[str, float]]:
-    """Frame indices (from 0) of ED and ES, and the other numbers; nothing if there is no file."""
+    """Frame indices (from 0) of ED and ES, and the other numbers; empty if there is no file."""
     path = _info_path(stem)
     if not path.is_file():
         return {}, {}

@@ -1,4 +1,4 @@
-"""Check a data set in one run that decodes every pixel: its contents and all its problems."""
+"""Check a data set: decode every frame and mask, count what is there, and list all problems."""
 
 import logging
 import re
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 """(height, width)."""
 
 BLOCK_FRAMES = 32
-"""Decoded at a time, so that memory does not grow with a video's length."""
+"""Number of frames decoded at a time, so that memory does not grow with a video's length."""
 LISTED_SIZES = 8
 
 
@@ -36,14 +36,14 @@ class Survey:
         patients: Number of different patients.
         frames: Number of frames, readable or not.
         annotated: Number of frames with a mask, readable or not.
-        empty: Number of readable masks without an object, which is no problem in itself.
-        sizes: (height, width) to number of readable frames.
-        labels: Class name to number of masks that show it.
+        empty: Number of readable masks without an object, which are not a problem in themselves.
+        sizes: (height, width) -> number of readable frames.
+        labels: Class name -> number of masks that show it.
         fps: Frame rates of the videos that have one.
         spacings_mm: (row, column) spacings of the videos that have one.
-        shown: Each video with a sound mask that is not empty, and the first frame with one.
-        problems: What is wrong, a line each.
-        warnings: What the decoders mended by themselves, a line each.
+        shown: Each video with a readable mask that is not empty, and its first frame with one.
+        problems: One line for each problem.
+        warnings: One line for each thing that the decoders corrected by themselves.
     """
 
     videos: int = 0
@@ -61,14 +61,14 @@ class Survey:
 
 
 def check_videos(read: Callable[[Report], list[Video]], name: str) -> Survey:
-    """Read all frames and masks of a data set and collect what is wrong instead of stopping at it.
+    """Read all frames and masks of a data set, and collect problems instead of stopping at the first.
 
     Args:
-        read: Gives the records, and reports what keeps others from being made.
+        read: Reader of the data set: called with a ``Report``, returns the records.
         name: Name of the data set, for the progress bar.
 
     Raises:
-        OSError, ValueError: What ``read`` raises itself, such as for a wrong root.
+        OSError, ValueError: Errors that ``read`` raises itself, such as for a wrong root.
     """
     survey = Survey()
     with _collected_warnings(survey.warnings):
@@ -80,7 +80,7 @@ def check_videos(read: Callable[[Report], list[Video]], name: str) -> Survey:
             for video in videos:
                 for done in _check_video(video, survey):
                     bar.update(done)
-    # Two passes of a reader tell some things twice.
+    # A reader that goes over the data twice reports some problems twice.
     survey.problems = list(dict.fromkeys(survey.problems))
     survey.warnings = list(dict.fromkeys(survey.warnings))
     return survey
@@ -138,7 +138,7 @@ def _count_records(videos: Sequence[Video], survey: Survey) -> None:
 
 
 def _tell_numbers(video: Video, warnings: list[str]) -> None:
-    """Say of masks that are numbered by the frames of a file which frame they were taken for."""
+    """Warn which frame a mask was assigned to by the number in its name, if that is not frame 0."""
     first = min(video.masks)
     mask = video.masks[first]
     if first == 0 or not isinstance(mask, Path) or not isinstance(video.frames[0], FrameOf):
@@ -152,7 +152,7 @@ def _tell_numbers(video: Video, warnings: list[str]) -> None:
 
 
 def _check_video(video: Video, survey: Survey) -> Iterator[int]:
-    """Go over one video; gives the number of frames done after each block."""
+    """Check one video; yields the number of frames of each block."""
     size: Size | None = None
     empty, shown = 0, False
     frames = _Decoder(video, dict(enumerate(video.frames)), read_frames, survey.problems)
@@ -211,7 +211,7 @@ def _times(size: Sequence[int]) -> str:
 
 
 class _Decoder(Generic[Pixels]):
-    """Decodes what it can of a video in blocks, and names each frame that it cannot."""
+    """Decodes a video in blocks, and reports each frame that cannot be decoded."""
 
     def __init__(
         self,
@@ -225,13 +225,13 @@ class _Decoder(Generic[Pixels]):
         self._broken: set[Path] = set()
 
     def block(self, indices: Iterable[int]) -> dict[int, Pixels]:
-        """Frame index to pixels, of those that there are and that can be read."""
+        """Frame index -> pixels, of the frames that exist and can be read."""
         wanted = [i for i in indices if i in self._refs]
         try:
             if not self._broken:
                 return dict(zip(wanted, self._read(self._video, wanted), strict=True))
         except (OSError, ValueError):
-            pass  # told below, where it is clear of which frame
+            pass  # reported below, where the frame is known
         return {i: pixels for i in wanted for pixels in self._one(i)}
 
     def _one(self, i: int) -> list[Pixels]:
@@ -246,14 +246,14 @@ class _Decoder(Generic[Pixels]):
             self._warned.add(message)
             self._problems.append(f"{self._video.id}, frame {i}: {message}")
         elif isinstance(ref, FrameOf):
-            # The same words for two of its frames mean the whole file: each try takes a pass over it.
+            # The same message for two frames concerns the whole file: each try would read all of it.
             self._broken.add(ref.path)
         return []
 
 
 @contextmanager
 def _collected_warnings(lines: list[str]) -> Iterator[None]:
-    """Keep the package's warnings for the report: on the terminal they would tear the progress bar."""
+    """Collect the package's warnings for the report, as they would break up the progress bar."""
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:

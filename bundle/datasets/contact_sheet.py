@@ -1,4 +1,4 @@
-"""One picture of a whole data set: an annotated frame of each of some videos, with its mask on it."""
+"""Draw a contact sheet of a data set: one annotated frame, with its mask, of up to 24 videos."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,20 +19,20 @@ GAP = 8
 
 
 def write_contact_sheet(path: Path, shown: Sequence[tuple[Video, int]]) -> int:
-    """Draw up to 24 of the videos, evenly chosen, each true to its aspect with its id below.
+    """Draw up to 24 of the videos, evenly chosen, each in its true aspect with its id below.
 
     Args:
-        path: The PNG file to write, beside and then renamed.
+        path: The PNG file, renamed into place when it is complete.
         shown: Videos, and which annotated frame of each to draw.
 
     Returns:
-        How many were drawn.
+        The number of videos that were drawn.
 
     Raises:
         ValueError: There is nothing to draw.
     """
     if not shown:
-        raise ValueError(f"nothing to draw in {path}: no video has a sound mask that is not empty")
+        raise ValueError(f"nothing to draw in {path}: no video has a readable mask with an object")
     count = min(CELLS, len(shown))
     picks = np.linspace(0, len(shown) - 1, count).round().astype(int)
     columns = min(COLUMNS, count)
@@ -54,20 +54,20 @@ def write_contact_sheet(path: Path, shown: Sequence[tuple[Video, int]]) -> int:
 
 
 def draw_cell(video: Video, index: int) -> Image.Image:
-    """One annotated frame with its mask, as large as fits a cell."""
+    """One annotated frame with its mask, scaled to fit a cell."""
     frame = Image.fromarray(read_frames(video, [index])[0])
     labels = Image.fromarray(read_masks(video, [index])[0])
     down, across = video.spacing_mm or (1.0, 1.0)
     true_width, true_height = frame.width * across, frame.height * down
     scale = min(CELL_WIDTH / true_width, CELL_HEIGHT / true_height)
     size = max(1, round(true_width * scale)), max(1, round(true_height * scale))
-    # Drawn after resizing: a thin outline would not outlive it.
+    # Drawn after resizing, which would lose a thin outline.
     small = np.asarray(frame.resize(size, Image.Resampling.BILINEAR))
     return Image.fromarray(blend(small, np.asarray(labels.resize(size, Image.Resampling.NEAREST))))
 
 
 def _shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    """Both ends of a name that is too long for a cell."""
+    """Shorten a name that is too long for a cell by leaving out its middle."""
     short, keep = text, len(text)
     while font.getlength(short) > CELL_WIDTH:
         keep -= 1

@@ -1,7 +1,8 @@
 """CVC-ClinicDB: 29 colonoscopy sequences with polyps, in the owner's layout or the Kaggle copy's.
 
-The owner's has ``Original/1.tif`` to ``612.tif``, and ``Ground Truth`` likewise. The Kaggle copy
-has both twice, below ``PNG`` and ``TIF``, and ``metadata.csv``, which names each frame's sequence.
+The owner's layout is ``Original/1.tif`` to ``612.tif``, with the masks of the same names in
+``Ground Truth``. The Kaggle copy has both folders below ``PNG`` and below ``TIF``, and a
+``metadata.csv`` that names each frame's sequence.
 """
 
 import csv
@@ -31,32 +32,32 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 Numbers = Mapping[int, Iterable[int]]
-"""Sequence to its frames' numbers in time order."""
+"""Sequence -> numbers of its frames in time order."""
 Pairs = dict[int, list[tuple[Path, Path]]]
-"""Sequence to its frames and masks in time order, whether these files exist or not."""
+"""Sequence -> paths of its frames and masks in time order; the files need not exist."""
 
 
 def cvc_clinicdb(
     root: str | Path, split: str | None = None, files: str = "auto", report: Report = stop
 ) -> list[Video]:
-    """Read the sequences that are there, one video each.
+    """Read the sequences that are present, one video each.
 
-    A copy of some of the sequences is fine: one of which no file is there is passed over.
+    A copy may have only some of the sequences: one without any file is skipped.
 
     Args:
         root: The folder with ``Original`` and ``Ground Truth``, or with ``PNG``, ``TIF`` or both.
-        split: Only the sequences whose ``split`` column in ``metadata.csv`` says so.
-        files: ``png`` or ``tif``; ``auto`` takes PNG where there are both.
-        report: Told of a frame or mask that is missing in a sequence, and of a foreign number.
+        split: Read only the sequences with this value in the column ``split`` of ``metadata.csv``.
+        files: ``png`` or ``tif``; ``auto`` prefers PNG where there are both.
+        report: Called with each missing frame or mask of a sequence, and each number out of range.
 
     Returns:
-        Sequences 4 and 27 show several polyps, whose masks are one object.
+        One record for each sequence. Sequences 4 and 27 show several polyps, which form one object.
 
     Raises:
-        FileNotFoundError: This is no root of CVC-ClinicDB, or it holds no frame; by default also a
+        FileNotFoundError: This is not the root of CVC-ClinicDB, or it has no frame; by default also a
             missing frame or mask.
-        ValueError: ``files`` is none of the three; the table lacks a column, or no sequence is in
-            the split; by default also a file whose number is none of the set's.
+        ValueError: ``files`` is unknown; the table lacks a column, or no sequence is in the split; by
+            default also a file whose number is not one of the data set.
     """
     if files not in KINDS:
         raise ValueError(f"files is {files!r}: expected {', '.join(KINDS)}")
@@ -134,13 +135,13 @@ def _from_table(table: Path, split: str | None, files: str, report: Report) -> P
 
 def _without_split(problem: str, split: str) -> str:
     return (
-        f"{problem}, which says what is in split {split!r}: read all sequences (split=None) "
+        f"{problem}, which lists the split {split!r}: read all sequences (split=None) "
         "and let bundle.datasets.splits divide them"
     )
 
 
 def _by_number(root: Path, files: str, numbers: Numbers, report: Report) -> Pairs:
-    """Sequences whose frames are known by their numbers alone."""
+    """Sequences whose frames are given by their numbers only."""
     folders, suffixes = KINDS[files]
     parents = [*(root / name for name in folders), root]
     parent = next((path for path in parents if (path / "Original").is_dir()), parents[0])
@@ -162,7 +163,7 @@ def _by_number(root: Path, files: str, numbers: Numbers, report: Report) -> Pair
 
 
 def _ground_truth(parent: Path) -> Path:
-    """The folder of the masks, whatever its letter case and what parts its words."""
+    """Find the folder of the masks, in any letter case and with any separator."""
     for path in sorted(parent.glob("[Gg]round*[Tt]ruth")):
         if path.is_dir():
             return path
@@ -170,7 +171,7 @@ def _ground_truth(parent: Path) -> Path:
 
 
 def _numbered(folder: Path, suffixes: tuple[str, ...], report: Report) -> dict[int, Path]:
-    """Number to file. Of two kinds of one number the kind that comes first in ``suffixes``."""
+    """Number -> file. If a number has files of two kinds, the first kind in ``suffixes`` counts."""
     found: dict[int, Path] = {}
     for suffix in suffixes:
         for path in sorted(folder.iterdir()):

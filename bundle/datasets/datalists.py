@@ -1,4 +1,4 @@
-"""Records out of the plain lists of dictionaries that MONAI's tools hand to a bundle."""
+"""Make records from lists of dictionaries with image and label, as MONAI's tools pass them."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,10 +11,10 @@ from bundle.io.reading.volumes import is_single_image
 
 
 def as_videos(items: Iterable[Video | Mapping[str, Any]]) -> list[Video]:
-    """Records as they are, and dictionaries as MONAI Label injects them.
+    """Turn dictionaries into records; records are returned unchanged.
 
-    A dictionary has ``image``, a picture or any video that inference takes, and ``label``, a picture
-    or a volume of the video's length; see ``make_record``.
+    A dictionary has ``image``, a picture or any video that ``open_video`` takes, and ``label``, a
+    picture or a volume of the video's length; see ``make_record``.
 
     Raises:
         FileNotFoundError: A file is missing.

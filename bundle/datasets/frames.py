@@ -1,6 +1,6 @@
-"""Pixels of a record: its frames as pictures and its masks as label maps, wherever they lie.
+"""Decode the frames and masks of a record, whatever files hold them.
 
-A file that holds many frames is opened once for all that are asked of it.
+A file with many frames is opened once for all frames that are requested.
 """
 
 import hashlib
@@ -29,14 +29,14 @@ from bundle.utils.paths import fit_name
 Pixels = TypeVar("Pixels")
 BLOCK_MASKS = 16
 
-# Sources hold no pixels and no handles, only sizes and counts that took a pass to find.
+# An opened source holds no pixels and no file handle, only sizes and counts that are slow to find.
 _open = lru_cache(maxsize=512)(open_video)
 _open_labels = lru_cache(maxsize=512)(open_label_volume)
 
 
 @lru_cache(maxsize=4)
 def _stored(mask: Path, video: Path) -> dict[int, StoredMask]:
-    """All masks of a file of outlines or segments, which has to be read as a whole."""
+    """All masks of a file of outlines or segments, which can only be read as a whole."""
     return read_stored(mask, _open(video))
 
 
@@ -47,14 +47,17 @@ def read_frames(
 
     Args:
         video: The record.
-        indices: Which frames, in any order.
-        cache_dir: Where videos and volumes are kept decoded, as one ``.npy`` each, so that any
-            frame is read without those before it; a file that has changed is decoded anew. None to
-            decode each time.
+        indices: Frame indices, in any order.
+        cache_dir: Folder for decoded videos and volumes, one ``.npy`` each, so that a frame can be
+            read without those before it. A file that has changed is decoded again. None decodes each
+            time.
+
+    Returns:
+        Frames (H, W, 3) uint8 RGB, in the order of ``indices``.
 
     Raises:
         FileNotFoundError: A file is missing.
-        ValueError: A file is unreadable or ends early.
+        ValueError: A file cannot be read or ends early.
     """
 
     def one(path: Path) -> Frame:
@@ -69,14 +72,17 @@ def read_frames(
 
 
 def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
-    """Read masks of annotated frames of a record, with ids that ``video.labels`` lacks as they are.
+    """Read masks of annotated frames of a record.
 
-    What values mean is judged over all masks of the record, whichever are asked for.
+    What the pixel values mean is decided over all masks of the record, not only the requested ones.
+
+    Returns:
+        Label maps (H, W) uint8. Ids that are not in ``video.labels`` are kept.
 
     Raises:
         KeyError: A frame is not annotated.
         FileNotFoundError: A file is missing.
-        ValueError: A file is unreadable, ends early, or holds no labels.
+        ValueError: A file cannot be read, ends early, or holds no labels.
     """
     refs = [video.masks[i] for i in indices]
     if video.binary and all(isinstance(ref, Path) for ref in refs):
@@ -85,7 +91,7 @@ def read_masks(video: Video, indices: Sequence[int]) -> list[LabelMap]:
     stored = _read(refs, read_mask_picture, members)
     meaning = find_meaning(stored)
     if meaning.white_only or any(mask.kind != "exact" for mask in stored):
-        with suppress(OSError, ValueError):  # of a mask that nobody asked for
+        with suppress(OSError, ValueError):  # errors of masks that were not requested
             meaning = _judge_all(_path_of(video.frames), tuple(video.masks.values()))
     return [to_labels(mask, meaning) for mask in stored]
 
@@ -96,14 +102,14 @@ def _judge_all(video: Path, refs: tuple[FrameRef, ...]) -> Meaning:
 
 
 def _path_of(frames: Sequence[FrameRef]) -> Path:
-    """The file or the folder that the frames are in."""
+    """The file or folder that holds the frames."""
     first = frames[0]
     return first.path if isinstance(first, FrameOf) else first.parent
 
 
 @dataclass(frozen=True)
 class _StoredMasks:
-    """The masks of a record, read anew each time that they are gone over."""
+    """The masks of a record; each iteration reads them again."""
 
     video: Path
     refs: Sequence[FrameRef]
@@ -115,7 +121,7 @@ class _StoredMasks:
 
 
 def _read_members(video: Path, path: Path, wanted: Sequence[int]) -> Iterator[StoredMask]:
-    """Masks of a file that holds many, or of a folder of outlines."""
+    """Read masks from a file with many masks, or from a folder of outlines."""
     if not has_suffix(path, (".mat",)) and path.exists() and holds_shapes(path):
         found = _stored(path, video)
         yield from (found[i] for i in wanted)
@@ -154,12 +160,12 @@ def _read(
 def _resize(frame: Frame, size: tuple[int, int] | None) -> Frame:
     if size is None or frame.shape[:2] == size:
         return frame
-    # Pillow's bilinear filter widens as it shrinks, so nothing aliases.
+    # Pillow's bilinear filter gets wider when it shrinks a picture, so there is no aliasing.
     return np.asarray(Image.fromarray(frame).resize(size[::-1], Image.Resampling.BILINEAR))
 
 
 def _decoded(path: Path, size: tuple[int, int] | None, cache_dir: Path) -> np.ndarray:
-    """(T, H, W, 3) uint8, mapped into memory."""
+    """The decoded file from the cache, (T, H, W, 3) uint8, mapped into memory."""
     state = path.stat()
     key = f"{path.resolve()} {state.st_mtime_ns} {state.st_size} {size}"
     kept = (
@@ -170,7 +176,7 @@ def _decoded(path: Path, size: tuple[int, int] | None, cache_dir: Path) -> np.nd
         height, width = size or (source.height, source.width)
         shape = (source.frame_count, height, width, 3)
         head = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        # Written, not mapped: on a full disk the system ends a process that writes to a mapped file.
+        # Written, not memory-mapped: on a full disk the system kills a process that writes to a map.
         with written_beside(kept) as beside, beside.open("wb") as file:
             np.lib.format.write_array_header_1_0(file, head)
             for frame in source:

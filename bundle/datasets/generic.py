@@ -1,4 +1,4 @@
-"""Layouts that are not bound to one data set: DAVIS folders and pairs of pictures."""
+"""Readers of the DAVIS layout and of picture-mask pairs, and ways to make new videos of records."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,7 +11,7 @@ from bundle.datasets.records import Report, Video, stop
 from bundle.datasets.roots import check_root
 from bundle.io.reading.decode import is_picture, list_images
 
-# Of data sets that name no classes: ids of a mask file are objects.
+# Class names for data sets that name no classes: each id of a mask file is an object.
 ANY_OBJECT = {i: f"object {i}" for i in range(1, 256)}
 
 
@@ -25,16 +25,16 @@ def davis(
 
     Args:
         root: The folder that holds both.
-        include: Names of the videos wanted, all by default.
+        include: Names of the videos to read, all by default.
         exclude: Names of videos to leave out.
-        report: Told of what is wrong with the data; such a video is left out.
+        report: Called with each problem in the data; the video concerned is left out.
 
     Returns:
-        One record a video. Masks may be missing after the first frame.
+        One record for each video. Frames after the first may lack a mask.
 
     Raises:
-        FileNotFoundError: This is no such folder; by default also a video without frames or first
-            mask, or one that was asked for and is missing.
+        FileNotFoundError: The folder does not have this layout; by default also a video without frames
+            or first mask, or a named video that is missing.
     """
     root = check_root(root, ["JPEGImages"], "a set in the DAVIS layout")
     images, annotations = root / "JPEGImages", root / "Annotations"
@@ -75,11 +75,11 @@ def _folders(folder: Path) -> dict[str, Path]:
 
 
 def thin(video: Video, step: int) -> Video:
-    """Every so many frames of a video, the first included, with the masks that they have.
+    """Keep every ``step``-th frame of a video, from the first on, with its mask if it has one.
 
     Args:
-        video: Its first frame has a mask.
-        step: 1 for all frames.
+        video: A video whose first frame has a mask.
+        step: 1 keeps all frames.
 
     Example:
         >>> frames = tuple(Path(f"{i}.png") for i in range(7))
@@ -104,11 +104,11 @@ def image_pairs(
         root: The folder that holds both.
         images: Subfolder of the pictures.
         masks: Subfolder of the masks.
-        report: Told of each picture without mask and each mask without picture.
-        class_name: What the masks show.
+        report: Called with each picture without mask and each mask without picture.
+        class_name: Name of the class that the masks show.
 
     Raises:
-        FileNotFoundError: A folder is missing or empty; by default also half of a pair.
+        FileNotFoundError: A folder is missing or empty; by default also an incomplete pair.
     """
     root = Path(root)
     if not (root / images).is_dir():
@@ -132,7 +132,7 @@ def image_pairs(
 
 
 def single_frames(videos: Sequence[Video]) -> list[Video]:
-    """Each annotated frame as a video of one frame, with an id of its own."""
+    """Turn each annotated frame into a video of one frame, with its own id."""
     return [
         replace(
             video, id=f"{video.id}_{i:05d}", frames=(video.frames[i],), masks={0: video.masks[i]}
@@ -143,23 +143,23 @@ def single_frames(videos: Sequence[Video]) -> list[Video]:
 
 
 def mixed_pairs(pictures: Sequence[Video], partners: int = 1, seed: int = 0) -> list[Video]:
-    """Videos of two frames out of unrelated pictures whose objects are of one class.
+    """Make videos of two frames from unrelated pictures that show objects of one class.
 
-    A clip of them teaches to find again a structure that left the view: all that the two frames
-    share is the class.
+    In such a clip the two frames have only the class in common. It teaches the network to find a
+    structure again after it left the view.
 
     Args:
-        pictures: Videos of one frame each, all of one size.
-        partners: How many pairs each begins, with another partner every time; fewer where there
-            are not as many others.
+        pictures: Videos of one frame each, all of the same size.
+        partners: Number of pairs that each picture begins, each with a different partner; at most
+            one less than the number of pictures.
         seed: Seed of the pairing.
 
     Raises:
-        ValueError: There are fewer than two.
+        ValueError: There are fewer than two pictures.
     """
     if len(pictures) < 2:
         raise ValueError(f"expected at least 2 pictures to pair, got {len(pictures)}")
-    # Rotations of a random order: none is paired with itself, nor twice with the same.
+    # Rotations of one random order: no picture meets itself, or the same partner twice.
     order = np.random.RandomState(seed).permutation(len(pictures))
     pairs = []
     for shift in range(1, min(partners, len(pictures) - 1) + 1):

@@ -1,7 +1,7 @@
-"""HMC-QU: apical four-chamber echocardiograms with the left ventricle's wall over one cycle.
+"""HMC-QU: apical four-chamber echocardiograms with masks of the LV wall over one heart cycle.
 
-A sheet says which recordings have masks and which frames make the cycle. Frames are of several
-sizes, masks of one, so that they meet at the size of the masks.
+An Excel sheet says which recordings have masks and which frames form the cycle. Frames have several
+sizes but masks only one, so frames are resized to the size of the masks.
 """
 
 import re
@@ -25,7 +25,7 @@ MASK_FOLDER = "LV Ground-truth Segmentation Masks"
 SIZE = (224, 224)
 LABELS = {1: "LV wall"}
 
-# How the headers begin, in lower case. They fill two rows.
+# Beginnings of the column headers, in lower case. The headers take two rows.
 COLUMNS = {
     "name": "echo",
     "first": "reference frame",
@@ -37,14 +37,14 @@ WITH_MASKS, WITHOUT_MASKS = "ü", "û"  # a tick and a cross in the sheet's symb
 
 
 class Row(NamedTuple):
-    """One recording of the sheet, as it is written there.
+    """One row of the sheet, with its cells unchanged.
 
     Attributes:
         number: Number of the row, from 1.
-        name: Name of the recording, blanks and asterisks as they are.
-        first: Frame that begins the cycle, from 1.
-        last: Frame that ends the cycle, inclusive.
-        mark: Whether there are masks: ``WITH_MASKS`` or ``WITHOUT_MASKS``, empty in a remark.
+        name: Name of the recording, with its spaces and asterisks.
+        first: First frame of the cycle, from 1.
+        last: Last frame of the cycle, inclusive.
+        mark: Whether there are masks, ``WITH_MASKS`` or ``WITHOUT_MASKS``; empty in a row of remarks.
     """
 
     number: int
@@ -61,15 +61,15 @@ def hmc_qu(root: str | Path, report: Report = stop) -> list[Video]:
         root: The folder that holds the sheet, ``HMC-QU/A4C/*.avi`` and ``LV Ground-truth
             Segmentation Masks/Mask_*.mat``; or an older copy with ``HMC_QU.xlsx`` and
             ``HMC-QU Echos/HMC-QU Echos/*.avi``.
-        report: Where problems go; rows that have any are left out.
+        report: Called with each problem; the row concerned is left out.
 
     Returns:
-        One record a recording: the frames of its cycle, with a mask each.
+        One record for each recording: the frames of its cycle, each with a mask.
 
     Raises:
         FileNotFoundError: There is no sheet, or a folder, a recording or its masks are missing.
-        ValueError: The sheet lacks a column or marks nothing, a cycle is no range of frames, two
-            files fit one name, or the number of masks is not that of the cycle's frames.
+        ValueError: The sheet lacks a column or marks no recording, a cycle is not a range of frames,
+            two files fit one name, or the number of masks differs from the number of frames.
     """
     root = check_root(root, SHEETS, "HMC-QU")
     sheet = next(root / name for name in SHEETS if (root / name).is_file())
@@ -112,10 +112,10 @@ def hmc_qu(root: str | Path, report: Report = stop) -> list[Video]:
 
 
 def read_sheet(sheet: Path) -> list[Row]:
-    """All named rows below the headers, in the sheet's order; columns are found by their headers.
+    """All rows with a name below the headers, in the sheet's order.
 
     Raises:
-        ValueError: It is no Excel sheet or lacks a column.
+        ValueError: The file is not an Excel sheet or lacks a column.
     """
     with (
         explained(f"cannot read {sheet} as an Excel sheet"),
@@ -154,7 +154,7 @@ def read_sheet(sheet: Path) -> list[Row]:
 
 
 def cycle_frames(row: Row) -> range | None:
-    """Indices of the cycle's frames, from 0; None if the row does not give a range of frames."""
+    """Frame indices of the cycle, from 0; None if the row gives no valid range."""
     first, last = _whole(row.first), _whole(row.last)
     if first is None or last is None or not 1 <= first <= last:
         return None
@@ -200,7 +200,7 @@ def _record(
 
 
 class _Files(NamedTuple):
-    """The files of a folder, by the key of their names."""
+    """The files of a folder, by their names without spaces, asterisks and letter case."""
 
     folder: Path
     suffix: str
@@ -221,7 +221,7 @@ def _list_files(root: Path, folders: Sequence[str], suffix: str, report: Report)
 
 
 def _only(files: _Files, stem: str, where: str, report: Report) -> Path | None:
-    """The file of that name, blanks, asterisks and letter case aside."""
+    """The only file of that name, ignoring spaces, asterisks and letter case."""
     fitting = files.by_key.get(_key(stem), [])
     if len(fitting) == 1:
         return fitting[0]
@@ -229,7 +229,7 @@ def _only(files: _Files, stem: str, where: str, report: Report) -> Path | None:
         report(ValueError(f"{where} fits both {fitting[0]} and {fitting[1]}: remove one"))
     else:
         wanted = files.folder / f"{stem}{files.suffix}"
-        report(FileNotFoundError(f"no {wanted} for {where}, whatever the blanks and letter case"))
+        report(FileNotFoundError(f"no {wanted} for {where}, in any spacing and letter case"))
     return None
 
 
@@ -248,12 +248,12 @@ def _patient(name: str) -> str:
 
 
 def _text(cell: object) -> str:
-    """What a cell shows, in one form whichever way accents are stored."""
+    """The text of a cell, with accented letters in one form (NFC) and single spaces."""
     return "" if cell is None else " ".join(unicodedata.normalize("NFC", str(cell)).split())
 
 
 def _whole(cell: object) -> int | None:
-    """The whole number in a cell, be it stored as a number or as text."""
+    """The whole number in a cell, stored as a number or as text; else None."""
     try:
         number = float(str(cell))
     except ValueError:

@@ -24,12 +24,12 @@ from bundle.datasets.vocal_folds import vocal_folds
 
 Read = Callable[[Path, bool], list[Video]]
 DAVIS_HELD_OUT = ("blackswan", "camel", "dog", "parkour", "soapbox")
-"""Videos of DAVIS 2016 that no weights were trained on; used to choose weights."""
+"""Videos of the DAVIS 2016 validation set that no weights were trained on; used to choose weights."""
 DAVIS_TRAIN_HELD_OUT = (
     "bmx-bumps", "bus", "dog-agility", "flamingo", "horsejump-low", "mallard-fly", "motorbike",
     "rollerblade", "stroller", "tennis",
 )  # fmt: skip
-"""The same of the training part of DAVIS 2016."""
+"""Videos of the DAVIS 2016 training set that no weights were trained on; used to choose weights."""
 VOCAL_FOLDS_HELD_OUT = ("patient1_seq4",)
 """The sequence of VocalFolds that is used to choose weights."""
 VOS_EXTRA_HELD_OUT = ("dogs_jump", "schoolgirls")
@@ -41,7 +41,7 @@ SELECTION_STEP = 3
 
 
 def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> list[Video]:
-    """Give each structure in a run of its own, so that none is told where its neighbours are."""
+    """Read each structure as a separate video, so that no mask shows where its neighbours are."""
     sequences = any(any(root.glob(pattern)) for pattern in CAMUS_SEQUENCES)
     split = None if whole else "validation"
     return [
@@ -52,7 +52,7 @@ def _camus_alone(root: Path, whole: bool, labels: Sequence[int], start: str) -> 
 
 
 def _selection(root: Path, whole: bool) -> list[Video]:
-    """What weights are chosen by: the held-out videos of four domains, from several data sets."""
+    """The videos used to choose weights: held-out videos of four domains, from several data sets."""
     walls = camus(root / "CAMUS", "validation", labels=[2])
     patients = sorted({video.patient for video in walls})[:SELECTION_PATIENTS]
     general = [
@@ -90,7 +90,7 @@ PROTOCOLS: dict[str, Read] = {
     "video_folder": lambda root, whole: video_folder(root),
     "selection": _selection,
 }
-"""Name -> reader of (root, all of the set instead of the part that is scored by default)."""
+"""Name -> reader of (root, whole): the whole data set, or the part that is scored by default."""
 
 
 def read_protocol(
@@ -103,18 +103,18 @@ def read_protocol(
             cavity, left atrium) of the validation patients from ED to ES, ``..._from_es`` from ES
             to ED, over half sequences where the copy has them, else two frames; ``hmc_qu`` and
             ``asu_mayo`` (all their videos: the shipped weights were trained on neither);
-            ``davis_held_out`` and ``davis_train_held_out`` (DAVIS 2016, its two parts, without the
-            videos of training); ``vocal_folds`` (all sequences) and ``vocal_folds_held_out``;
+            ``davis_held_out`` and ``davis_train_held_out`` (the two parts of DAVIS 2016 without the
+            training videos); ``vocal_folds`` (all sequences) and ``vocal_folds_held_out``;
             ``vos_extra`` (its videos of several objects); ``davis`` (any folder in the DAVIS
             layout); ``video_folder`` (any folder of videos with masks beside them); ``selection``
-            (what weights are chosen by, of several data sets).
-        dataset_dir: Root of that data set; for ``selection`` the parent of all of them.
-        split: A file of ``bundle.datasets.splits``: of the whole data set its ``valid`` part is scored,
-            instead of the part above.
+            (the videos used to choose weights, from several data sets).
+        dataset_dir: Root of that data set; for ``selection`` the parent folder of all of them.
+        split: A file written by ``bundle.datasets.splits``. Its ``valid`` part of the whole data set
+            is then scored, instead of the part above.
 
     Raises:
-        FileNotFoundError: There is no file ``split``; and what the readers raise.
-        ValueError: The name is unknown; and what the readers and ``split_videos`` raise.
+        FileNotFoundError: There is no file ``split``; or a reader raises it.
+        ValueError: The name is unknown; or a reader or ``split_videos`` raises it.
     """
     if name not in PROTOCOLS:
         raise ValueError(f"unknown protocol {name!r}: expected one of {', '.join(PROTOCOLS)}")
@@ -130,7 +130,7 @@ def read_protocol(
 
 
 def _drawn(path: Path) -> dict[str, Any]:
-    """How the split was drawn, so that any is taken; what is wrong with a file is told later."""
+    """Seed and fraction of a split file, so that any file is accepted; errors are raised later."""
     try:
         split = json.loads(path.read_text(encoding="utf-8"))
         return {key: split[key] for key in ("seed", "fraction") if key in split}
@@ -139,7 +139,7 @@ def _drawn(path: Path) -> dict[str, Any]:
 
 
 def describe_protocol(name: str, videos: Sequence[Video]) -> str:
-    """Say for the title of the tables which frame is given and which frames are scored."""
+    """The title of the tables: which frame is given and which frames are scored."""
     if name == "selection":
         counts = Counter(video.domain for video in videos)
         told = ", ".join(f"{count} of {domain}" for domain, count in counts.items())

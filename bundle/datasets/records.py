@@ -1,4 +1,4 @@
-"""Records of what a data set has on disk: paths, never pixels."""
+"""The record of one video of a data set: paths of its frames and masks, without pixels."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,31 +7,35 @@ from typing import TypeAlias
 from bundle.io.reading.frame_refs import FrameRef
 
 Report: TypeAlias = Callable[[Exception], None]
-"""Where a reader tells what is wrong with a data set; if it returns, the reader goes on without."""
+"""A function that a reader calls with each problem; if it returns, the item concerned is left out."""
 
 
 def stop(problem: Exception) -> None:
-    """The ``Report`` of whoever wants a sound data set: raises the first problem."""
+    """The default ``Report``: raises the first problem."""
     raise problem
 
 
 @dataclass(frozen=True)
 class Video:
-    """One video and what is annotated in it; a static image is a video of one frame.
+    """One video with its annotations; a static image is a video of one frame.
 
     Attributes:
         id: Unique within its data set.
-        frames: In time order.
-        masks: Frame index to mask; at least one.
-        labels: Ids of the mask files that are objects of this video, with their class names. Other
-            ids count as background.
-        patient: Who must not appear in two splits; the sequence where patients are not told apart.
-        binary: The masks know one object, whatever grey its pixels have: above 127 it is id 1.
-        size: (height, width) that frames are resized to, where masks were drawn at another size.
+        frames: Where each frame is, in time order.
+        masks: Frame index -> where its mask is; at least one.
+        labels: Id in the mask files -> class name, for the objects of this video. Other ids count as
+            background.
+        patient: Name of the patient, who must not be in two splits; the sequence where a data set
+            does not name patients.
+        binary: Whether the masks show a single object, as grey values: above 127 is id 1.
+        size: (height, width) that frames are resized to, if masks were drawn at another size.
         fps: Frames per second; None if the data set does not say.
-        spacing_mm: (row, column) distance of pixels in mm; None unless a file declares units.
-        info: Numbers that the data set gives besides, such as ``ejection_fraction_percent``.
-        domain: The kind of video, such as polyps, where a protocol averages over kinds; else empty.
+        spacing_mm: (row, column) pixel spacing in mm; None unless a file declares units.
+        info: Other numbers from the data set, such as ``ejection_fraction_percent``.
+        domain: Kind of video, such as polyps, if a protocol averages over kinds; else empty.
+
+    Raises:
+        ValueError: There is no mask, or one is of a frame that does not exist.
     """
 
     id: str

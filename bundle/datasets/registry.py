@@ -1,6 +1,6 @@
-"""Readers of data sets by name. Each reads everything that is annotated, for checks.
+"""Readers of data sets by name, for checks. Each reads everything that is annotated.
 
-Which parts of them train or are scored is not said here: ``bundle.datasets.protocols`` and the configs.
+See ``bundle.datasets.protocols`` for the parts that are scored, and the configs for those that train.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ CAMUS_SEQUENCES = ("database_nifti/*/*_half_sequence.nii.gz", "training/*/*_sequ
 
 
 def _whole_camus(root: Path, report: Report) -> list[Video]:
-    """ED and ES of all patients, and the sequences if the copy has any: they are files of their own."""
+    """ED and ES of all patients, and the sequences, which are separate files, if the copy has any."""
     videos = camus(root, report=report)
     if any(any(root.glob(pattern)) for pattern in CAMUS_SEQUENCES):
         sequences = camus(root, sequences=True, report=report)
@@ -46,14 +46,14 @@ READERS: dict[str, Callable[[Path, Report], list[Video]]] = {
     "video_folder": lambda root, report: video_folder(root, report=report),
     "vocal_folds": lambda root, report: vocal_folds(root, report=report),
 }
-"""Name -> reader of (root, where problems go)."""
+"""Name -> reader of (root, report)."""
 
 
 def read_all(name: str, root: str | Path, report: Report = stop) -> list[Video]:
     """Read a data set by its name in ``READERS``.
 
     Raises:
-        ValueError: There is no such name; and what the reader raises.
+        ValueError: The name is unknown, or the reader raises it.
     """
     if name not in READERS:
         raise ValueError(f"unknown data set {name!r}: expected one of {', '.join(sorted(READERS))}")

@@ -8,11 +8,11 @@ LOOKED_AT = 500
 
 
 def check_root(root: str | Path, markers: Sequence[str], name: str) -> Path:
-    """Make sure that a data set begins at ``root``.
+    """Check that ``root`` is the root folder of a data set.
 
     Args:
-        root: What the user gave.
-        markers: Relative glob patterns, one of which must match something below the root.
+        root: The folder that the user gave.
+        markers: Relative glob patterns, at least one of which must match below the root.
         name: Name of the data set, for the message.
 
     Raises:

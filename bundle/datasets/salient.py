@@ -1,4 +1,7 @@
-"""The paper's pretraining sets: natural pictures, each with a mask of its salient object."""
+"""Readers of DUTS, ECSSD and HRSOD: everyday pictures, each with a mask of its salient object.
+
+The paper pretrains on these.
+"""
 
 from pathlib import Path
 
@@ -12,11 +15,11 @@ def duts(root: str | Path, part: str = "DUTS-TR", report: Report = stop) -> list
 
     Args:
         root: The folder that holds ``DUTS-TR``.
-        part: ``DUTS-TR``, to train, or ``DUTS-TE``.
-        report: Told of each half of a pair.
+        part: ``DUTS-TR`` (training) or ``DUTS-TE`` (test).
+        report: Called with each picture without mask and each mask without picture.
 
     Raises:
-        FileNotFoundError: A folder is missing or empty; by default also half of a pair.
+        FileNotFoundError: A folder is missing or empty; by default also an incomplete pair.
     """
     root = check_root(root, [f"{part}/{part}-Image"], "DUTS")
     return image_pairs(root / part, f"{part}-Image", f"{part}-Mask", report)
@@ -27,10 +30,10 @@ def ecssd(root: str | Path, report: Report = stop) -> list[Video]:
 
     Args:
         root: The folder that holds both.
-        report: Told of each half of a pair.
+        report: Called with each picture without mask and each mask without picture.
 
     Raises:
-        FileNotFoundError: A folder is missing or empty; by default also half of a pair.
+        FileNotFoundError: A folder is missing or empty; by default also an incomplete pair.
     """
     root = check_root(root, ["ground_truth_mask"], "ECSSD")
     return image_pairs(root, "images", "ground_truth_mask", report)
@@ -40,11 +43,11 @@ def hrsod(root: str | Path, report: Report = stop) -> list[Video]:
     """Read ``HRSOD_train`` with ``HRSOD_train_mask``, or ``images`` with ``masks``.
 
     Args:
-        root: The folder that holds both; the masks' may have a like name.
-        report: Told of each half of a pair.
+        root: The folder that holds both; the name of the masks' folder may vary a little.
+        report: Called with each picture without mask and each mask without picture.
 
     Raises:
-        FileNotFoundError: A folder is missing or empty; by default also half of a pair.
+        FileNotFoundError: A folder is missing or empty; by default also an incomplete pair.
     """
     root = check_root(root, ["HRSOD_train", "images"], "HRSOD")
     images, pattern = "images", "*[Mm]ask*"

@@ -1,4 +1,4 @@
-"""Splits into training and validation that keep each patient's videos together, kept in a file."""
+"""Split videos into training and validation by patient; the split is stored in a JSON file."""
 
 import json
 import logging
@@ -22,26 +22,26 @@ def split_videos(
 ) -> list[Video]:
     """The videos of one part of a split by patient (``Video.patient``).
 
-    The split is drawn once and written to ``path``; from then on the file decides, so it can be
-    edited or shared. Equal patients give an equal draw in any order, hence processes that race to
-    write the file write the same.
+    The split is drawn once and written to ``path``. After that the file decides, so it can be edited
+    or shared. The draw depends only on the set of patients and the seed, so several processes that
+    write the file at once write the same.
 
     Args:
         videos: All videos of the data set.
         part: ``train`` or ``valid``.
         path: A JSON file: ``{"seed": 0, "fraction": 0.8, "train": [patients], "valid": [patients]}``.
             One written by hand may leave out ``seed`` and ``fraction``.
-        fraction: Share of the patients that train, above 0 and below 1; each part gets one at least.
+        fraction: Share of the patients for training, between 0 and 1; each part gets at least one.
         seed: Seed of the draw.
 
     Returns:
-        In the order of ``videos``. Patients in the file of whom there is no video are passed over
-        with a warning: a copy of a part of the data is usual, and who is absent cannot leak.
+        The videos of the part, in the order of ``videos``. A patient in the file without a video only
+        gives a warning, since copies of a part of a data set are common.
 
     Raises:
-        ValueError: ``part`` or ``fraction`` is none; there are fewer than two patients to draw from;
-            the file is damaged, was drawn with another seed or fraction, has a patient in both
-            parts, or does not list the patient of a video; or no video is in the part.
+        ValueError: ``part`` is unknown or ``fraction`` out of range; there are fewer than two patients
+            to draw from; the file is damaged, was drawn with another seed or fraction, has a patient
+            in both parts, or does not list the patient of a video; or no video is in the part.
     """
     path = Path(path)
     if part not in PARTS:
@@ -58,7 +58,7 @@ def split_videos(
     absent = sorted({*split["train"], *split["valid"]} - set(patients), key=natural_key)
     if absent:
         logger.warning(
-            "%s lists %d patients of whom there is no video, the first is %s: is the data whole?",
+            "%s lists %d patients without a video, the first is %s: is the data set complete?",
             path,
             len(absent),
             absent[0],

@@ -1,8 +1,8 @@
-"""A folder of videos of any kind, each with its mask beside it under the video's name and ``_mask``.
+"""Read a folder of videos, each with its mask beside it, named as the video plus ``_mask``.
 
-``a.mp4`` with ``a_mask.png``, ``b.nii.gz`` with ``b_mask.nii.gz``, the folder of frames ``c`` with
-the folder of masks ``c_mask``; any kind of mask that ``bundle.io.reading.masks`` reads goes with any
-kind of video.
+For example ``a.mp4`` with ``a_mask.png``, ``b.nii.gz`` with ``b_mask.nii.gz``, the folder of frames
+``c`` with the folder of masks ``c_mask``. Any kind of mask that ``bundle.io.reading.masks`` reads goes
+with any kind of video.
 """
 
 from collections.abc import Sequence
@@ -34,29 +34,29 @@ VIDEO_SUFFIXES = (
     ".avi", ".mp4", ".m4v", ".mov", ".qt", ".wmv", ".asf", ".mkv", ".mpg", ".mpeg", ".m2v", ".vob",
     ".ts", ".m2ts", ".mts", ".mxf", ".dv", ".webm", ".ogv", ".flv", ".3gp", ".3g2", ".gif",
 )  # fmt: skip
-"""Other files are looked into where a mask lies beside them and no video."""
+"""Files with other suffixes are opened only if a mask beside them has no video."""
 
 
 def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
     """Read videos and their masks.
 
-    A picture is the mask of the first frame. A volume holds one mask for each frame; the empty ones
-    count as not annotated. Of a folder of masks, those frames are annotated that have one: a mask
-    is called like its frame, or by its number (frames of a video file count from 0); otherwise there
-    is one for each frame, in natural order.
+    A picture is the mask of the first frame. A volume holds one mask for each frame; frames with an
+    empty one count as not annotated. In a folder of masks, a mask has the name of its frame or the
+    frame's number (frames of a video file count from 0); otherwise there is one mask for each frame,
+    in natural order.
 
     Args:
-        root: The folder with all of them. Hidden files and what is neither are passed over.
-        report: Told of what is wrong with the data; such a video is left out.
+        root: The folder of videos and masks. Hidden and other files are ignored.
+        report: Called with each problem in the data; the video concerned is left out.
 
     Returns:
-        One record a video, in natural order.
+        One record for each video, in natural order.
 
     Raises:
         FileNotFoundError: There is no such folder, or no mask in it; by default also a video without
             mask or a mask without video.
-        ValueError: By default, if a file cannot be opened, two have one name, or masks do not fit
-            the frames in number.
+        ValueError: By default, if a file cannot be opened, two videos have one name, or the number of
+            masks does not fit the number of frames.
     """
     records = []
     for stem, (videos, masks) in find_pairs(root).items():
@@ -69,14 +69,14 @@ def video_folder(root: str | Path, report: Report = stop) -> list[Video]:
 
 
 def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
-    """What a folder holds of each video, unopened, for ``pick_pair``.
+    """List the videos and masks of a folder by name, without opening them, for ``pick_pair``.
 
     Args:
         root: See ``video_folder``.
 
     Returns:
-        The video's path without suffix to its video and its mask, in natural order. There may be
-        none or several of either.
+        Path without suffix -> the videos and the masks of that name, in natural order. There may be
+        none or several of each.
 
     Raises:
         FileNotFoundError: There is no such folder, or no mask in it.
@@ -104,7 +104,7 @@ def find_pairs(root: str | Path) -> dict[Path, tuple[list[Path], list[Path]]]:
 
 
 def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tuple[Path, Path]:
-    """The one video and the one mask of what ``find_pairs`` found.
+    """The only video and the only mask of a name that ``find_pairs`` found.
 
     Raises:
         FileNotFoundError: One of them is missing.
@@ -115,7 +115,7 @@ def pick_pair(stem: Path, videos: Sequence[Path], masks: Sequence[Path]) -> tupl
 
 
 def _is_picture_folder(path: Path) -> bool:
-    """Whether a folder holds one picture a frame: not DICOM files, nor a stack alone."""
+    """Whether a folder holds one picture for each frame, and no DICOM file or TIFF stack."""
     if not path.is_dir():
         return False
     return not any(is_tiff_stack(file) or is_dicom_file(file) for file in path.iterdir())
@@ -144,19 +144,18 @@ def _only(found: Sequence[Path], what: str, counterpart: Sequence[Path], stem: P
 
 
 def make_record(name: str, path: Path, mask: Path) -> Video:
-    """The record of one video and its mask.
+    """Make the record of one video and its mask.
 
     Args:
-        name: Becomes the id.
+        name: Id of the record.
         path: Anything that ``open_video`` takes.
-        mask: Anything that ``bundle.io.reading.masks.read_annotations`` takes; a picture is the
-            first frame's mask. Of a volume, which has something for every frame, the empty ones do
-            not count as annotated: whoever painted three frames of a hundred has not said that the
-            others show nothing.
+        mask: Anything that ``bundle.io.reading.masks.read_annotations`` takes; a picture is the mask
+            of the first frame. In a volume, frames with an empty mask count as not annotated: who
+            painted three frames of a hundred has not said that the others show no object.
 
     Raises:
         FileNotFoundError: A folder is empty.
-        ValueError: A file cannot be opened, or masks do not fit the frames in number.
+        ValueError: A file cannot be opened, or the number of masks does not fit that of the frames.
     """
     frames: tuple[FrameRef, ...]
     if _is_picture_folder(path):

@@ -1,7 +1,7 @@
-"""Laryngoscopy with several structures a frame, in the layout of DAVIS.
+"""Vocal folds data set: laryngoscopies with up to five structures a frame, in the DAVIS layout.
 
-The vocal folds set of Laves et al. (2019), cut into sequences: ``JPEGImages/patient1_seq1/00000.jpg``,
-``Annotations/patient1_seq1/00000.png``. A sequence's name begins with its patient.
+By Laves et al. (2019), cut into sequences: ``JPEGImages/patient1_seq1/00000.jpg``,
+``Annotations/patient1_seq1/00000.png``. The name of a sequence begins with its patient.
 """
 
 from collections.abc import Iterable
@@ -24,12 +24,12 @@ def vocal_folds(
 
     Args:
         root: The folder that holds ``JPEGImages`` and ``Annotations``.
-        include: Names of the sequences wanted, all by default.
+        include: Names of the sequences to read, all by default.
         exclude: Names of sequences to leave out.
-        report: Told of what is wrong with the data; such a sequence is left out.
+        report: Called with each problem in the data; the sequence concerned is left out.
 
     Raises:
-        FileNotFoundError: As ``bundle.datasets.generic.davis``.
+        FileNotFoundError: See ``bundle.datasets.generic.davis``.
     """
     return [
         replace(video, labels=CLASS_NAMES, patient=video.id.split("_seq")[0])

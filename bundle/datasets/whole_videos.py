@@ -1,4 +1,4 @@
-"""Whole annotated videos, as evaluation takes them.
+"""A PyTorch data set of whole annotated videos, for evaluation and validation.
 
 T frames of H x W.
 """
@@ -22,10 +22,15 @@ from bundle.datasets.records import Video
 def read_clip(
     video: Video, frames: Sequence[int], cache_dir: str | Path | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Frames (3, H, W, T) uint8, and their labels (1, H, W, T) int64 with -1 where not annotated.
+    """Read frames (3, H, W, T) uint8, and labels (1, H, W, T) int64 with -1 where not annotated.
+
+    Args:
+        video: The record.
+        frames: Frame indices.
+        cache_dir: See ``bundle.datasets.frames.read_frames``.
 
     Raises:
-        ValueError: A mask or a frame is of another size than the first frame.
+        ValueError: A mask or a frame differs in size from the first frame.
     """
     images = read_frames(video, frames, cache_dir)
     height, width = images[0].shape[:2]
@@ -55,7 +60,7 @@ def read_clip(
 
 
 def first_shown(video: Video) -> int:
-    """The first annotated frame whose mask shows an object of the video.
+    """Index of the first annotated frame whose mask shows an object of the video.
 
     Raises:
         ValueError: All masks are empty.
@@ -67,10 +72,10 @@ def first_shown(video: Video) -> int:
 
 
 def frame_names(video: Video) -> list[str]:
-    """What to call each frame: its own file's name without suffix, or its index, from 0.
+    """Name of each frame: its file's name without suffix, or its index of five digits, from 0.
 
-    The index, of five digits, names all frames of a video whose files hold many frames each, or do
-    not sort into the order of time as plain text: then a folder listing has the right order.
+    The index is used if a file holds many frames, or if the names sorted as text are not in time
+    order. So a folder listing always has the frames in time order.
     """
     names = [
         ref.name.removesuffix(".gz").rsplit(".", 1)[0].replace("|", "_")
@@ -83,14 +88,13 @@ def frame_names(video: Video) -> list[str]:
 
 
 class VideoDataset(Dataset[dict[str, Any]]):
-    """Whole videos for validation, from the first frame on whose mask shows an object.
+    """Whole videos, each from the first frame whose mask shows an object.
 
     Args:
         data: The videos, or dictionaries with ``image`` and ``label``.
-        every: Take only every so many frames, to make validation during training cheaper.
-        cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
-        transform: Transform of ``bundle.transforms.preprocessing``, applied to all that is
-            returned.
+        every: Take only every ``every``-th frame, for a cheaper validation during training.
+        cache_dir: Folder for decoded videos; see ``bundle.datasets.frames.read_frames``.
+        transform: Applied to each item, such as one of ``bundle.transforms.preprocessing``.
     """
 
     def __init__(
@@ -107,11 +111,11 @@ class VideoDataset(Dataset[dict[str, Any]]):
         return len(self.data)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, and what is known besides.
+        """``image`` (3, H, W, T) in [0, 1], ``label`` (1, H, W, T) int64, and the record's other data.
 
-        Labels are 1..N in the order of the ids that the first frame shows, -1 where not annotated.
-        All else is of a form that batches: ``name``; ``classes`` and ``ids`` of the objects,
-        ``frame_names``, each text with | between its entries; ``patient``; ``domain``;
+        Labels are 1..N in the order of the ids in the first frame, -1 where not annotated. The other
+        data have types that can be collated: ``name``; ``classes``, ``ids`` of the objects and
+        ``frame_names``, each a text with | between its entries; ``patient``; ``domain``;
         ``spacing_mm`` (2,), NaN if unknown; ``info`` as JSON.
 
         Raises:

@@ -1,1 +1,1 @@
-"""Comparing methods on whole videos: baselines, perturbed input, clinical values, tables."""
+"""Score methods on whole videos: metrics, baselines, perturbed input, clinical values, reports."""

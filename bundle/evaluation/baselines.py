@@ -1,4 +1,4 @@
-"""What any method must beat: the first mask copied, or moved along by optical flow.
+"""Two simple baselines: copy the first mask to all frames, or move it by optical flow.
 
 T frames of H x W.
 """
@@ -17,10 +17,10 @@ SMALLEST = 16
 def copy_first_mask(
     frames: UInt8[np.ndarray, "H W 3 T"], first: UInt8[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W T"]:
-    """The labels of frame 0 in every frame: right where nothing moves.
+    """Copy the labels of frame 0 to every frame.
 
     Args:
-        frames: RGB; only their number counts.
+        frames: RGB; only the number of frames is used.
         first: Labels of frame 0.
     """
     return np.repeat(first[..., None], frames.shape[-1], axis=-1)
@@ -29,19 +29,19 @@ def copy_first_mask(
 def warp_first_mask(
     frames: UInt8[np.ndarray, "H W 3 T"], first: UInt8[np.ndarray, "H W"]
 ) -> UInt8[np.ndarray, "H W T"]:
-    """The labels of frame 0 moved on from frame to frame by dense optical flow (DIS).
+    """Move the labels of frame 0 from frame to frame by dense optical flow (DIS).
 
     The flow is that of ``cv2.DISOpticalFlow``, medium preset, from each frame to the one before, on
-    grey pictures. Each object's mask travels as float32, unrounded, so that part of a pixel of
-    motion per frame is not lost. Nothing is done about occlusion: what an object uncovers as it
-    moves over a background that stands still keeps the object's label.
+    grey pictures. Each object's mask is warped as float32 and never rounded, so that motion of less
+    than a pixel per frame adds up. Occlusion is not handled: background that a moving object
+    uncovers keeps the object's label.
 
     Args:
         frames: RGB.
         first: Labels of frame 0.
 
     Returns:
-        At each pixel the object with the largest share of it, background counted as one.
+        At each pixel, the object (or the background) with the largest warped value.
 
     Raises:
         ValueError: The frames are too small for the flow.
@@ -63,7 +63,7 @@ def warp_first_mask(
         here = _grey(frames[..., t])
         motion = flow.calc(here, before, None)
         x, y = columns + motion[..., 0], rows + motion[..., 1]
-        # Beyond the frame's edge an object goes on: it would wear away there otherwise.
+        # An object is taken to continue beyond the frame's edge, or it would wear away there.
         masks = [
             cv2.remap(mask, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
             for mask in masks

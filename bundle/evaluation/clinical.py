@@ -2,11 +2,11 @@
 
 Volumes follow Simpson's method of disks (Lang et al., Recommendations for Cardiac Chamber
 Quantification by Echocardiography in Adults, J Am Soc Echocardiogr 2015;28:1-39): the chamber is cut
-at right angles to its long axis into 20 slices of equal height, each taken for a round or, from two
-views, an elliptic disk. The long axis is the principal axis of the mask's pixels instead of a line
-drawn from apex to mitral annulus, so a chamber nearly as wide as long may be cut across.
+at right angles to its long axis into 20 slices of equal height. Each slice counts as a circular disk
+or, from two views, an elliptic one. The long axis is the principal axis of the mask's pixels, not a
+line drawn from apex to mitral annulus, so a chamber nearly as wide as long may get the wrong axis.
 
-No clinical accuracy is claimed: these are read-outs to compare masks by, not measurements to act on.
+No clinical accuracy is claimed: use these values to compare masks, not to act on.
 
 T frames of H x W; positions and lengths in mm, rows first.
 """
@@ -30,22 +30,27 @@ Spacing = tuple[float, float]
 
 
 def areas_mm2(masks: Masks, spacing_mm: Spacing | None) -> Float[np.ndarray, " T"]:
-    """The area of the object in each frame.
+    """Area of the object in each frame, in mm2.
+
+    Args:
+        masks: The object in each frame.
+        spacing_mm: Distance between rows and between columns.
 
     Raises:
-        ValueError: The distance of pixels is unknown.
+        ValueError: The pixel spacing is unknown.
     """
     row, column = _known(spacing_mm, "areas in mm2")
     return masks.sum((1, 2)) * (row * column)
 
 
 def ed_es_frames(areas: Float[np.ndarray, " T"]) -> tuple[int, int]:
-    """End diastole and end systole: the frames of largest and of smallest area, the first of equals.
+    """Find end diastole and end systole: the frames of largest and of smallest area.
 
-    Frames without the object do not count: a lost mask is no contraction.
+    Of equal areas the first counts. Frames without the object are ignored, since an empty mask is a
+    failure of the segmentation and not a contraction.
 
     Args:
-        areas: In any unit.
+        areas: Area in each frame, in any unit.
 
     Raises:
         ValueError: Fewer than two frames show the object.
@@ -98,10 +103,10 @@ def disks(
 
 
 def volume_single_plane_ml(mask: Mask, spacing_mm: Spacing | None) -> float:
-    """Volume by the method of disks from one view, round disks.
+    """Volume in ml by the method of disks from one view, with circular disks.
 
     Raises:
-        ValueError: The distance of pixels is unknown, or the mask is empty.
+        ValueError: The pixel spacing is unknown, or the mask is empty.
     """
     diameters, length = disks(mask, _known(spacing_mm, "volume"))
     return float(np.pi / 4 * (diameters**2).sum() * length / DISKS / 1000)
@@ -113,13 +118,13 @@ def volume_biplane_ml(
     mask_b: Bool[np.ndarray, "H2 W2"],
     spacing_b: Spacing | None,
 ) -> float:
-    """Volume by the method of disks from two orthogonal views of one moment, elliptic disks.
+    """Volume in ml by the method of disks from two orthogonal views, with elliptic disks.
 
-    The height of the disks comes from the longer of the two long axes (Lang et al. 2015). Both
-    views must have the apex on the same side.
+    Both views show the same moment of the cycle and have the apex on the same side. The height of
+    the disks comes from the longer of the two long axes (Lang et al. 2015).
 
     Raises:
-        ValueError: The distance of pixels is unknown, or a mask is empty.
+        ValueError: A pixel spacing is unknown, or a mask is empty.
     """
     diameters_a, length_a = disks(mask_a, _known(spacing_a, "volume"))
     diameters_b, length_b = disks(mask_b, _known(spacing_b, "volume"))
@@ -128,10 +133,18 @@ def volume_biplane_ml(
 
 
 def ejection_fraction_percent(edv: float, esv: float) -> float:
-    """The share of the end-diastolic volume that is pumped out; volumes in any one unit.
+    """Percentage of the end-diastolic volume that is pumped out.
+
+    Args:
+        edv: End-diastolic volume, above 0.
+        esv: End-systolic volume, in the same unit.
 
     Raises:
         ValueError: The end-diastolic volume is not above 0.
+
+    Example:
+        >>> ejection_fraction_percent(120, 54)
+        55.0
     """
     if not edv > 0:
         raise ValueError(f"the end-diastolic volume must be above 0, got {edv}")
@@ -143,11 +156,11 @@ class Chamber:
     """The left ventricle in one video, as segmented.
 
     Attributes:
-        patient: Videos of one patient are read together.
+        patient: Name of the patient; the two views of a patient give a biplane volume.
         view: ``2CH``, ``4CH`` or another.
         name: Name of the video.
-        frame_ids: What to call each frame, T of them.
-        masks: Predicted.
+        frame_ids: Name of each frame, T of them.
+        masks: Predicted masks.
         truth: Annotated masks, T of them, None where a frame is not annotated.
         spacing_mm: Distance between rows and between columns; None if unknown.
         reference_ef_percent: From the data set's own records; None if it has none.
@@ -164,14 +177,14 @@ class Chamber:
 
 
 def read_outs(videos: Sequence[Chamber]) -> list[dict[str, Any]]:
-    """Volumes and ejection fractions: a row for each video, then one for each patient's two views.
+    """Volumes and ejection fractions: a row for each video, then one for each patient with two views.
 
-    ED and ES are looked for in each view by itself; of the annotated masks, among the annotated
-    frames. Where the distance of pixels is unknown, volumes stay empty, and the ejection fraction,
-    in which the unit cancels, takes pixels to be square; ``notes`` then says so.
+    ED and ES are found in each view separately; for the annotated masks, among the annotated frames.
+    Where the pixel spacing is unknown, there are no volumes. The ejection fraction, in which the unit
+    cancels, is then computed for square pixels, and ``notes`` says so.
 
     Returns:
-        Rows with the keys ``COLUMNS``; None where there is no value, ``notes`` says why.
+        Rows with the keys ``COLUMNS``; a value that is None is explained in ``notes``.
     """
     rows = [_row([video], video.view, video.name) for video in videos]
     for patient in dict.fromkeys(video.patient for video in videos):
@@ -252,7 +265,7 @@ def _joined(notes: Sequence[str]) -> str:
 def _known(spacing_mm: Spacing | None, what: str) -> Spacing:
     if spacing_mm is None:
         raise ValueError(
-            f"the distance of pixels is unknown, so there can be no {what}: "
+            f"the pixel spacing is unknown, so there can be no {what}: "
             "the source's header declares no spacing in mm"
         )
     return spacing_mm

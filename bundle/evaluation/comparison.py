@@ -1,4 +1,4 @@
-"""Compare two evaluations of one protocol: how much better is the second?"""
+"""Compare two saved evaluations of one protocol, paired by object and frame."""
 
 import csv
 import json
@@ -17,11 +17,11 @@ def compare(before: str | Path, after: str | Path) -> dict[str, Any]:
 
     Args:
         before: The ``output_dir`` of one evaluation.
-        after: That of another, of the same protocol.
+        after: The ``output_dir`` of another evaluation of the same protocol.
 
     Returns:
-        ``protocol``, the settings that differ under ``before`` and ``after``, and ``gains`` as
-        ``bundle.evaluation.statistics.gains``.
+        ``protocol``; ``before`` and ``after``, each with its folder and the settings that differ; and
+        ``gains``, see ``bundle.evaluation.statistics.gains``.
 
     Raises:
         FileNotFoundError: A folder has no ``frames.csv`` or ``summary.json``.
@@ -35,7 +35,7 @@ def compare(before: str | Path, after: str | Path) -> dict[str, Any]:
             "two evaluations of one protocol"
         )
     first, second = (select(read_scores(folder)) for folder in (before, after))
-    gains(second, first)  # refuses what only the first has
+    gains(second, first)  # raises an error for what only the first has
     differing = [key for key in settings[1] if settings[0].get(key) != settings[1][key]]
     return {
         "protocol": protocols[0],
@@ -53,7 +53,7 @@ def read_settings(folder: str | Path) -> dict[str, Any]:
 
 
 def read_scores(folder: str | Path) -> list[VideoScores]:
-    """The scores of an evaluation, from its ``frames.csv``; speed is not in it."""
+    """The scores of an evaluation, from its ``frames.csv``, which does not hold the speed."""
     with _file(folder, "frames.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
 

@@ -1,7 +1,6 @@
-"""Pictures of an evaluation: shaped like the paper's figure 2, the worst frames, J over distance.
+"""Draw the pictures of an evaluation: example videos, worst frames, J over distance, area curves.
 
-Green is the mask that was given, red what the network made of it, a white contour the truth. T frames
-of H x W.
+The given mask is green, the prediction red, the truth a white contour. T frames of H x W.
 """
 
 import math
@@ -38,7 +37,10 @@ Cell = tuple[Image.Image, str]
 
 
 def draw_examples(path: Path, scores: Sequence[VideoScores], load: Load) -> None:
-    """Best, median and worst video by the network's J, a row each: first frame, then later ones."""
+    """Draw the best, median and worst video by the network's J, a row each, as the paper's figure 2.
+
+    A row shows the first frame with the given mask, then later frames.
+    """
     means = {
         video: fmean(one.mean("jaccard") for one in members)
         for video, members in by_video(select(scores)).items()
@@ -62,7 +64,7 @@ def draw_examples(path: Path, scores: Sequence[VideoScores], load: Load) -> None
 
 
 def draw_worst_frames(path: Path, scores: Sequence[VideoScores], load: Load) -> None:
-    """The frames with the network's lowest J, lowest first, at most a few of each video."""
+    """Draw the frames with the network's lowest J, lowest first, at most four of each video."""
     found = sorted(
         (
             (jaccard, one.video, one.class_name, one.distance[i])
@@ -89,7 +91,7 @@ def draw_worst_frames(path: Path, scores: Sequence[VideoScores], load: Load) -> 
 
 
 def draw_distance(path: Path, scores: Sequence[VideoScores]) -> None:
-    """J against the distance from the annotated frame, for each method, with its quartiles."""
+    """Plot J against the distance from the annotated frame, for each method, with its quartiles."""
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     axes = figure.add_subplot()
     methods = [method for method, perturbation in runs_of(scores) if perturbation == UNCHANGED]
@@ -120,7 +122,7 @@ def draw_distance(path: Path, scores: Sequence[VideoScores]) -> None:
 
 
 def draw_areas(path: Path, curves: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
-    """Area curves of up to twelve videos: predicted as a line, annotated as circles.
+    """Plot the area over time of up to twelve videos: predicted as a line, annotated as circles.
 
     Args:
         path: The PNG file.
@@ -158,7 +160,7 @@ def draw_cell(video: Reviewed, t: int) -> Image.Image:
     if t == 0:
         return Image.fromarray(_fill(shown, _shrink(video.truth[..., 0], size) > 0, GREEN))
     shown = _fill(shown, _shrink(video.prediction[..., t], size) > 0, RED)
-    # Drawn after resizing: a thin contour would not outlive it.
+    # Drawn after resizing, which would lose a thin contour.
     shown[find_boundaries(_shrink(video.truth[..., t], size), mode="inner")] = WHITE
     return Image.fromarray(shown)
 
@@ -177,7 +179,7 @@ def _fill(
 
 
 def _save_sheet(path: Path, rows: Sequence[Sequence[Cell]]) -> None:
-    """Cells with a line of text below each; a text may go on below the cells to its right."""
+    """Save a grid of cells with a line of text below each; a long text is cut."""
     columns = max(len(row) for row in rows)
     width, height = CELL_WIDTH + GAP, CELL_HEIGHT + TEXT_HEIGHT + GAP
     sheet = Image.new("RGB", (columns * width + GAP, len(rows) * height + GAP), "white")
@@ -199,5 +201,5 @@ def _save_figure(path: Path, figure: Figure) -> None:
 
 
 def nan_curve(areas: Sequence[float | None]) -> np.ndarray:
-    """A curve with gaps."""
+    """Areas as an array with NaN where there is none, which leaves a gap in a plot."""
     return np.array([math.nan if area is None else area for area in areas])

@@ -1,4 +1,4 @@
-"""An evaluation: every video's scores under every method, then the tables and pictures."""
+"""The handler that turns a run of MONAI's evaluator into scores, tables and pictures."""
 
 import hashlib
 import logging
@@ -49,23 +49,25 @@ class EvaluationReport:
 
     docs/evaluate.md lists the files.
 
-    Processes that share the videos by a ``ShardSampler`` score their own and save their masks; the
-    first writes the tables, those of a single process. ``output_dir`` must be a folder they share.
+    With several processes and a ``ShardSampler``, each scores its share of the videos and saves their
+    masks. The first process then writes the tables, which equal those of a single process.
+    ``output_dir`` must be a folder that all processes see.
 
     Args:
         dataset: The videos, unperturbed.
-        output_dir: Where everything goes.
-        description: What is scored, for the tables.
+        output_dir: Folder for all results.
+        description: Title of the tables: what is scored.
         settings: Settings of the run, for ``summary.json``: ``protocol``, ``precision`` and more.
-        weights: The file of the weights, whose SHA-256 is noted. If the file beside it says that they
-            learned from the protocol's videos, the log and the tables say so.
-        predictions: ``DIR/<video>/<frame>.png`` of another method, scored beside the network.
-        predictions_name: Its name in the tables; that of the folder by default.
-        baselines: Score them as well.
-        save_masks: Keep the network's masks, of the unperturbed videos.
+        weights: The file of the weights, whose SHA-256 goes into ``summary.json``. If the file beside
+            it says that they learned from the protocol's videos, the log and the tables say so.
+        predictions: Folder of another method's masks, ``DIR/<video>/<frame>.png``, to score too.
+        predictions_name: Name of that method in the tables; the folder's name by default.
+        baselines: Whether to score the baselines too.
+        save_masks: Whether to keep the network's masks of the unperturbed videos.
 
     Raises:
-        ValueError: ``predictions`` is where this run writes its own masks, or its name is taken.
+        ValueError: ``predictions`` is the folder where this run writes its own masks, or its name is
+            taken.
     """
 
     def __init__(
@@ -92,7 +94,7 @@ class EvaluationReport:
         )
         self.baselines = BASELINES if parse_bool(baselines, "baselines") else {}
         self.save = parse_bool(save_masks, "save_masks")
-        # Pictures are drawn from saved masks: without them to keep, they are saved for a while.
+        # Pictures are drawn from saved masks. Where those are not kept, they are removed at the end.
         self.masks = self.output_dir / ("masks" if self.save else NOT_KEPT)
         if self.predictions and self.predictions.resolve() == self.masks.resolve():
             raise ValueError(
@@ -105,7 +107,7 @@ class EvaluationReport:
                 f"that is not {', '.join((NETWORK, *BASELINES))}"
             )
         self.names = folder_names(dataset.data)
-        self.videos: list[list[VideoScores]] = []  # what each item of this process's share gave
+        self.videos: list[list[VideoScores]] = []  # scores of each item of this process's share
         self._began = self._seconds = 0.0
 
     def attach(self, engine: Engine) -> None:
@@ -141,7 +143,7 @@ class EvaluationReport:
             first = item["label"][0, ..., 0].clamp(min=0).byte()
             volume = output["pred"]["labels"][0].to(torch.uint8).cpu().clone()
             trust = output["pred"]["confidence"].cpu()
-            volume[..., 0] = first  # as given, whatever the working size made of it
+            volume[..., 0] = first  # as given, not as resizing to the inference size changed it
             speed = volume.shape[-1] / self._seconds
             found = self._score_method(NETWORK, volume, item, perturbation, speed, trust)
             if perturbation == UNCHANGED:
@@ -225,7 +227,7 @@ class EvaluationReport:
         logger.info("tables and pictures are in %s", self.output_dir)
 
     def _describe(self, network: nn.Module, device: torch.device) -> dict[str, Any]:
-        """The settings, with what they mean on this machine."""
+        """The settings, with the weights, device, number type and package versions of this run."""
         weights = {}
         if self.weights is not None:
             digest = hashlib.sha256(Path(self.weights).read_bytes()).hexdigest()
@@ -247,7 +249,7 @@ class EvaluationReport:
 
 
 def _wait(device: torch.device) -> None:
-    """Until the GPU has done what it was told."""
+    """Wait until the GPU has finished its queue, so that times are true."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -1,4 +1,7 @@
-"""An interactive evaluation: J against the number of interactions, on frames and on whole videos."""
+"""Run a simulated user over a data set, and summarise and plot J against the number of interactions.
+
+The user is ``bundle.evaluation.simulated_user``. Single frames and whole videos are separate runs.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,23 +36,23 @@ from bundle.evaluation.statistics import (
 from bundle.utils.atomic_write import written_beside
 
 SMALLEST_PX = 16
-"""Objects of fewer pixels are not asked for: a user would not see them."""
+"""Objects of fewer pixels are left out: a user would not see them."""
 TARGETS = (0.85, 0.90)
-"""J whose number of interactions is counted (NoC)."""
+"""Values of J. The interactions needed to reach each are counted (NoC, number of clicks)."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """What a user reached with one object of a frame, or with a video, interaction by interaction.
+    """Scores after each interaction with one object of a frame, or with a whole video.
 
     Attributes:
-        group: What is averaged together: the domain, or the class where the protocol has no domains.
-        video: Its id.
+        group: Curves of one group are averaged: the domain, or the class if there are no domains.
+        video: Id of the video.
         frame: Index of the frame; None for a whole video.
-        object_id: In the data set's masks; None for a whole video.
+        object_id: Id in the data set's masks; None for a whole video.
         run: Name of the method with its prompts, such as ``network, box``.
         jaccard: J after each interaction, 0 to 1.
-        dice: Dice likewise; empty for frames.
+        dice: Dice after each interaction, 0 to 1; empty for frames.
     """
 
     group: str
@@ -62,7 +65,7 @@ class Curve:
 
 
 def count_interactions(jaccard: Sequence[float], target: float) -> int:
-    """The number of interactions until J reaches a target; all of them where it never does (NoC).
+    """Number of interactions until J reaches a target (NoC); their total if it never does.
 
     Example:
         >>> count_interactions([0.4, 0.8, 0.9, 0.86], 0.85), count_interactions([0.4, 0.5], 0.85)
@@ -72,7 +75,7 @@ def count_interactions(jaccard: Sequence[float], target: float) -> int:
 
 
 def spread(indices: Sequence[int], count: int) -> list[int]:
-    """So many of them, evenly spread from the first on; all where there are fewer.
+    """Choose ``count`` of the indices, evenly spread from the first on; all if there are fewer.
 
     Example:
         >>> spread(range(10, 22), 4), spread([3, 5], 4)
@@ -90,14 +93,14 @@ def prompt_videos(
     interactions: int,
     frames_per_video: int,
 ) -> Iterator[Curve]:
-    """Prompt each object of some frames of videos by itself; see ``prompt_frame``.
+    """Prompt single objects in some annotated frames of each video; see ``prompt_frame``.
 
     Args:
-        videos: With at least one mask each.
-        methods: By name.
-        firsts: The first prompts.
-        interactions: How many, the first included.
-        frames_per_video: Annotated frames of each video, evenly spread.
+        videos: Videos with at least one mask each.
+        methods: Name -> method.
+        firsts: Kinds of first prompt; each gives a curve.
+        interactions: Number of interactions, the first included.
+        frames_per_video: Number of annotated frames of each video, evenly spread.
     """
     for video in videos:
         chosen = spread(sorted(video.masks), frames_per_video)
@@ -122,15 +125,15 @@ def correct_videos(
     corrections: int,
     max_frames: int | None = None,
 ) -> Iterator[Curve]:
-    """Begin and correct whole videos; see ``correct_video``.
+    """Propagate a first mask through whole videos and correct them; see ``correct_video``.
 
     Args:
-        videos: Those with a single frame, or whose later frames have no mask, are passed over.
-        method: Answers and propagates.
-        runs: First mask, choice of the frame, and kind of the correction.
-        corrections: How many.
-        max_frames: Only so many frames of each video, from the first that shows an object; None for
-            all.
+        videos: Videos with fewer than two annotated frames are skipped.
+        method: Makes masks and propagates them.
+        runs: For each run: first mask, choice of the frame to correct, kind of correction.
+        corrections: Number of corrections.
+        max_frames: Largest number of frames of each video, from the first that shows an object; None
+            for all.
     """
     for video in videos:
         if len(video.masks) < 2:
@@ -154,12 +157,13 @@ def correct_videos(
 
 
 def summarise_curves(curves: Sequence[Curve]) -> list[dict[str, Any]]:
-    """Means of each run in each group, and over the groups, with intervals over videos.
+    """Mean of each run in each group, and over the groups, with intervals over videos.
 
     Returns:
-        ``run``, ``group``, ``videos``, ``curves``, ``jaccard`` after each interaction (with ``dice``
-        likewise where it is known) and, of frames, ``interactions_to_85`` and so on: the mean number
-        (NoC), and ``never_85``, the percentage that did not get there.
+        Rows with ``run``, ``group``, ``videos``, ``curves`` and ``jaccard`` after each interaction, in
+        percent (for videos ``dice`` too). For frames also ``interactions_to_85`` and so on, the mean
+        number of interactions to that J (NoC), and ``never_85``, the percentage of curves that never
+        reach it.
     """
     rows = []
     for run in dict.fromkeys(curve.run for curve in curves):
@@ -179,7 +183,7 @@ def _summary(run: str, group: str, parts: Sequence[Sequence[Curve]]) -> dict[str
     places = [(number, curve.video) for number, part in enumerate(parts) for curve in part]
 
     def mean(values: Sequence[float]) -> Estimate:
-        """Of one value, a fraction, for each curve."""
+        """Mean of one value, a fraction, for each curve."""
         groups: list[dict[str, list[float]]] = [{} for _ in parts]
         for (number, video), value in zip(places, values, strict=True):
             groups[number].setdefault(video, []).append(value)
@@ -199,7 +203,7 @@ def _summary(run: str, group: str, parts: Sequence[Sequence[Curve]]) -> dict[str
     if curves[0].frame is not None:
         for target in TARGETS:
             percent = round(100 * target)
-            # In hundredths, since means leave in percent.
+            # In hundredths, since means are returned in percent.
             needed = [count_interactions(curve.jaccard, target) / 100 for curve in curves]
             never = [float(max(curve.jaccard) < target) for curve in curves]
             row[f"interactions_to_{percent}"] = mean(needed)
@@ -227,13 +231,12 @@ def curve_rows(curves: Sequence[Curve]) -> list[dict[str, Any]]:
 
 
 def draw_curves(path: Path, summary: Sequence[Mapping[str, Any]], whole_videos: bool) -> None:
-    """J against the number of interactions, a panel for each group, with intervals over videos.
+    """Plot J against the number of interactions, a panel for each group, with intervals over videos.
 
     Args:
         path: The PNG file.
         summary: Output of ``summarise_curves``.
-        whole_videos: Whether curves are of whole videos: their first value is before any
-        correction.
+        whole_videos: Whether curves are of whole videos, whose first value is before any correction.
     """
     groups = list(dict.fromkeys(row["group"] for row in summary))
     runs = list(dict.fromkeys(row["run"] for row in summary))

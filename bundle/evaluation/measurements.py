@@ -1,10 +1,10 @@
-"""Measurements of the objects of one video: areas, end diastole and systole, volume, diameter.
+"""Measure the objects of one video (area, diameter, volume at end diastole and systole); write tables.
 
-For research only; not for diagnosis. They are as good as the masks, and nobody has compared them with
-measurements by hand. Lengths in mm and volumes are given only where the video declares the distance of
-its pixels; nothing is guessed.
+For research only; not for diagnosis. The values are only as good as the masks, and nobody has compared
+them with measurements by hand. Lengths in mm and volumes are given only where the video declares its
+pixel spacing; nothing is guessed.
 
-T frames of H x W; lengths across rows first.
+T frames of H x W; spacings are (between rows, between columns).
 """
 
 import csv
@@ -43,17 +43,18 @@ SUMMARY_COLUMNS = (
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """One object in one video.
+    """Measurements of one object in one video.
 
     Attributes:
-        object_id: Its id.
-        area_px: In each frame; NaN where there is no mask, 0 where the mask does not show it.
-        diameter_px: Largest distance of two of its points, from pixel edge to pixel edge; likewise.
-        diameter_mm: Likewise; None without spacing.
-        ed_frame: Frame of the largest area; None if fewer than two frames show it.
-        es_frame: Frame of the smallest area.
-        volumes_ml: At both, by the method of disks from this one view; None without spacing, or if
-            volumes were not asked for.
+        object_id: Id of the object.
+        area_px: Area in each frame; NaN in a frame without a mask, 0 where the mask does not show it.
+        diameter_px: Largest distance between two of its points, from pixel edge to pixel edge; NaN and
+            0 as for the area.
+        diameter_mm: The same in mm; None without spacing.
+        ed_frame: End diastole, the frame of the largest area; None if fewer than two frames show it.
+        es_frame: End systole, the frame of the smallest area; None likewise.
+        volumes_ml: Volumes at end diastole and end systole, by the method of disks from this one
+            view; None without spacing, or if the object is not listed as a chamber.
     """
 
     object_id: int
@@ -66,7 +67,7 @@ class Measured:
 
     @property
     def fac_percent(self) -> float | None:
-        """Fractional area change: the share of the largest area that is gone at the smallest."""
+        """Fractional area change in percent: (largest - smallest) / largest area."""
         if self.ed_frame is None or self.es_frame is None:
             return None
         return ejection_fraction_percent(self.area_px[self.ed_frame], self.area_px[self.es_frame])
@@ -75,7 +76,7 @@ class Measured:
 def largest_diameter(mask: Mask, spacing: Spacing = (1.0, 1.0)) -> float:
     """The largest distance between two points of an object, in the unit of the spacing.
 
-    Pixels are squares, not points: a single one has its diagonal.
+    Pixels are squares, not points: the diameter of a single pixel is its diagonal.
 
     Args:
         mask: The object in one frame; holes and parts do not matter.
@@ -91,7 +92,7 @@ def largest_diameter(mask: Mask, spacing: Spacing = (1.0, 1.0)) -> float:
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return 0.0
-    # Of each row the outer pixels are enough, and of those the corners.
+    # The corners of the outer pixels of each row are enough.
     first, last = np.full(mask.shape[0], mask.shape[1]), np.full(mask.shape[0], -1)
     np.minimum.at(first, rows, columns)
     np.maximum.at(last, rows, columns)
@@ -113,17 +114,23 @@ def measure_video(
     spacing_mm: Spacing | None,
     chambers: Sequence[int] = (),
 ) -> dict[int, Measured]:
-    """Measure every object that masks show.
+    """Measure every object that the masks show.
 
     Args:
-        masks: Frame index to labels; frames without a mask are absent.
-        frame_count: Number of frames.
+        masks: Frame index -> labels; leave out frames without a mask.
+        frame_count: Number of frames T.
         spacing_mm: Distance between rows and between columns; None if the video declares none.
-        chambers: Ids of objects that are chambers of the heart: they alone get volumes, since the
-            method of disks takes objects for bodies that are round about their long axis.
+        chambers: Ids of objects that are chambers of the heart. Only they get volumes, since the
+            method of disks assumes a body that is round about its long axis.
 
     Returns:
-        By object id.
+        Object id -> measurements.
+
+    Example:
+        >>> masks = {0: np.ones((4, 4), np.uint8), 2: np.eye(4, dtype=np.uint8)}
+        >>> measured = measure_video(masks, 3, spacing_mm=None)[1]
+        >>> print(measured.area_px, measured.ed_frame, measured.fac_percent)
+        [16. nan  4.] 0 75.0
     """
     ids = sorted({int(i) for labels in masks.values() for i in np.unique(labels) if i})
     return {i: _measure(i, masks, frame_count, spacing_mm, i in chambers) for i in ids}
@@ -162,9 +169,9 @@ def biplane_volumes_ml(
     spacing_b: Spacing | None,
     object_id: int,
 ) -> tuple[float, float]:
-    """End-diastolic and end-systolic volume from two orthogonal views of one patient.
+    """End-diastolic and end-systolic volume in ml from two orthogonal views of one patient.
 
-    ED and ES are looked for in each view by itself; see ``bundle.evaluation.clinical``.
+    ED and ES are found in each view separately; see ``bundle.evaluation.clinical``.
 
     Raises:
         ValueError: A spacing is unknown, or fewer than two frames of a view show the object.
@@ -190,7 +197,7 @@ def summarize(
     for object_id, each in measured.items():
         notes = [RESEARCH_ONLY]
         if spacing_mm is None:
-            notes.append("the video declares no distance of pixels: nothing in mm, no volume")
+            notes.append("the video declares no pixel spacing: nothing in mm, no volume")
         missing = int(np.isnan(each.area_px).sum())
         if missing:
             notes.append(f"{missing} frames have no mask")
@@ -212,7 +219,7 @@ def summarize(
         if each.volumes_ml is not None:
             row["edv_ml"], row["esv_ml"] = each.volumes_ml
             row["ef_percent"] = ejection_fraction_percent(*each.volumes_ml)
-            notes.append("volumes from one view: the chamber is taken to be round")
+            notes.append("volumes from one view: the chamber is assumed to be round")
         if each.ed_frame is None:
             notes.append("fewer than two frames show it: no end diastole and systole")
         row["notes"] = "; ".join(notes)
@@ -234,16 +241,16 @@ def write_measurements(
 
     Args:
         folder: Made if it does not exist.
-        video: Its name.
-        measured: See ``measure_video``.
-        fps: Frames per second; None leaves times out.
+        video: Name of the video.
+        measured: Output of ``measure_video``.
+        fps: Frames per second; with None there are no times.
         spacing_mm: As for ``measure_video``.
-        names: Names of objects, by id.
-        colours: Likewise, ``#rrggbb``.
+        names: Object id -> name.
+        colours: Object id -> colour, ``#rrggbb``.
 
     Raises:
         ValueError: There is nothing to measure.
-        DiskFullError: There is no room.
+        DiskFullError: The disk is full.
     """
     if not measured:
         raise ValueError(f"no mask of {video} shows an object: paint and propagate first")
@@ -314,7 +321,7 @@ def _draw(
     axes.set_ylabel("area (px)" if unit is None else "area (mm²)")
     if fps is None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.02, y=0.12)  # room for the names of moments
+    axes.margins(x=0.02, y=0.12)  # room for the texts ED and ES
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     axes.set_title(video, parse_math=False)

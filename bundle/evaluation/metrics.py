@@ -1,15 +1,15 @@
-"""How well predicted masks agree with the truth: region similarity J, Dice and boundary F.
+"""Metrics of predicted masks against the truth: region similarity J, Dice and boundary F.
 
-Each score belongs to one object in one frame. Two rules differ between implementations. Here:
+A score belongs to one object in one frame. Implementations differ in two rules. Here:
 
-- **Which frames count.** Every annotated frame but the reference. DAVIS, and vos-benchmark unless told
-  otherwise, leave out the last frame as well; of a half heart cycle, whose first and last frames are
-  annotated, nothing would be left.
-- **Empty masks.** An object that neither mask shows in a frame scores 1 there; one that a single mask
-  shows scores 0. F looks at outlines: an object that fills the frame has none, so it counts as
-  empty. vos-benchmark does the same, but counts an object from the frame on where the truth or the
-  prediction first shows it, and averages over the truth's objects; here the objects are those of the
-  reference frame. Label 255 is an object like any other, to both.
+- **Which frames count.** Every annotated frame but the reference. DAVIS, and vos-benchmark by default,
+  leave out the last frame too. Half a heart cycle, of which only the first and last frame are
+  annotated, would then have no scored frame.
+- **Empty masks.** An object that neither mask shows in a frame scores 1 there; one that only one mask
+  shows scores 0. F compares outlines: an object that fills the frame has none, so it counts as
+  empty. vos-benchmark does the same, but counts an object from the first frame where the truth or the
+  prediction shows it, and averages over the truth's objects; here the objects are those of the
+  reference frame. Both treat label 255 as an object like any other.
 """
 
 import math
@@ -46,7 +46,7 @@ def region_scores(
 def boundary_scores(
     prediction: Int[Tensor, "*shape H W"], truth: Int[Tensor, "*shape H W"], label: int
 ) -> Float[Tensor, "*shape"]:
-    """F of one object in each frame: how well its outlines agree.
+    """Boundary F of one object in each frame: how well the outlines agree.
 
     A point of an outline agrees if the other outline passes within 0.008 of the frame's diagonal,
     rounded up to whole pixels. F is the harmonic mean of precision (the share of the predicted
@@ -77,7 +77,7 @@ def _boundary_score(predicted: Bool[np.ndarray, "H W"], true: Bool[np.ndarray, "
     offsets = np.arange(-radius, radius + 1)
     disk = (offsets[:, None] ** 2 + offsets**2 <= radius**2).astype(np.uint8)
 
-    # Nothing happens away from the masks. Outlines reach one pixel beyond them at most.
+    # Only the part around the masks matters. Outlines reach at most one pixel beyond them.
     left, top, columns, rows = cv2.boundingRect((predicted | true).astype(np.uint8))
     box = np.s_[max(top - 1, 0) : top + rows + 1, max(left - 1, 0) : left + columns + 1]
     predicted_outline, true_outline = _outline(predicted[box]), _outline(true[box])
@@ -150,7 +150,7 @@ class VideoScore(CumulativeIterationMetric):
         self.score = score
 
     def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
-        """(B, 1, H, W, T) to (objects, 1), one mean over frames each; NaN if there is none."""
+        """Mean over frames of each object, (objects, 1), from (B, 1, H, W, T); NaN if there is none."""
         assert y is not None
         means = [
             scores.mean()

@@ -1,13 +1,13 @@
-"""The figures that the paper prints, for its own splits of the data sets.
+"""Results as printed in the paper, for its own splits of the data sets.
 
 Chen et al., One-Shot Medical Video Object Segmentation via Temporal Contrastive Memory Networks,
 MICCAI 2024 / arXiv:2503.14979, tables 1 and 2: J, F and Dice in percent, by the authors' code and
-split. They stand beside measured ones for orientation only.
+split. Reports show them beside measured results for orientation only.
 
-Two things about the print. In table 2 the row without L_tc repeats STCN's Dice of both classes, F of
-the left atrium, and F and Dice of the mean: evidently an error, so only its J can be compared. In the
-row "Ours" of table 1 a few digits (J and F of CVC-ClinicDB, Dice of ASU-Mayo) were hard to read in
-our copy; they are those that fit the printed means and differences.
+Two remarks. In table 2 the row without L_tc repeats STCN's Dice of both classes, F of the left
+atrium, and F and Dice of the mean: evidently an error, so only its J can be compared. In the row
+"Ours" of table 1 a few digits (J and F of CVC-ClinicDB, Dice of ASU-Mayo) were hard to read in our
+copy; the values here are those that fit the printed means and differences.
 """
 
 Triple = tuple[float, float, float]
@@ -52,14 +52,14 @@ TABLE_2: dict[str, tuple[Triple, Triple, Triple]] = {
 
 
 def printed_rows(protocol: str, columns: list[str]) -> tuple[str, dict[str, dict[str, Triple]]]:
-    """What the paper prints for a protocol: where, and method -> column -> J, F and Dice.
+    """The paper's results for a protocol: the table's name, and method -> column -> J, F and Dice.
 
     Args:
         protocol: A name in ``bundle.datasets.protocols``.
         columns: Class names, and ``mean``.
 
     Returns:
-        Only columns that are asked for; nothing where the paper has no such data set.
+        Only the given columns; an empty text and mapping if the paper has no such data set.
     """
     seen = {"asu_mayo": ("polyp", 0), "cvc_clinicdb": ("polyp", 1), "hmc_qu": ("LV wall", 2)}
     if protocol in seen:

@@ -1,7 +1,7 @@
-"""Input made worse on purpose: a careless mask, a noisy or blurred picture, dropped frames.
+"""Perturb input to test robustness: a careless mask, noise or blur, dropped frames.
 
-Each is written ``kind:amount``; ``PERTURBATIONS`` lists them. Everything is deterministic: what is
-drawn is drawn from the video's name. T frames of H x W.
+A perturbation is written ``kind:amount``; ``PERTURBATIONS`` lists the kinds. Random numbers are seeded
+by the video's name, so results repeat. T frames of H x W.
 """
 
 import math
@@ -50,18 +50,22 @@ class Perturbation:
 
 
 def parse_perturbation(text: str) -> Perturbation:
-    """Read ``none``, or a kind with its amount.
+    """Parse ``none``, or a kind with its amount.
 
-    - ``erode:5``, ``dilate:5``: the first mask too small or too large by so many pixels. The edge of
-      the frame is no outline: nothing is eroded from there.
-    - ``shift:5``: the first mask moved so many pixels up, down, left or right.
-    - ``hole:0.3``: this share of each object's area cut out of its middle, a disk.
-    - ``noise:10``: Gaussian noise of this standard deviation, in grey levels, on each channel.
-    - ``blur:2``: Gaussian blur of this standard deviation, in pixels.
-    - ``drop:0.5``: this share of the later frames is missing.
+    - ``erode:5``, ``dilate:5``: shrink or grow the first mask by this many pixels. An object that
+      touches the edge of the frame is not eroded there.
+    - ``shift:5``: move the first mask by this many pixels up, down, left or right.
+    - ``hole:0.3``: cut a disk of this share of each object's area out of its middle.
+    - ``noise:10``: add Gaussian noise of this standard deviation, in grey levels, to each channel.
+    - ``blur:2``: blur with a Gaussian of this standard deviation, in pixels.
+    - ``drop:0.5``: leave out this share of the later frames.
 
     Raises:
         ValueError: The kind is unknown, or its amount is missing or out of range.
+
+    Example:
+        >>> parse_perturbation("hole:0.3")
+        Perturbation(name='hole:0.3', kind='hole', amount=0.3)
     """
     kind, colon, amount = text.partition(":")
     if kind == "none":
@@ -93,13 +97,12 @@ def parse_perturbation(text: str) -> Perturbation:
 
 
 def perturb(item: Item, perturbation: Perturbation) -> Item:
-    """Change a video, leaving the one that was passed as it is.
+    """Return a perturbed copy of a video.
 
     Args:
-        item: As ``bundle.datasets.whole_videos.VideoDataset`` returns it. Changes of the mask
-            touch frame 0 alone, which is never scored; no object of it vanishes: one keeps its
-            last state that is not empty.
-        perturbation: Which, and how much.
+        item: Item of ``bundle.datasets.whole_videos.VideoDataset``. A change of the mask is made in
+            frame 0 only, which is never scored. No object of it vanishes: each keeps at least a pixel.
+        perturbation: Kind and amount.
     """
     kind, amount = perturbation.kind, perturbation.amount
     random = np.random.default_rng(zlib.crc32(item["name"].encode()))
@@ -121,7 +124,7 @@ def perturb(item: Item, perturbation: Perturbation) -> Item:
 def _erode(
     labels: Int[np.ndarray, "H W"], amount: float, random: np.random.Generator
 ) -> Int[np.ndarray, "H W"]:
-    """Keep what lies farther than ``amount`` from all that is not the object."""
+    """Keep the pixels of each object that are farther than ``amount`` from pixels outside it."""
     eroded = np.zeros_like(labels)
     for label, mask in _objects(labels):
         depth = np.full(mask.shape, np.inf) if mask.all() else distance_transform_edt(mask)
@@ -143,7 +146,7 @@ def _dilate(
 def _shift(
     labels: Int[np.ndarray, "H W"], amount: float, random: np.random.Generator
 ) -> Int[np.ndarray, "H W"]:
-    """All objects move together, as far as none leaves the frame whole."""
+    """Move all objects together, less far if one of them would leave the frame entirely."""
     row, column = ((0, 1), (0, -1), (1, 0), (-1, 0))[random.integers(4)]
     height, width = labels.shape
     present = set(np.unique(labels)) - {0}
@@ -211,16 +214,16 @@ IMAGE_CHANGES: dict[str, Change] = {"noise": _add_noise, "blur": _blur}
 
 
 class PerturbedDataset(Dataset[Item]):
-    """Each video of a data set under each perturbation, those of one video next to one another.
+    """Each video of a data set under each perturbation, in the order of the videos.
 
-    Items gain ``perturbation``, the text.
+    Each item gets the key ``perturbation``, its text.
 
     Args:
-        dataset: Such as ``bundle.datasets.whole_videos.VideoDataset``.
-        perturbations: Texts that ``parse_perturbation`` takes.
+        dataset: For example a ``bundle.datasets.whole_videos.VideoDataset``.
+        perturbations: Texts as for ``parse_perturbation``.
 
     Raises:
-        ValueError: There is no perturbation, or one is wrong.
+        ValueError: There is no perturbation, or a text cannot be parsed.
     """
 
     def __init__(self, dataset: Dataset[Item], perturbations: Sequence[str]) -> None:

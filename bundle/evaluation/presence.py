@@ -1,4 +1,4 @@
-"""Does a method know when an object is gone, and does it say so when it has lost one?"""
+"""Count masks shown where the object is absent, objects that were lost, and how many were flagged."""
 
 import math
 from collections.abc import Sequence
@@ -10,23 +10,22 @@ from bundle.evaluation.statistics import by_video, estimate
 
 
 def presence(scores: Sequence[VideoScores], review_below: float) -> dict[str, Any]:
-    """Answers where there is no object, objects without an answer, and how many of both are flagged.
+    """Count false masks of absent objects and lost objects, and how many of both are flagged.
 
-    What is counted is an object of the given mask in a scored frame. It is *absent* where the truth
-    does not show it; *answered though absent* if the method shows a single pixel of it there. It is
-    *lost* where the truth shows it and the method's mask has nothing in common with it, be it empty or
-    elsewhere. A frame is flagged for review if the network's confidence in any of its objects is under
-    ``review_below``.
+    The unit is an object of the given mask in a scored frame. It is *absent* where the truth does not
+    show it, and *answered* there if the method shows at least one pixel of it. It is *lost* where the
+    truth shows it and the method's mask does not overlap it. A frame is flagged for review if the
+    network's confidence in any of its objects is below ``review_below``.
 
     Args:
         scores: Scores of one method and perturbation.
         review_below: Confidence, 0 to 1.
 
     Returns:
-        ``absent`` and ``shown``: each with ``frames``, counted once for each object; ``answered``,
-        respectively ``lost``, in percent of them with the interval over videos; and ``flagged``, the
-        percentage of those answered or lost ones that are flagged, None where there is none or the
-        method says no confidence.
+        ``absent`` and ``shown``, each with ``frames``, the number of units; ``answered`` or ``lost``,
+        in percent of them, with the interval over videos; and ``flagged``, the percentage of the
+        answered or lost ones that are flagged. ``flagged`` is None where there are none, or where the
+        method gives no confidence.
     """
     return {
         "absent": _count(scores, review_below, absent=True),
@@ -57,7 +56,7 @@ def _count(scores: Sequence[VideoScores], review_below: float, *, absent: bool) 
 
 
 def _flags(members: Sequence[VideoScores], review_below: float) -> list[bool] | None:
-    """Of each frame of a video; None where no confidence is known."""
+    """Whether each frame of a video is flagged; None where no confidence is known."""
     said = [one.confidence for one in members if one.confidence is not None]
     if not said:
         return None

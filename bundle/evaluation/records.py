@@ -1,4 +1,4 @@
-"""What an evaluation measures: the scores of one object in one video."""
+"""The record of one object's scores in one video, and how to select from many."""
 
 import math
 from collections.abc import Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from bundle.evaluation.metrics import Score
 
 NETWORK = "network"
-"""The method that is evaluated; others are named by what they do."""
+"""Name of the method that is evaluated; other methods are named by what they do."""
 UNCHANGED = "none"
-"""The perturbation that leaves everything as it is."""
+"""Name of the perturbation that changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -17,23 +17,22 @@ class VideoScores:
     """One object of one video under one method and perturbation, a value for each scored frame.
 
     Attributes:
-        video: Its id.
+        video: Id of the video.
         class_name: Class of the object.
-        object_id: In the data set's masks.
+        object_id: Id in the data set's masks.
         method: ``NETWORK``, a baseline, or the name given to ``--predictions``.
         perturbation: ``UNCHANGED`` or another, see ``bundle.evaluation.perturbations``.
-        frame_names: The frames that were scored, in order of time.
-        distance: Frames from the annotated one.
+        frame_names: Names of the scored frames, in time order.
+        distance: Distance of each frame from the annotated one, in frames.
         jaccard: J, 0 to 1.
         boundary: F, 0 to 1.
-        dice: 0 to 1.
-        shown: Does the truth show the object?
-        frames_per_second: Frames per second of the whole video with all its objects; None where it
-            was not timed.
-        together: How many objects were given together in that video.
-        domain: The kind of video, where the protocol averages over kinds; else empty.
-        answered: Does the method show the object?
-        confidence: Confidence of the network in its mask, 0 to 1; None where nothing was said.
+        dice: Dice, 0 to 1.
+        shown: Whether the truth shows the object.
+        frames_per_second: Speed over the whole video with all its objects; None if not timed.
+        together: Number of objects that were given together in the video.
+        domain: Kind of video, if the protocol averages over kinds; else empty.
+        answered: Whether the method shows the object.
+        confidence: The network's confidence in its mask, 0 to 1; None if the method gives none.
     """
 
     video: str
@@ -74,7 +73,7 @@ def select(
     perturbation: str = UNCHANGED,
     class_name: str | None = None,
 ) -> list[VideoScores]:
-    """Those of one method and perturbation, of one class or of all."""
+    """The scores of one method and perturbation, of one class or of all."""
     return [
         one
         for one in scores
@@ -84,7 +83,7 @@ def select(
 
 
 def runs_of(scores: Sequence[VideoScores]) -> list[tuple[str, str]]:
-    """Methods with their perturbations, each once, the unchanged ones first."""
+    """Pairs of method and perturbation, each once, unperturbed ones first."""
     found = dict.fromkeys((one.method, one.perturbation) for one in scores)
     return sorted(found, key=lambda run: run[1] != UNCHANGED)
 

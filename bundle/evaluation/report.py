@@ -32,13 +32,13 @@ def write_report(
     description: str,
     settings: Mapping[str, Any],
 ) -> None:
-    """Write tables and pictures; each file is replaced whole.
+    """Write tables and pictures. A file is renamed into place when it is complete.
 
     Args:
         folder: Made if it does not exist.
         scores: Scores of all videos, methods and perturbations.
-        reviewer: Reads videos and the network's masks again.
-        description: What was scored, the title of the tables.
+        reviewer: Reads videos and the network's saved masks again.
+        description: Title of the tables: what was scored.
         settings: Settings of the run; ``protocol`` must be among them.
     """
     folder.mkdir(parents=True, exist_ok=True)

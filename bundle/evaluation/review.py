@@ -1,4 +1,4 @@
-"""Read a video of an evaluation again for pictures: frames, truth and saved masks.
+"""Read videos of an evaluation again with their saved masks, for pictures and clinical values.
 
 T frames of H x W.
 """
@@ -18,18 +18,18 @@ from bundle.evaluation.clinical import Chamber
 from bundle.evaluation.saved_masks import load_masks, parts, spacing_of
 
 CHAMBER = "LV cavity"
-"""The class whose masks have clinical read-outs."""
+"""The class whose masks get volumes and ejection fractions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reviewed:
-    """What pictures are drawn from.
+    """One video with its truth and the saved masks, for pictures.
 
     Attributes:
         frames: RGB.
-        prediction: Objects 1..N.
-        truth: Objects 1..N, -1 where not annotated.
-        annotated: Places of the annotated frames.
+        prediction: Labels 1..N.
+        truth: Labels 1..N, -1 in frames that are not annotated.
+        annotated: Indices of the annotated frames.
         spacing_mm: Distance between rows and between columns; None if unknown.
     """
 
@@ -49,12 +49,12 @@ def to_uint8(image: Any) -> UInt8[np.ndarray, "H W 3 T"]:
 
 
 class Reviewer:
-    """Reads videos anew by their ids.
+    """Reads videos again by their ids.
 
     Args:
         dataset: The videos.
-        masks: Folder of the masks that were saved.
-        names: Id of a video to its folder there.
+        masks: Folder of the saved masks.
+        names: Id of a video -> name of its folder there.
     """
 
     def __init__(self, dataset: VideoDataset, masks: Path, names: Mapping[str, str]) -> None:
@@ -74,7 +74,7 @@ class Reviewer:
         )
 
     def chambers(self, videos: Iterable[str]) -> list[Chamber]:
-        """The left ventricles of videos, as segmented; those whose class has that name."""
+        """The left ventricle (class ``CHAMBER``) of each video, as segmented."""
         found = []
         for video in videos:
             item, prediction = self._read(video)

@@ -1,7 +1,7 @@
-"""Masks on disk: a folder of palette PNGs for each video, ours and those of other methods.
+"""Write and read the masks of an evaluation, a folder of palette PNGs for each video.
 
-``DIR/<safe name of the video>/<name of the frame>.png``, indices are the data set's ids. T frames of
-H x W.
+The same layout serves the network's masks and those of other methods: ``DIR/<video>/<frame>.png`` with
+names from ``folder_names``; pixel values are the data set's ids. T frames of H x W.
 """
 
 import os
@@ -23,14 +23,14 @@ MAX_NAME = 60
 
 
 def file_name(name: str, taken: Collection[str]) -> str:
-    """A name that every file system takes, other than those that are taken already.
+    """A name that is valid on every file system and not yet taken.
 
     Example:
         >>> file_name("CAMUS/patient 1 (4CH)", ["CAMUS_patient_1_4CH_"])
         'CAMUS_patient_1_4CH__2'
     """
     safe = re.sub(r"[^\w.-]+", "_", name)[:MAX_NAME].lstrip(".") or "video"
-    others = {other.casefold() for other in taken}  # some file systems do not tell case
+    others = {other.casefold() for other in taken}  # some file systems ignore letter case
     number, found = 1, safe
     while found.casefold() in others:
         number += 1
@@ -39,7 +39,7 @@ def file_name(name: str, taken: Collection[str]) -> str:
 
 
 def folder_names(videos: Iterable[Video]) -> dict[str, str]:
-    """Id of each video to the name of its folder; equal videos in equal order give equal names."""
+    """Id of each video -> name of its folder; the same videos in the same order give the same names."""
     names: dict[str, str] = {}
     for video in videos:
         names[video.id] = file_name(video.id, names.values())
@@ -47,7 +47,7 @@ def folder_names(videos: Iterable[Video]) -> dict[str, str]:
 
 
 def parts(item: Mapping[str, Any]) -> tuple[list[str], list[int], list[str]]:
-    """Class names and ids of the objects 1..N of an item of ``VideoDataset``, and frame names."""
+    """Class names and ids of the objects 1..N of a ``VideoDataset`` item, and its frame names."""
     ids = [int(i) for i in item["ids"].split("|")]
     return item["classes"].split("|"), ids, item["frame_names"].split("|")
 
@@ -67,19 +67,19 @@ def save_masks(
     *,
     volume: bool = True,
 ) -> None:
-    """Write a video's masks as ``folder/name/*.png`` and ``folder/name.nii.gz``, beside and renamed.
+    """Write a video's masks as ``folder/name/*.png`` and ``folder/name.nii.gz``.
 
-    What is there under these names is replaced.
-
-    Raises:
-        DiskFullError: There is no room.
+    Files appear under these names when they are complete; earlier ones are replaced.
 
     Args:
         folder: Made if it does not exist.
-        name: See ``folder_names``.
-        item: What ``VideoDataset`` returned; its ids are written.
-        labels: Objects 1..N, 0 for background.
-        volume: Write the label volume (x, y, t) too.
+        name: Name of the video's folder, see ``folder_names``.
+        item: Item of ``VideoDataset``; its ids are written.
+        labels: Labels 1..N, 0 for background.
+        volume: Whether to write the label volume (x, y, t) too.
+
+    Raises:
+        DiskFullError: The disk is full.
     """
     _, ids, frames = parts(item)
     original = np.array([0, *ids], np.uint8)[labels]
@@ -97,13 +97,13 @@ def save_masks(
 def load_masks(
     folder: Path, name: str, item: Mapping[str, Any], frames: Sequence[int]
 ) -> Integer[np.ndarray, "H W chosen"]:
-    """Read masks of some frames of a video, as objects 1..N.
+    """Read masks of some frames of a video, with labels 1..N.
 
     Args:
-        folder: Holds a folder for each video.
-        name: See ``folder_names``.
-        item: What ``VideoDataset`` returned for the video.
-        frames: Which, by their places in the item.
+        folder: Folder with a subfolder for each video.
+        name: Name of the video's folder, see ``folder_names``.
+        item: Item of ``VideoDataset`` for the video.
+        frames: Indices of the frames within the item.
 
     Raises:
         FileNotFoundError: A folder or file is missing.
@@ -156,10 +156,10 @@ def _read(path: Path, video: str) -> Integer[np.ndarray, "H W"]:
 
 
 def check_predictions(folder: Path, names: Mapping[str, str]) -> None:
-    """Find out before the run, not after hours, that a video's folder is missing.
+    """Check before a long run that every video has a folder of masks.
 
     Raises:
-        FileNotFoundError: It is.
+        FileNotFoundError: The folder of a video is missing.
     """
     for video, name in names.items():
         if not (folder / name).is_dir():

@@ -1,4 +1,4 @@
-"""A simulated user, who knows the truth: a first prompt, then corrections of the worst error.
+"""A simulated user who knows the truth, gives a first prompt and then corrects the worst error.
 
 N objects, T frames of H x W.
 """
@@ -33,23 +33,23 @@ Correction = Literal["mask", "point"]
 CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 
 FIRST_POINTS = 3
-"""Points on each object that stand for its first mask: the later ones where the answer is wrong."""
+"""Number of points that stand for an object's first mask; each after the first is put on an error."""
 
 Mask = Bool[np.ndarray, "H W"]
 
 
 @runtime_checkable
 class FrameMethod(Protocol):
-    """Something that makes masks out of prompts."""
+    """A method that makes masks from prompts."""
 
     def complete(self, frame: Frame, parts: Sequence[PartialMask]) -> Float[np.ndarray, "N H W"]:
-        """The probability of each object in a frame of which partial masks are known."""
+        """Probability of each object in a frame, from a partial mask of each."""
         ...
 
 
 @runtime_checkable
 class Found(Protocol):
-    """What a job found in a frame; ``bundle.inference.results.FrameResult`` is one."""
+    """The result of one frame; ``bundle.inference.results.FrameResult`` is one."""
 
     @property
     def labels(self) -> LabelMap: ...
@@ -57,42 +57,42 @@ class Found(Protocol):
 
 @runtime_checkable
 class VideoJob(Protocol):
-    """One video under way; ``bundle.inference.propagation.Propagation`` is one."""
+    """The segmentation of one video; ``bundle.inference.propagation.Propagation`` is one."""
 
     def annotate(self, index: int, labels: LabelMap) -> None:
-        """Give the mask of a frame, or correct it."""
+        """Set or correct the mask of a frame."""
         ...
 
     def run(self) -> Iterator[int]:
-        """Segment what is not yet; yields the index of each frame."""
+        """Segment the frames that have no result yet; yields the index of each."""
         ...
 
     def result(self, index: int) -> Found:
-        """What was found in a frame."""
+        """The result of a frame."""
         ...
 
     def suggest(self) -> int | None:
-        """The frame whose mask should help most."""
+        """The frame whose correction should help most."""
         ...
 
 
 @runtime_checkable
 class VideoMethod(FrameMethod, Protocol):
-    """Something that also propagates masks through a video."""
+    """A method that also propagates masks through a video."""
 
     def open(self, frames: Sequence[Frame], annotations: Mapping[int, LabelMap]) -> VideoJob:
-        """Begin a video whose masks of some frames are known."""
+        """Start a video with the masks of some frames."""
         ...
 
 
 class NetworkMethod:
-    """The network, as ``VideoMethod``.
+    """The network as a ``VideoMethod``.
 
     Args:
-        inferer: Its settings are those of inference.
-        network: On ``device``, in evaluation mode. One without partial masks takes a guess for the
-            mask.
-        device: Where the network is.
+        inferer: Inferer with the settings of inference.
+        network: On ``device``, in evaluation mode. A network without partial masks treats the guess
+            as the mask.
+        device: Device of the network.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class NetworkMethod:
         self.inferer, self.network, self.device = inferer, network, torch.device(device)
 
     def complete(self, frame: Frame, parts: Sequence[PartialMask]) -> Float[np.ndarray, "N H W"]:
-        """As ``FrameMethod``."""
+        """See ``FrameMethod.complete``."""
         masks, unknown = (
             torch.from_numpy(np.stack([part[i] for part in parts])).to(self.device)[None]
             for i in range(2)
@@ -112,15 +112,15 @@ class NetworkMethod:
         return probability
 
     def open(self, frames: Sequence[Frame], annotations: Mapping[int, LabelMap]) -> VideoJob:
-        """As ``VideoMethod``."""
+        """See ``VideoMethod.open``."""
         return self.inferer.open(frames, annotations, self.network, self.device)
 
 
 class WithoutNetwork:
-    """A baseline without a network: a box becomes its ellipse, a point its disk."""
+    """A baseline without a network: a box becomes its inner ellipse, a point becomes a disk."""
 
     def complete(self, frame: Frame, parts: Sequence[PartialMask]) -> Float[np.ndarray, "N H W"]:
-        """The guesses of the prompts, as they are."""
+        """Return the masks that the prompts draw, unchanged."""
         return np.stack([part.mask for part in parts])
 
 
@@ -141,16 +141,16 @@ def prompt_frame(
 ) -> list[float]:
     """J of one object in one frame after each interaction of a user.
 
-    The first is a tight box, or a point in the object's middle. Each later one is a point in the middle
-    of the largest region where the answer is wrong, with the answer so far as the guess. An answer
-    without an error is left alone.
+    The first interaction is a tight box, or a point in the object's middle. Each later one is a point
+    in the middle of the largest error region, with the mask so far as the guess. A mask without an
+    error is kept.
 
     Args:
-        method: Answers.
+        method: Makes the masks.
         frame: RGB.
         truth: The object, not empty.
-        first: The first prompt.
-        interactions: How many, the first included.
+        first: Kind of the first prompt.
+        interactions: Number of interactions, the first included.
     """
     answers = _answers(method, frame, truth, first, interactions)
     return [jaccard(probability > 0.5, truth) for probability in answers]
@@ -181,7 +181,7 @@ def _answers(
 
 
 def tight_box(truth: Mask) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of an object's pixels; right and bottom lie outside.
+    """Bounding box of an object: left, top, right, bottom, with right and bottom exclusive.
 
     Example:
         >>> mask = np.zeros((6, 8), bool)
@@ -197,11 +197,11 @@ def first_mask(method: FrameMethod, frame: Frame, truth: LabelMap, first: FirstM
     """The label map that a user begins a video with.
 
     Args:
-        method: Answers.
+        method: Makes the masks.
         frame: RGB.
-        truth: Ids of the objects.
+        truth: Label map of the truth.
         first: ``mask`` is the truth; ``box`` a tight box around each object; ``points`` three points on
-            each. Each object is asked for alone; where two overlap, the likelier one stays.
+            each. Each object is prompted separately; where two overlap, the more probable one wins.
     """
     if first == "mask":
         return truth
@@ -217,18 +217,18 @@ def first_mask(method: FrameMethod, frame: Frame, truth: LabelMap, first: FirstM
 def correct_frame(
     method: FrameMethod, frame: Frame, labels: LabelMap, truth: LabelMap, ids: Sequence[int]
 ) -> LabelMap:
-    """A frame's labels after one point in the middle of their largest region of error.
+    """Correct a frame's labels by one point in the middle of their largest error region.
 
     Args:
-        method: Answers.
+        method: Makes the masks.
         frame: RGB.
-        labels: The answer so far.
-        truth: Ids of the objects.
-        ids: The objects that count. The one with the largest region of error gets the point; the
-            others are given as they are, and keep all pixels but those that it takes.
+        labels: Label map so far.
+        truth: Label map of the truth.
+        ids: The objects that count. The one with the largest error region gets the point; the others
+            keep their masks, except for pixels that it takes from them.
 
     Returns:
-        ``labels`` themselves if nothing is wrong.
+        The corrected label map; ``labels`` itself if there is no error.
     """
     worst = max(ids, key=lambda i: largest_region((truth == i) != (labels == i)))
     click = click_error(truth == worst, labels == worst)
@@ -248,11 +248,11 @@ def correct_frame(
 
 
 class Agreement(NamedTuple):
-    """How well the masks of a video agree with the truth, 0 to 1.
+    """Agreement of a video's masks with the truth, 0 to 1.
 
     Attributes:
         jaccard: Mean J over the annotated frames but the first, then over the objects.
-        dice: Dice likewise.
+        dice: Mean Dice, averaged the same way.
     """
 
     jaccard: float
@@ -270,23 +270,23 @@ def correct_video(
 ) -> list[Agreement]:
     """Agreement after the first mask and after each correction of a user.
 
-    After each pass the user looks at one frame, corrects it, and has the video propagated again.
+    After each propagation the user corrects one frame, and the video is propagated again.
 
     Args:
-        method: Answers and propagates.
-        frames: RGB, two at least.
-        truth: Frame index to ids, of the first frame and others; objects are those of the first.
+        method: Makes masks and propagates them.
+        frames: RGB, at least two.
+        truth: Frame index -> label map, of frame 0 and others; the objects are those of frame 0.
         first: See ``first_mask``.
-        corrections: How many.
-        choice: The frame with the lowest J, or the one that the method suggests; where that has no
-            truth, the nearest that has. No frame is corrected twice.
+        corrections: Number of corrections.
+        choice: ``worst`` corrects the frame with the lowest J; ``suggested`` the one that the method
+            suggests, or the nearest with a truth. No frame is corrected twice.
         correction: ``mask`` paints the truth; ``point`` sets one point, see ``correct_frame``.
 
     Returns:
-        ``corrections + 1`` values. A video without an error stays as it is.
+        ``corrections + 1`` values. A video without an error is not changed.
 
     Raises:
-        ValueError: The first frame has no truth or shows no object, or no other frame has any.
+        ValueError: Frame 0 has no truth or shows no object, or no other frame has a truth.
     """
     ids = list_ids([truth[0]]) if 0 in truth else []
     scored = sorted(set(truth) - {0})
@@ -332,7 +332,7 @@ def _choose(
     choice: Choice,
     corrected: set[int],
 ) -> int | None:
-    """The frame to correct, none twice; None if there is none."""
+    """The frame to correct next, never one twice; None if there is none."""
     open_frames = [t for t in found if t not in corrected]
     scores = {t: fmean(jaccard(found[t] == i, truth[t] == i) for i in ids) for t in open_frames}
     if choice == "worst":

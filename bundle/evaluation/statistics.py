@@ -1,6 +1,6 @@
 """Means with 95 % bootstrap intervals over videos, and differences of paired runs.
 
-A video is drawn with all its objects. Scores come as fractions and leave in percent.
+A video is resampled with all its objects. Functions take scores as fractions and return percent.
 """
 
 import math
@@ -38,7 +38,7 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
         groups: The values of each video; NaN is left out.
 
     Returns:
-        No interval for fewer than two videos.
+        ``mean``, ``low`` and ``high``; the interval is None for fewer than two videos.
     """
     kept = _without_nan(groups)
     if not kept:
@@ -56,16 +56,16 @@ def estimate(groups: Sequence[Sequence[float]]) -> Estimate:
 
 
 def estimate_over_domains(domains: Sequence[Sequence[Sequence[float]]]) -> Estimate:
-    """Mean over domains in percent, each the mean over its videos, each that of its values.
+    """Mean over domains in percent. Values are averaged in each video, then videos in each domain.
 
-    Every domain weighs the same, however many videos it has. Videos are resampled within their
-    domain. A domain of one video is always drawn whole, so it adds nothing to the interval.
+    All domains have equal weight, whatever their number of videos. Videos are resampled within their
+    domain. A domain of one video is constant under resampling, so it adds nothing to the interval.
 
     Args:
         domains: For each domain, the values of each video; NaN is left out.
 
     Returns:
-        No interval where no domain has two videos.
+        ``mean``, ``low`` and ``high``; the interval is None if no domain has two videos.
     """
     means = [
         np.array([100 * fmean(group) for group in kept])
@@ -109,9 +109,9 @@ def _interval(
 
 
 def summarise(scores: Sequence[VideoScores]) -> dict[str, Any]:
-    """Scores of one method and perturbation: of each class, domain and video, and the mean.
+    """Summarise the scores of one method and perturbation by class, domain and video, with the mean.
 
-    The mean is over all objects; where videos have domains, it is the mean over the domains.
+    The mean is over all objects or, where videos have domains, over the domains.
     """
     domains = {name: [one for one in scores if one.domain == name] for name in domains_of(scores)}
     return {
@@ -154,7 +154,7 @@ def _group(
 
 
 def perturbation_costs(scores: Sequence[VideoScores], method: str) -> list[dict[str, Any]]:
-    """What each perturbation changes, class by class, on the frames that were scored with and without.
+    """Difference that each perturbation makes, for each class, on frames scored with and without it.
 
     Returns:
         ``perturbation``, ``class`` and the mean difference of each score, in points, with its paired
@@ -171,10 +171,10 @@ def perturbation_costs(scores: Sequence[VideoScores], method: str) -> list[dict[
 
 
 def leads(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
-    """How far the network is ahead of each other method, class by class, on the unchanged input.
+    """Lead of the network over each other method, for each class, on the unperturbed input.
 
     Returns:
-        ``method``, ``class`` and the mean difference, as ``perturbation_costs``.
+        ``method``, ``class`` and the mean difference of each score, as ``perturbation_costs``.
     """
     found = select(scores)
     others = [method for method, perturbation in runs_of(scores) if perturbation == UNCHANGED]
@@ -187,14 +187,14 @@ def leads(scores: Sequence[VideoScores]) -> list[dict[str, Any]]:
 
 
 def gains(before: Sequence[VideoScores], after: Sequence[VideoScores]) -> list[dict[str, Any]]:
-    """What the second gained over the first, paired by object and frame, with intervals over videos.
+    """Gain of ``after`` over ``before``, paired by object and frame, with intervals over videos.
 
     Returns:
-        A row for each class, or for each domain and their mean where videos have domains: ``class``,
-        and the mean difference of each score, in points.
+        A row for each class (or for each domain, and their mean, where videos have domains) with
+        ``class`` and the mean difference of each score, in points.
 
     Raises:
-        ValueError: The second has an object or a frame that the first lacks.
+        ValueError: ``after`` has an object or a frame that ``before`` lacks.
     """
     known = {(one.video, one.object_id): one for one in before}
     unknown = [one for one in after if (one.video, one.object_id) not in known]
@@ -247,7 +247,7 @@ def _difference(before: VideoScores, after: VideoScores, score: Score) -> float:
 
 
 def speed(scores: Sequence[VideoScores]) -> dict[str, Any]:
-    """Frames per second of the network over the videos as they are."""
+    """Frames per second of the network on the unperturbed videos."""
     rates = [
         members[0].frames_per_second
         for members in by_video(select(scores)).values()
@@ -259,7 +259,7 @@ def speed(scores: Sequence[VideoScores]) -> dict[str, Any]:
 
 
 def given_together(scores: Sequence[VideoScores]) -> str:
-    """A sentence that says which objects were given together."""
+    """One sentence on which objects were given together, for the tables."""
     groups: dict[tuple[str, ...], int] = {}
     for members in by_video(select(scores)).values():
         names = tuple(sorted(one.class_name for one in members))
@@ -274,7 +274,7 @@ def given_together(scores: Sequence[VideoScores]) -> str:
 
 
 def by_video(scores: Sequence[VideoScores]) -> dict[str, list[VideoScores]]:
-    """The objects of each video."""
+    """Group scores by video."""
     videos: dict[str, list[VideoScores]] = {}
     for one in scores:
         videos.setdefault(one.video, []).append(one)

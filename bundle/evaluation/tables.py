@@ -1,4 +1,4 @@
-"""The tables of an evaluation: every frame, every video, a summary, and Markdown like the paper's."""
+"""Make the tables of an evaluation: CSV rows by frame and by video, a JSON summary, Markdown."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ SPEED_INCLUDES = (
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file beside its place and rename it."""
+    """Write a text file, renamed into place when it is complete."""
     with written_beside(path) as beside:
         beside.write_text(text, encoding="utf-8", newline="")
 
@@ -94,7 +94,7 @@ def _cell(value: float) -> str:
 def make_summary(
     scores: Sequence[VideoScores], description: str, settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """All figures of ``summary.json``, in percent."""
+    """The content of ``summary.json``; scores in percent."""
     return {
         "description": description,
         "given_together": given_together(scores),
@@ -122,7 +122,7 @@ def to_json(summary: Mapping[str, Any]) -> str:
 
 
 def make_markdown(summary: Mapping[str, Any], protocol: str) -> str:
-    """The page ``tables.md``: the table of methods, paired differences, what perturbations cost."""
+    """The page ``tables.md``: the table of methods, paired differences, the cost of perturbations."""
     unchanged = [run for run in summary["results"] if run["perturbation"] == UNCHANGED]
     first = _groups(unchanged[0])
     columns = [*first, *(["mean"] if len(first) > 1 else [])]
@@ -221,7 +221,7 @@ def _groups(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _presence(unchanged: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> list[str]:
-    """What became of objects that are gone or lost; nothing where no frame has any."""
+    """The section on absent and lost objects; no lines if there are none."""
     found = {run["method"]: run["presence"] for run in unchanged}
     if not any(one["absent"]["frames"] or one["shown"]["lost"]["mean"] for one in found.values()):
         return []
@@ -231,9 +231,9 @@ def _presence(unchanged: Sequence[Mapping[str, Any]], settings: Mapping[str, Any
         "## Objects that are gone or lost",
         "",
         f"Gone: the truth does not show an object of the given mask ({first['absent']['frames']} "
-        "times, counted by object and frame); answered: the method shows it all the same. Lost: the "
+        "times, counted by object and frame); answered: the method shows it anyway. Lost: the "
         f"truth shows it ({first['shown']['frames']} times) and the method's mask does not touch it. "
-        "Flagged: the share of those answered or lost in whose frame a confidence is under "
+        "Flagged: the share of these whose frame has a confidence below "
         f"{settings.get('review_below', 0.0)}.",
         "",
         _row(["method", "gone, answered", "of these flagged", "shown, lost", "of these flagged"]),
@@ -266,7 +266,7 @@ def _paired(
 
 
 def gain_lines(comparison: Mapping[str, Any]) -> list[str]:
-    """A page for what ``bundle.evaluation.comparison.compare`` found."""
+    """Lines of Markdown for the output of ``bundle.evaluation.comparison.compare``."""
     folders = [comparison[side]["folder"] for side in ("before", "after")]
     return [
         f"# {comparison['protocol']}: {folders[1]} - {folders[0]}",

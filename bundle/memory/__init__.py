@@ -1,1 +1,1 @@
-"""Memory of keys and values: what is remembered, how it is read, what is dropped when full."""
+"""The memory of key and value maps: storing frames, reading by attention, dropping old frames."""

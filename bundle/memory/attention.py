@@ -1,4 +1,4 @@
-"""How memory is read: one attention over all remembered positions.
+"""Read memory: attention of a frame's positions over all remembered positions.
 
 B clips, N objects, K key channels, V value channels, T remembered frames, h x w feature grid
 (frame size / 16), M = T*h*w remembered positions, P = h*w query positions, R channels of a row. A
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 CHUNK_SCORES = 2**22
-"""Most affinities (16 MiB in float32) that exist at once, but where a kernel holds none."""
+"""Largest number of affinities held at once (16 MiB in float32), on devices whose kernel holds them."""
 
 
 def read_memory(
@@ -23,18 +23,18 @@ def read_memory(
     *,
     chunk_scores: int | None = None,
 ) -> Float[Tensor, "B N V h w"]:
-    """Blend remembered values by how close their keys lie to the query.
+    """Average remembered values, weighted by the similarity of their keys to the query.
 
     The similarity is the negative squared Euclidean distance over sqrt(K), and the weights are its
-    softmax over all remembered positions. Training calls this; ``MemoryBank`` reads by the same
-    attention, from keys and values that lie ready.
+    softmax over all remembered positions. Training calls this. ``MemoryBank`` uses the same attention
+    on keys and values that it has already laid out.
 
     Args:
         keys: Key map of each remembered frame.
         values: Value map of each remembered frame, one per object.
         query: Key map of the frame to segment.
-        chunk_scores: Most affinities held at once; 0 for one call whatever the size. By default 0 on
-            CUDA, else ``CHUNK_SCORES``.
+        chunk_scores: Largest number of affinities held at once; 0 for a single call of any size. By
+            default 0 on CUDA, else ``CHUNK_SCORES``.
 
     Returns:
         One value map per object, in the dtype of ``values``.
@@ -53,16 +53,16 @@ def read_memory(
 
 
 def key_rows(x_BMC: Tensor) -> Tensor:
-    """Lay keys out as rows for attention: (B, M, C + 1).
+    """Lay out keys as rows for attention: (B, M, C + 1).
 
-    Written out, ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``; the last term is constant under the softmax,
-    and the second becomes one more channel. So the whole read is one call of attention.
+    ``-|x - q|^2 = 2 x.q - |x|^2 - |q|^2``. The last term does not change the softmax, and the second
+    becomes one more channel. So the whole read is one call of attention.
     """
     return torch.cat([2 * x_BMC, -x_BMC.square().sum(-1, keepdim=True)], dim=-1)
 
 
 def query_rows(x_BPC: Tensor) -> Tensor:
-    """Lay queries out to match ``key_rows``."""
+    """Lay out queries to match ``key_rows``: (B, P, C + 1)."""
     return F.pad(x_BPC, (0, 1), value=1.0)
 
 
@@ -78,9 +78,12 @@ def attend(
     scale: float,
     chunk_scores: int | None = None,
 ) -> Tensor:
-    """(B, P, C) in float32, from as many query positions at once as keep the affinities in bounds.
+    """Attend in chunks of query positions that keep the affinities within ``chunk_scores``.
 
-    Affinities and weights are computed in float32. Where the values are in bfloat16, their blend is.
+    Affinities and weights are computed in float32; values in bfloat16 are averaged in bfloat16.
+
+    Returns:
+        (B, P, C) in float32.
     """
     if chunk_scores is None:
         chunk_scores = 0 if query_BPR.is_cuda else CHUNK_SCORES
@@ -102,9 +105,9 @@ def _attend_fused(query_BPR: Tensor, key_BMR: Tensor, value_BMC: Tensor, scale: 
 
 
 def _attend_on_cpu(query_BPR: Tensor, key_BMR: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
-    """Softmax in place, and its division after the sum, where the rows are short.
+    """Compute the softmax in place, and divide after the sum, where the rows are short.
 
-    PyTorch's attention is slower here: its fused CPU kernel wants keys as wide as the values are.
+    PyTorch's attention is slower here: its fused CPU kernel needs keys as wide as the values.
     """
     weight_BPM = torch.bmm(query_BPR * scale, key_BMR.mT)
     if value_BMC.dtype == torch.bfloat16:
@@ -115,20 +118,19 @@ def _attend_on_cpu(query_BPR: Tensor, key_BMR: Tensor, value_BMC: Tensor, scale:
 
 
 def fits_split(row_channels: int, value_shape: tuple[int, ...]) -> bool:
-    """Whether ``attend_split`` can read rows of so many channels with values (B, N, V, h, w).
+    """Whether ``attend_split`` can read rows of ``row_channels`` with values (B, N, V, h, w).
 
-    Of one object only: the kernel wants keys as wide as the values are, and several objects' would
-    have to be as wide together.
+    Only with one object: the kernel needs keys as wide as the values of all objects together.
     """
     return value_shape[1] == 1 and 3 * row_channels <= value_shape[2]
 
 
 def split_keys(key_BMR: Tensor, channels: int) -> Tensor:
-    """Rows for ``attend_split``: (B, M, channels) in bfloat16.
+    """Lay out key rows for ``attend_split``: (B, M, channels) in bfloat16.
 
-    A number x is kept as high + low, two of bfloat16's, which hold 16 of float32's 24 bits. Products
-    of low with low are left out. The squares of keys are large and their differences small, so that
-    in plain bfloat16 the affinities would be off by several percent of a weight.
+    A number is stored as the sum of two bfloat16 numbers, high + low, which hold 16 of float32's 24
+    bits. Products of low with low are left out. Squares of keys are large and their differences small,
+    so in plain bfloat16 the weights would be wrong by several percent.
     """
     high = key_BMR.bfloat16()
     low = (key_BMR - high.float()).bfloat16()
@@ -136,10 +138,10 @@ def split_keys(key_BMR: Tensor, channels: int) -> Tensor:
 
 
 def attend_split(query_BPR: Tensor, key_BMC: Tensor, value_BMC: Tensor, scale: float) -> Tensor:
-    """(B, P, C) in float32 from ``split_keys`` and values in bfloat16.
+    """Attend with keys from ``split_keys`` and values in bfloat16; returns (B, P, C) in float32.
 
-    One fused kernel of CPUs, which sums in float32 and never holds the affinities. Its keys have to
-    be as wide as the values, so the channels that the splitting takes cost nothing.
+    This is one fused CPU kernel, which sums in float32 and never holds the affinities. Its keys must
+    be as wide as the values anyway, so the extra channels of the split cost nothing.
     """
     query_BPR = query_BPR * scale
     high = query_BPR.bfloat16()

@@ -1,4 +1,4 @@
-"""What the network remembers of the frames it has seen.
+"""The memory of one video: add frames, read them, drop the oldest when full.
 
 B clips, N objects, K key channels, V value channels, T remembered frames, h x w feature grid
 (frame size / 16), M = T*h*w remembered positions, P = h*w query positions.
@@ -26,35 +26,36 @@ from bundle.memory.eviction import Remembered, find_oldest
 from bundle.memory.spatial_prior import check_prior, looks, places, width_for
 
 GROWTH = 8
-"""Frames that a memory makes room for at first; it doubles when it is full, up to its max_frames."""
+"""Number of frames that a new memory has room for; the room doubles when full, up to max_frames."""
 
 
 class MemoryBank:
     """The remembered frames of one video, laid out for fast reading.
 
-    Softmax does not care about order, so a frame that goes leaves its place to the one that comes:
-    nothing is moved or stacked. Holds state, not weights, so it is no ``nn.Module``: the inferer
-    makes one per pass over a video. For inference only: what it holds is cut off from gradients.
+    The order of frames does not matter to the softmax, so a new frame takes the slot of the dropped
+    one, and nothing is moved or stacked. It holds state and no weights, so it is not an ``nn.Module``;
+    each pass over a video has its own. For inference only: stored tensors have no gradients.
 
     Args:
-        max_frames: Most frames kept, at least 2; past it the oldest goes. Frames whose mask was given
-            always stay, with one more, even beyond it. None keeps all (the paper).
-        spatial_prior: The weight of a remembered position is multiplied with a Gaussian of its
-            distance from the position that asks, of this standard deviation, as a share of the
-            frame's shorter side; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
-        dtype: Type of the values, float32 or bfloat16, in which they are blended too. Affinities
-            are those of float32 in either; see ``bundle.memory.attention``.
+        max_frames: Largest number of frames, at least 2; beyond it the oldest is dropped. Frames whose
+            mask was given are always kept, and one more, even beyond this number. None keeps all
+            frames (the paper).
+        spatial_prior: Standard deviation, as a share of the frame's shorter side, of a Gaussian of the
+            distance between the query position and the remembered position, which multiplies the
+            weights; ``auto`` chooses it for each frame; None for no Gaussian (the paper).
+        dtype: Type in which values are stored and averaged, float32 or bfloat16. Affinities have the
+            accuracy of float32 with both; see ``bundle.memory.attention``.
 
     Attributes:
-        motion: (B,) where the prior is ``auto``: how far away, on average, the positions of the frame
-            that was read last find themselves, as a share of the frame's shorter side; else None.
+        motion: (B,) if the prior is ``auto``: mean distance between positions of the last frame read
+            and where memory matches them, as a share of the frame's shorter side; else None.
 
     Raises:
         ValueError: ``max_frames`` is below 2, or the prior is not positive.
 
     Source:
-        Seong et al. 2020, arXiv:2007.08270, have a Gaussian, too, about the best match of each
-        remembered position; ours stands still.
+        Seong et al. 2020, arXiv:2007.08270, centre a Gaussian on the best match of each remembered
+        position; here it is centred on the position itself.
 
     Example:
         >>> bank = MemoryBank(max_frames=2)
@@ -96,12 +97,12 @@ class MemoryBank:
         """Remember one frame.
 
         Args:
-            key: Its key map.
-            value: Its value map of each object.
-            prompt: Whether its mask was given; such a frame is never dropped.
+            key: Key map of the frame.
+            value: Value map of each object.
+            prompt: Whether the frame's mask was given; such a frame is never dropped.
 
         Raises:
-            ValueError: The frame's shape differs from the frames held.
+            ValueError: The maps differ in shape from those in memory.
         """
         if self._shapes is None:
             self._shapes = key.shape, value.shape
@@ -130,10 +131,16 @@ class MemoryBank:
         self._added += 1
 
     def read(self, query: Float[Tensor, "B K h w"]) -> Float[Tensor, "B N V h w"]:
-        """Read the whole memory for one frame; see ``read_memory``. float32.
+        """Read the whole memory for one frame; see ``read_memory``.
+
+        Args:
+            query: Key map of the frame.
+
+        Returns:
+            One value map per object, float32.
 
         Raises:
-            RuntimeError: Nothing is remembered yet.
+            RuntimeError: The memory is empty.
         """
         if self._shapes is None:
             raise RuntimeError("memory is empty: add the annotated first frame before reading")
@@ -185,20 +192,19 @@ class MemoryBank:
             self._scale = 1 / math.sqrt(key[1])
 
     def _ask(self, query: Tensor, here: Tensor, width: Tensor | float | None) -> Tensor:
-        """Positions that ask, (B, h, w, K) and (B, h, w, 2), as rows (B, P, ...) beside the keys.
+        """Lay out queries (B, h, w, K) and their places (B, h, w, 2) as rows (B, P, ...) for attention.
 
-        Their ``_scale * factor * |d|^2`` is the Gaussian's ``d^2 / (2 width^2)``; without one it is 0.
+        ``_scale * factor * |d|^2`` is the Gaussian's ``d^2 / (2 width^2)``, or 0 without a prior.
         """
         factor = 0.0 if width is None else 1 / (2 * self._scale * width**2)
         near = factor * query_rows(here.flatten(1, 2))
         return torch.cat([query_rows(query.flatten(1, 2).float()), near], dim=-1)
 
     def _width(self, query: Tensor, here: Tensor, keys: Tensor) -> Tensor | float | None:
-        """Standard deviation of the prior for a frame, (B, 1, 1) where it is chosen.
+        """Standard deviation of the prior for a frame, (B, 1, 1) if it is chosen automatically.
 
-        By how far away, on average, positions of the frame find themselves without a prior: little
-        where the camera stands still, as an echocardiograph's transducer nearly does, far where it
-        moves. A few positions tell.
+        It depends on the mean distance to where memory, without a prior, matches a few positions of
+        the frame. That is small if the camera is still, as an echocardiography transducer nearly is.
         """
         if not isinstance(self.spatial_prior, str):
             return self.spatial_prior
@@ -211,7 +217,7 @@ class MemoryBank:
         return width_for(self.motion)[:, None, None]
 
     def _free_slot(self, new: list[Tensor]) -> int:
-        """Where a frame with such rows goes; makes room for it."""
+        """The slot for a new frame with these rows; grows or frees memory if needed."""
         full = self.max_frames is not None and len(self) >= self.max_frames
         oldest = find_oldest(self.frames) if full else None
         if oldest is not None:

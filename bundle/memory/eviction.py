@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Remembered:
-    """What is known of a remembered frame.
+    """A remembered frame, as far as eviction needs it.
 
     Attributes:
-        time: Rises with each frame that is remembered.
-        prompt: The frame's mask was given; such frames are never dropped.
+        time: Number that rises with each frame that is added.
+        prompt: Whether the frame's mask was given; such frames are never dropped.
     """
 
     time: int
@@ -18,13 +18,13 @@ class Remembered:
 
 
 def find_oldest(frames: Mapping[int, Remembered]) -> int | None:
-    """The slot of the frame that was remembered first: prompts and the latest frames stay.
+    """Find the slot of the oldest frame that is not a prompt.
 
     Args:
-        frames: By slot.
+        frames: Slot -> frame.
 
     Returns:
-        None where every frame is a prompt.
+        The slot; None if every frame is a prompt.
 
     Example:
         >>> find_oldest({0: Remembered(0, True), 1: Remembered(2, False), 2: Remembered(1, False)})

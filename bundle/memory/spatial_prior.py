@@ -1,4 +1,4 @@
-"""A Gaussian that favours what was remembered at the same place, and how wide it should be.
+"""The spatial prior: a Gaussian that favours memory at the same place, and the choice of its width.
 
 B clips, K key channels, h x w feature grid.
 """
@@ -8,14 +8,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 LOOKS = 8
-"""Positions along the frame's shorter side by which ``auto`` judges the camera's motion."""
+"""Number of positions along the frame's shorter side from which ``auto`` estimates motion."""
 
 
 def check_prior(spatial_prior: float | str | None) -> None:
-    """Refuse what is no prior.
+    """Check the value of a spatial prior.
 
     Raises:
-        ValueError: It is neither positive, nor ``auto``, nor None.
+        ValueError: It is neither a positive number, nor ``auto``, nor None.
     """
     usable = spatial_prior in (None, "auto")
     if isinstance(spatial_prior, (int, float)):
@@ -27,7 +27,7 @@ def check_prior(spatial_prior: float | str | None) -> None:
 
 
 def places(like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B h w 2"]:
-    """Of each position, from the frame's middle, in shares of its shorter side."""
+    """(row, column) of each position from the frame's middle, as shares of its shorter side."""
     height, width = like.shape[-2:]
     sides = (
         (torch.arange(side, device=like.device) - (side - 1) / 2) / min(height, width)
@@ -38,15 +38,15 @@ def places(like: Float[Tensor, "B K h w"]) -> Float[Tensor, "B h w 2"]:
 
 
 def looks(like: Float[Tensor, "B K h w"]) -> tuple[slice, slice, slice]:
-    """The positions by which ``auto`` judges, as an index into maps (B, h, w, ...)."""
+    """Index into maps (B, h, w, ...) of the positions from which ``auto`` estimates motion."""
     step = max(1, min(like.shape[-2:]) // LOOKS)
     return slice(None), slice(step // 2, None, step), slice(step // 2, None, step)
 
 
 def width_for(motion: Tensor) -> Tensor:
-    """The spatial prior that ``auto`` takes; both are shares of the frame's shorter side.
+    """The spatial prior that ``auto`` uses for a motion; both are shares of the frame's shorter side.
 
     Source:
-        docs/decisions/0009-spatial-prior.md, which has the evidence for the numbers.
+        docs/decisions/0009-spatial-prior.md has the evidence for the numbers.
     """
     return (15 * motion.square()).clamp(0.15, 0.5)

@@ -1,1 +1,1 @@
-"""Losses, clips and the glue to MONAI's trainer."""
+"""Training: losses, clips, simulated prompts, unlabelled regions, and handlers of MONAI's trainer."""

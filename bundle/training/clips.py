@@ -1,7 +1,7 @@
-"""Data sets for training and validation: which frames make a clip, and whole videos.
+"""The data set of random training clips, and the choice of a data set for validation.
 
-T frames of H x W. Every draw derives from seed, epoch and index, so a resumed training sees the
-same clips, whatever the number of workers.
+T frames of H x W. Every random draw depends on seed, epoch and index only, so a resumed training sees
+the same clips, whatever the number of workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -27,11 +27,13 @@ CLIP_FRAMES = 3
 def pick_frames(
     video: Video, random: np.random.RandomState, max_skip: int
 ) -> tuple[list[int], ClipKind]:
-    """Choose three annotated frames.
+    """Choose three annotated frames of a video.
 
-    ``static``: one annotated frame, three times over (the paper's pretraining). ``pair``: there and
-    back between two. ``video``: time-ordered with 0 to ``max_skip`` annotated frames passed over
-    between neighbours, reversed in half of the draws.
+    Returns:
+        Frame indices, and the kind. ``static``: a single annotated frame, three times (the paper's
+        pretraining). ``pair``: two annotated frames as first, second, first. ``video``: three in time
+        order, with 0 to ``max_skip`` annotated frames skipped between neighbours; reversed in half of
+        the draws.
     """
     annotated = sorted(video.masks)
     if len(annotated) == 1:
@@ -50,22 +52,22 @@ class ClipDataset(Dataset[dict[str, Any]]):
     """Random clips of three frames for training.
 
     Args:
-        data: Groups of videos by name. MONAI Label puts one list there, of dictionaries with
-            ``image`` and ``label``: it becomes one group, whatever the weights.
-        sampling_weights: How often each group is drawn, in proportion. Equal by default.
-        transform: Applied to ``{"image", "label", "kind"}``; its randomness is set for each clip.
+        data: Group name -> videos. A plain list of dictionaries with ``image`` and ``label``, as MONAI
+            Label passes it, becomes one group.
+        sampling_weights: Relative frequency of each group; equal by default.
+        transform: Applied to ``{"image", "label", "kind"}``; its random state is set for each clip.
         length: Clips per epoch.
-        max_skip: Most annotated frames passed over between neighbours; a list has one number for
-            each epoch, of which the last stays: a curriculum.
-        max_objects: A clip takes 1 to this many of the objects that its first frame shows.
-        seed: Seed of all draws.
-        cache_dir: Where videos are kept decoded; see ``bundle.datasets.frames.read_frames``.
-        absent: Share of clips whose object is gone: later frames are of another scene.
-        general: Groups of everyday scenes. Their clips take the other scene from the other groups, and
-            the other way round, so that what is gone is not in it.
+        max_skip: Largest number of annotated frames skipped between neighbours; a list has one number
+            for each epoch, and the last stays (a curriculum).
+        max_objects: A clip has 1 to this many of the objects that its first frame shows.
+        seed: Seed of all random draws.
+        cache_dir: Folder for decoded videos; see ``bundle.datasets.frames.read_frames``.
+        absent: Share of clips in which the object disappears: later frames come from another scene.
+        general: Names of the groups of everyday scenes. Their clips take the other scene from the
+            medical groups and vice versa, so that it does not show the object.
 
     Raises:
-        ValueError: A group is empty, or a share names no group.
+        ValueError: A group is empty, or the weights do not name the groups.
     """
 
     def __init__(
@@ -105,16 +107,15 @@ class ClipDataset(Dataset[dict[str, Any]]):
         self._position = torch.zeros(2, dtype=torch.long).share_memory_()
 
     def __len__(self) -> int:
-        """Clips that are left of the epoch."""
+        """Number of clips left in the epoch."""
         return self.length - int(self._position[1])
 
     def set_epoch(self, epoch: int, begin: int = 0) -> None:
-        """Draw other clips from now on. Call it before the epoch's loader iterator is made.
+        """Set the epoch, which determines the clips. Call it before the loader's iterator is made.
 
         Args:
-            epoch: Which.
-            begin: Index 0 is this clip of the epoch, the last one stays: where an epoch that was
-                broken off goes on.
+            epoch: Number of the epoch.
+            begin: First clip of the epoch to draw, as index 0; above 0 to resume an interrupted epoch.
         """
         self._position.copy_(torch.tensor([epoch, begin]))
 
@@ -178,15 +179,15 @@ def validation_dataset(
     every: int = 1,
     cache_dir: str | Path | None = None,
 ) -> Dataset[dict[str, Any]]:
-    """Whole videos; or, if no video has a second annotated frame, clips of deformed copies.
+    """Make the validation data set: whole videos, or clips of deformed copies for still pictures.
 
-    The deformations are the same at every validation.
+    Clips are used if no video has a second annotated frame. They are the same at every validation.
 
     Args:
         data: The videos or pictures.
         transform: Transform of the clips.
         every: See ``VideoDataset``.
-        cache_dir: Likewise.
+        cache_dir: See ``VideoDataset``.
     """
     if any(len(video.masks) > 1 for video in data):
         return VideoDataset(data, every, cache_dir)

@@ -1,4 +1,4 @@
-"""Connect the network to MONAI's trainer and evaluator: batches, inferer, parameter groups."""
+"""Connect the network to MONAI's trainer and evaluator: batches, inferer, optimiser groups."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,13 +14,13 @@ from bundle.networks.tcmn import VideoNetwork
 
 
 class PrepareClips(PrepareBatch):
-    """Turns collated clips into what the network takes and the loss compares.
+    """Turns collated clips into the network's input and the loss's target.
 
-    The network's masks are set at the reference frame only, so no truth can leak from later ones.
+    The input has masks in the reference frame only, so that no truth leaks from later frames.
 
     Args:
-        training: Ask the network for its value maps as well, and return the targets that the loss
-            takes.
+        training: Whether to ask the network for its value maps too, and to make a target for
+            ``TCMNLoss``; otherwise the target is the label.
     """
 
     def __init__(self, training: bool = True) -> None:
@@ -33,7 +33,7 @@ class PrepareClips(PrepareBatch):
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> Any:
-        """Clip (B, 3 + N, H, W, T) and targets; for training arguments of the network besides."""
+        """Return the clip (B, 3 + N, H, W, T) and target; for training also the network's arguments."""
         image: Tensor = batchdata["image"].to(device=device, non_blocking=non_blocking)
         label: Tensor = batchdata["label"].to(device=device, non_blocking=non_blocking).long()
         first = label[..., 0]
@@ -44,7 +44,7 @@ class PrepareClips(PrepareBatch):
         clip = torch.cat([image, masks], dim=1)
         if not self.training:
             return clip, label
-        # The window may have lost an object in the first frame that is there later: background.
+        # An object may be outside the window in the first frame but not later: it is background.
         shown = one_hot[:, 1:].amax((2, 3)) * torch.arange(1, objects + 1, device=image.device)
         known = (label == shown[:, :, None, None, None]).any(1)
         targets = {
@@ -67,17 +67,17 @@ class PrepareClips(PrepareBatch):
 
 
 class LabelInferer(VideoInferer):
-    """``VideoInferer`` for whole clips that keeps labels and confidence instead of class logits.
+    """``VideoInferer`` for whole clips that returns labels and confidence instead of class logits.
 
-    It takes the same arguments. Of a long video the logits of all frames may not fit in memory.
+    The logits of all frames of a long video may not fit in memory. It takes the same arguments.
     """
 
     def __call__(self, inputs: Any, network: VideoNetwork, *args: Any, **kwargs: Any) -> Any:
-        """What was found in a clip (B, 3 + N, H, W, T).
+        """Segment a clip (B, 3 + N, H, W, T).
 
         Returns:
-            ``labels``, a volume (B, 1, H, W, T) uint8, and ``confidence`` (B, N, T) in each object's
-            masks, 1 in the first frame, whose masks are given.
+            ``labels``, a volume (B, 1, H, W, T) uint8, and ``confidence`` (B, N, T) of each object's
+            mask, 1 in the first frame, whose masks are given.
         """
         session = self.start(network)
         masks = inputs[:, 3:, ..., 0]
@@ -94,7 +94,7 @@ class LabelInferer(VideoInferer):
 
 
 class PrepareVideo(PrepareBatch):
-    """Hands a ``PromptedVideo`` on as it is; its frames move to the device one by one."""
+    """Passes a ``PromptedVideo`` on unchanged; its frames are moved to the device one by one."""
 
     def __call__(
         self,
@@ -113,22 +113,21 @@ def parameter_groups(
     frozen: Sequence[str] = (),
     factors: Mapping[str, float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Optimiser groups: parts that are trained already learn slower than those that start from zero.
+    """Optimiser groups with their own learning rates: pretrained parts learn slower than new ones.
 
     Args:
         network: A ``TCMN``.
         learning_rate: Learning rate of all parts that are not named below.
         backbone_factor: The backbones' learning rate is this times ``learning_rate``.
         frozen: Prefixes of parameters that do not learn; gradients are not computed for them.
-        factors: Learning-rate factors of other parts, by a prefix of their names:
-        ``{"decoder.context": 5}``
-            learns five times as fast.
+        factors: Prefix of parameter names -> learning-rate factor: with ``{"decoder.context": 5}``
+            the context block learns five times as fast.
 
     Returns:
         The groups: the backbones, everything else, then one for each of ``factors``.
 
     Raises:
-        ValueError: A prefix fits no parameter.
+        ValueError: A prefix matches no parameter.
     """
     factors = {} if factors is None else factors
     names = [name for name, _ in network.named_parameters()]
@@ -158,5 +157,5 @@ def parameter_groups(
 
 
 def to_label_volume(data: dict[str, Any]) -> dict[str, Any]:
-    """Postprocessing: class logits (1 + N, H, W, T) in ``pred`` to a label volume (1, H, W, T)."""
+    """Postprocess: turn class logits (1 + N, H, W, T) in ``pred`` into a label volume (1, H, W, T)."""
     return {**data, "pred": data["pred"].argmax(0, keepdim=True)}

@@ -1,4 +1,4 @@
-"""The losses of the paper (equations 1 to 3), and a soft Dice term of ours.
+"""The paper's losses (equations 1 to 3), and a soft Dice term that the paper does not have.
 
 B clips, N objects, C = 1 + N classes, V value channels, T frames.
 """
@@ -14,7 +14,7 @@ from bundle.types import ClassLogits
 def temporal_contrastive_loss(
     values: Float[Tensor, "B N V T h w"], epsilon: float
 ) -> Float[Tensor, "B N"]:
-    """Equation 1: neighbours in time should have closer values than the frames around them.
+    """Equation 1: the values of adjacent frames should be closer than those of frames two apart.
 
     Summed over inner frames t: ``(d(t-1, t) + d(t, t+1)) / (d(t-1, t+1) + epsilon)`` with
     ``d = 1 - cosine`` of the flattened value maps of one object, in float32. Evenly spaced values
@@ -26,7 +26,7 @@ def temporal_contrastive_loss(
         epsilon: Keeps the quotient finite.
 
     Raises:
-        ValueError: There are fewer than three frames.
+        ValueError: There are fewer than 3 frames.
     """
     if values.shape[3] < 3:
         raise ValueError(f"expected the values of at least 3 frames, got {values.shape[3]}")
@@ -70,16 +70,16 @@ def soft_dice_loss(
 def mean_over_objects(
     scores: Float[Tensor, "B N"], present: Bool[Tensor, "B N"]
 ) -> Float[Tensor, " B"]:
-    """Mean over the objects that a clip has; a batch pads clips to as many as its richest has."""
+    """Mean over the objects that each clip has; in a batch, clips are padded to the same number."""
     return torch.where(present, scores, 0.0).sum(1) / present.sum(1).clamp(min=1)
 
 
 class LossOfTerms(nn.Module):
-    """A loss that keeps the terms of its last batch, for tables, progress bars and trackers.
+    """A loss that stores the terms of its last batch, for tables, progress bars and trackers.
 
     Attributes:
-        names: All terms that a batch may have.
-        terms: Those that the last one had, by name.
+        names: Names of all terms that a batch may have.
+        terms: Name -> value, for the terms of the last batch.
     """
 
     names: tuple[str, ...]
@@ -92,17 +92,17 @@ class LossOfTerms(nn.Module):
 class TCMNLoss(LossOfTerms):
     """Equation 3, ``alpha * L_bce + beta * L_tc``, plus ``dice * L_dice`` which is not in the paper.
 
-    The paper gives none of its numbers. Ours are in the configs, each with its reason.
+    The paper gives no values of these weights. Those in the configs have their reasons beside them.
 
     Args:
         alpha: Weight of the bootstrapped cross entropy.
-        beta: Weight of the temporal contrastive loss; 0 turns it off. It is 0 for clips whose
-            frames do not lie in time order.
+        beta: Weight of the temporal contrastive loss; 0 turns it off. Clips whose frames are not in
+            time order have no such loss.
         dice: Weight of the soft Dice loss; 0 for the paper's loss.
         eta: Only pixels whose true class has a probability below this count.
         epsilon: See ``temporal_contrastive_loss``.
-        warm_up: Calls with plain cross entropy before ``eta`` applies. The count is part of the
-            state dict, so that a resumed training goes on where it was.
+        warm_up: Number of calls with plain cross entropy before ``eta`` applies. The count is part of
+            the state dict.
     """
 
     names = ("cross_entropy", "dice", "prompted", "contrastive", "value_distance", "collapsed")
@@ -127,15 +127,15 @@ class TCMNLoss(LossOfTerms):
         prediction: tuple[ClassLogits, Float[Tensor, "B N V T h w"]],
         target: dict[str, Tensor],
     ) -> Float[Tensor, ""]:
-        """The total loss of a batch; its terms are left in ``terms``.
+        """Compute the total loss of a batch, and store its terms in ``terms``.
+
+        Each term is a mean over all clips, so that processes that share a batch can average it.
 
         Args:
             prediction: The network's ``ClipPrediction``.
-            target: ``label``, class indices (B, H, W, T); ``ordered`` (B,), whether a clip's
-                frames lie in time order; ``present`` (B, N), which objects a clip has; maybe
-                ``prompted`` (B,), of which clips the first frame is the network's answer, too.
-
-        Each term is a mean over all clips, so that processes that share a batch can average.
+            target: ``label``, class indices (B, H, W, T); ``ordered`` (B,), whether a clip's frames
+                are in time order; ``present`` (B, N), which objects a clip has; optionally
+                ``prompted`` (B,), the clips whose first frame the network segments from a prompt.
         """
         logits, values = prediction
         label: Int[Tensor, "B H W T"] = target["label"]
@@ -166,7 +166,7 @@ class TCMNLoss(LossOfTerms):
                 scores = temporal_contrastive_loss(values, self.epsilon)
                 total = total + self.beta * mean_over_objects(scores, counted).mean()
                 self.terms["contrastive"] = scores.detach()[counted].mean().item()
-            # Collapse would show here, without L_tc too: the distance sinks to the order of epsilon.
+            # A collapse of the values shows here, even without L_tc: their distance nears epsilon.
             apart = value_distance(values.detach(), 2)[counted]
             self.terms["value_distance"] = apart.median().item()
             self.terms["collapsed"] = (apart < 10 * self.epsilon).float().mean().item()

@@ -1,4 +1,4 @@
-"""Simulated prompts for training, drawn at random from the true masks.
+"""Simulate prompts in training: random boxes, points and scribbles, and clicks on the errors.
 
 N objects of a clip, H x W its first frame.
 """
@@ -26,20 +26,20 @@ from bundle.networks.prompts import (
 
 KINDS = ("box", "points", "scribble", "rough")
 SMALLEST_PX = 16
-"""Objects of fewer pixels are given whole."""
+"""Objects of fewer pixels keep their whole mask."""
 
 
 class RandPromptd(RandomizableTransform):
-    """Replace the masks of some clips' first frames by prompts, and draw what frames are told.
+    """Replace the first masks of some clips by prompts, and draw which previous mask each frame gets.
 
-    Adds to a clip: ``guess`` and ``unknown`` (N, H, W) float32 for the first N ids, ``unknown`` all 0
-    where the masks stay whole; ``clicks``, how many points at errors of a first answer follow;
-    ``previous_use`` (T,), see ``TCMN.forward``.
+    It adds to a clip ``guess`` and ``unknown`` (N, H, W) float32 for the ids 1 to N, with ``unknown``
+    all 0 where the whole mask is given; ``clicks``, the number of points to set on errors of the first
+    answer; and ``previous_use`` (T,), see ``TCMN.forward``.
 
     Args:
-        share: Share of the clips that are prompted.
-        objects: N, the most objects of a clip.
-        previous: Probabilities of the entries of ``previous_use``, from 0 on.
+        share: Share of the clips that get a prompt.
+        objects: N, the largest number of objects of a clip.
+        previous: Probabilities of the values 0, 1, 2, 3 of ``previous_use``.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class RandPromptd(RandomizableTransform):
 def draw_prompt(
     mask: Bool[np.ndarray, "H W"], kind: str, random: np.random.RandomState
 ) -> PartialMask:
-    """One prompt of an object.
+    """Draw one prompt of an object.
 
     Args:
         mask: The object, not empty.
@@ -108,7 +108,7 @@ def draw_prompt(
     if kind == "scribble":
         line = [_inside(mask, random) for _ in range(random.randint(2, 5))]
         part = from_scribble(mask.shape, line)
-        part = PartialMask(part.mask * mask, part.unknown)  # a line may leave a bent object
+        part = PartialMask(part.mask * mask, part.unknown)  # a line may leave a curved object
         off = (part.unknown == 0) & ~mask
         unknown = np.where(off, 1, part.unknown).astype(np.float32)
         beside = ~_grown(mask, 3 * point_radius(mask.shape))
@@ -139,7 +139,7 @@ def draw_prompt(
 
 
 class PromptedClipInferer(ClipInferer):
-    """``ClipInferer`` that clicks where the network's first answer to a prompt is wrong.
+    """A ``ClipInferer`` that adds clicks where the network's first answer to a prompt is wrong.
 
     Args:
         precision: See ``bundle.utils.devices.autocast``.
@@ -154,15 +154,15 @@ class PromptedClipInferer(ClipInferer):
         clicks: Shaped[Tensor, " B"] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """The network's answer.
+        """Run the network, with clicks added to the prompts.
 
         Args:
             inputs: Clip (B, 3 + N, H, W, T).
-            network: Which.
-            args: Arguments of the network.
+            network: The network.
+            args: Other arguments of the network.
             truth: Class of each pixel of frame 0.
-            clicks: How many clicks each clip of the batch gets.
-            kwargs: Keyword arguments of the network; ``unknown`` (B, N, H, W) is changed by clicks.
+            clicks: Number of clicks for each clip of the batch.
+            kwargs: Keyword arguments of the network; clicks change ``unknown`` (B, N, H, W).
         """
         if truth is not None and clicks is not None and bool((clicks > 0).any()):
             some = (clicks > 0).nonzero()[:, 0]
@@ -183,7 +183,7 @@ class PromptedClipInferer(ClipInferer):
 
     @staticmethod
     def _click(logits: Tensor, clip: Tensor, unknown: Tensor, truth: Tensor, clicks: int) -> None:
-        """Put clicks and the answer that they correct into a clip's masks, in place."""
+        """Write clicks, and the answer that they correct, into a clip's masks, in place."""
         probability = logits.float().softmax(0)[1:].cpu().numpy()
         classes = truth.cpu().numpy()
         for i in range(len(unknown)):
@@ -206,7 +206,7 @@ class PromptedClipInferer(ClipInferer):
 
 
 def _painted(found: np.ndarray, point: tuple[float, float], on: bool) -> np.ndarray:
-    """The answer as if a click had set its surroundings, so that the next goes elsewhere."""
+    """The answer with a disk set at a click, so that the next click goes elsewhere."""
     changed = found.astype(np.uint8)
     radius = 4 * point_radius(found.shape)
     cv2.circle(changed, (int(point[0]), int(point[1])), radius, int(on), thickness=-1)
@@ -219,7 +219,7 @@ def _grown(mask: np.ndarray, reach: int) -> np.ndarray:
 
 
 def _inside(mask: np.ndarray, random: np.random.RandomState) -> tuple[float, float]:
-    """A pixel of the mask, rather away from its edge, as (x, y)."""
+    """A random pixel of the mask, preferably away from its edge, as (x, y)."""
     depth = cv2.distanceTransform(np.pad(mask.astype(np.uint8), 1), cv2.DIST_L2, 3)[1:-1, 1:-1]
     return _any(depth >= random.uniform(0, 0.9) * depth.max(), random, mask)
 

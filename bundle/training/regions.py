@@ -1,12 +1,12 @@
-"""Objects without annotation: regions that a picture falls into, each of which can be an object.
+"""Make training objects without annotations: superpixels or dark regions of a picture.
 
-A clip of such a picture teaches to follow whatever is marked, whether or not it is a structure
-with a name. Superpixels cover the picture; dark regions are what heart chambers look like, of which
-an echocardiogram shows several alike.
+Clips of such objects teach the network to follow whatever is marked, even if it is not an anatomical
+structure. Superpixels cover the picture. Dark regions look like the chambers of the heart, several of
+which look alike in an echocardiogram.
 
 Source:
-    The idea: Ouyang et al. 2020, arXiv:2007.09886. Superpixels: SLIC, Achanta et al. 2012. Basins:
-    watershed of the grey values, Meyer 1994.
+    The idea: Ouyang et al. 2020, arXiv:2007.09886. Superpixels: SLIC, Achanta et al. 2012. Dark
+    regions: watershed of the grey values, Meyer 1994.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,11 +35,11 @@ LABELS = {i: f"region {i}" for i in range(1, MAX_OBJECTS + 1)}
 
 
 def find_regions(image: Frame, count: int) -> LabelMap:
-    """Cut the lit part of a picture into about ``count`` compact regions that keep to its edges.
+    """Divide the lit part of a picture into about ``count`` compact regions along its edges.
 
     Args:
         image: (H, W, 3) uint8.
-        count: 2 to 32. What is smaller than a hundredth of the picture is background.
+        count: 2 to 32. Regions smaller than a hundredth of the picture become background.
 
     Returns:
         (H, W) uint8, ids 1, 2, ... of connected regions, from the largest down.
@@ -58,33 +58,33 @@ def find_regions(image: Frame, count: int) -> LabelMap:
     sizes[0] = 0
     largest = np.argsort(-sizes, kind="stable")[:MAX_OBJECTS]
     kept = largest[sizes[largest] >= least]
-    # Ids without gaps: readers of label maps take odd ones for soft edges.
+    # Ids without gaps: readers of label maps treat isolated values as soft edges.
     ids = np.zeros(len(sizes), np.uint8)
     ids[kept] = np.arange(1, len(kept) + 1)
     return ids[pieces]
 
 
 def find_dark_regions(image: Frame) -> LabelMap:
-    """The dark pools with brighter rims around them, such as the chambers of a heart.
+    """Find dark regions with a brighter rim, such as the chambers of the heart.
 
-    Lengths are shares of the shorter side, so that a larger picture has the same pools.
+    Lengths scale with the shorter side, so that the picture's resolution hardly matters.
 
     Args:
         image: (H, W, 3) uint8.
 
     Returns:
-        (H, W) uint8, ids 1, 2, ... of connected pools without holes, each of a hundredth to a
-        quarter of the picture, from the largest down. All 0 where there is none.
+        (H, W) uint8, ids 1, 2, ... of connected regions without holes, from the largest down, each of
+        a hundredth to a quarter of the picture. All 0 if there is none.
     """
     grey = image.mean(-1)
     pixel = min(grey.shape) / 224
     fine = ndimage.gaussian_filter(grey, 2 * pixel)
     steps = max(round(2 * pixel), 1)
-    # Closed, so that a chamber that is quite black belongs to it; without its own ragged border.
+    # The sector is closed, so that a black chamber belongs to it, and loses its ragged border.
     sector = ndimage.binary_closing(np.pad(fine > 3, 8 * steps), iterations=4 * steps)
     sector = ndimage.binary_fill_holes(sector)[8 * steps : -8 * steps, 8 * steps : -8 * steps]
     sector = ndimage.binary_erosion(sector, iterations=steps)
-    # Outside is no dark pool: the mean is over what lies inside.
+    # Pixels outside the sector are black: the mean is taken over those inside.
     inside = ndimage.gaussian_filter(sector.astype(float), 4 * pixel)
     coarse = ndimage.gaussian_filter(grey, 4 * pixel) / np.maximum(inside, 0.2)
     basins = watershed(coarse, label(h_minima(coarse, 6.0).astype(bool) & sector), mask=sector)
@@ -110,15 +110,15 @@ def find_dark_regions(image: Frame) -> LabelMap:
 
 
 def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> list[Video]:
-    """The annotated frames of ``videos`` as static pictures whose objects are superpixels.
+    """Turn the annotated frames of ``videos`` into static pictures whose objects are superpixels.
 
-    Masks of the videos are not read. The label maps are made once and kept as PNGs; one that is
-    damaged is made anew.
+    The masks of the videos are not used. Label maps are computed once and stored as PNGs; a damaged
+    one is computed again.
 
     Args:
-        videos: Where the pictures come from, of one data set.
-        cache_dir: Where the label maps are kept. A folder for this data set alone: they are named
-            by the ids of its videos.
+        videos: Videos of one data set.
+        cache_dir: Folder for the label maps, used by this data set only, since files are named by the
+            ids of the videos.
         seed: Seed of the number of regions of each picture, 8 to 24.
     """
     random = np.random.RandomState(seed)
@@ -131,7 +131,7 @@ def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> li
 
 
 def dark_regions(videos: Sequence[Video], cache_dir: str | Path) -> list[Video]:
-    """As ``regions``, but the objects are dark regions, and pictures that have none are left out."""
+    """The same as ``regions`` with dark regions as objects; pictures without any are left out."""
     found = _cut(videos, Path(cache_dir), lambda: ("dark_regions", find_dark_regions))
     return [video for video in found if read_masks(video, [0])[0].any()]
 
@@ -141,7 +141,7 @@ def _cut(
     cache: Path,
     draw: Callable[[], tuple[str, Callable[[Frame], LabelMap]]],
 ) -> list[Video]:
-    """One static picture for each annotated frame; ``draw`` says by what name it is cut, and how."""
+    """Make a static picture of each annotated frame; ``draw`` gives the cache name and the method."""
     cache.mkdir(parents=True, exist_ok=True)
     sweep(cache)
     found = []
@@ -155,7 +155,7 @@ def _cut(
 
 
 def _is_sound(path: Path) -> bool:
-    """Whether there is such a picture, complete by its checksums."""
+    """Whether the picture exists and its checksums are right."""
     try:
         with Image.open(path) as picture:
             picture.verify()
@@ -165,6 +165,6 @@ def _is_sound(path: Path) -> bool:
 
 
 def _write(labels: LabelMap, path: Path) -> None:
-    """Write a PNG that is there in full or not at all, whoever else is at work."""
+    """Write a PNG, renamed into place when it is complete, since other processes may write it too."""
     with written_beside(path) as beside:
         Image.fromarray(labels).save(beside, format="PNG")

@@ -239,7 +239,7 @@ def test_nothing_to_read_is_a_problem(monkeypatch, capsys):
     assert problems(lines) == [
         "no video x", "no video could be made of this data set: nothing was read"
     ]  # fmt: skip
-    assert lines[-1] == "no contact sheet: no video has a sound mask that is not empty"
+    assert lines[-1] == "no contact sheet: no video has a readable mask with an object"
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_partial_copy_is_warned_of(path, caplog):
     fewer = [video for video in TEN if video.patient not in ("patient3", "patient10")]
     with caplog.at_level(logging.WARNING):
         assert both(fewer, path)[1] == valid - {"patient3", "patient10"}
-    assert "lists 2 patients of whom there is no video, the first is patient3" in caplog.text
+    assert "lists 2 patients without a video, the first is patient3" in caplog.text
 
 
 def test_a_leak_is_refused(path):

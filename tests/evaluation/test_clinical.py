@@ -189,9 +189,7 @@ def test_a_second_video_of_a_view_is_noted():
 
 def test_no_spacing_no_millilitres():
     mask = ellipse(45, 24, (0.5, 0.5))
-    with pytest.raises(
-        ValueError, match="distance of pixels is unknown, so there can be no volume"
-    ):
+    with pytest.raises(ValueError, match="pixel spacing is unknown, so there can be no volume"):
         volume_single_plane_ml(mask, None)
     with pytest.raises(ValueError, match="header declares no spacing in mm"):
         volume_biplane_ml(mask, (0.5, 0.5), mask, None)

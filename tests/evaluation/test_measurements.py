@@ -66,7 +66,7 @@ def test_two_views_of_one_chamber():
     ed, es = biplane_volumes_ml(two, SPACING, four, SPACING, 1)
     assert ed == pytest.approx(volume_single_plane_ml(two[0] == 1, SPACING), rel=1e-6)
     assert es == pytest.approx(volume_single_plane_ml(two[10] == 1, SPACING), rel=1e-6)
-    with pytest.raises(ValueError, match="the distance of pixels is unknown"):
+    with pytest.raises(ValueError, match="the pixel spacing is unknown"):
         biplane_volumes_ml(two, None, four, SPACING, 1)
     with pytest.raises(ValueError, match="the object is in 0 of 20 frames"):
         biplane_volumes_ml(two, SPACING, four, SPACING, 2)
@@ -82,7 +82,7 @@ def test_without_spacing_nothing_is_in_mm():
         "area_ed_mm2", "area_es_mm2", "edv_ml", "esv_ml", "ef_percent", "largest_diameter_mm"
     }  # fmt: skip
     assert row["notes"].startswith(RESEARCH_ONLY)
-    assert "declares no distance of pixels" in row["notes"]
+    assert "declares no pixel spacing" in row["notes"]
 
 
 def test_what_is_no_chamber_has_no_volume_and_what_is_seen_once_no_moments():

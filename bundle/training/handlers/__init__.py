@@ -1,4 +1,4 @@
-"""Handlers that MONAI and Ignite lack; configs name them ``bundle.training.handlers.<Name>``."""
+"""Training handlers that MONAI and Ignite lack; configs name them by ``bundle.training.handlers``."""
 
 from bundle.training.handlers.checkpoints import BestWeights, ResumableCheckpoint
 from bundle.training.handlers.pictures import CurvesPicture, SampleOverlays

@@ -1,4 +1,4 @@
-"""Checkpoints from which a killed training goes on with the same losses as without the stop."""
+"""Save checkpoints and the best weights; a resumed training has the losses of an uninterrupted one."""
 
 import logging
 import signal
@@ -22,24 +22,25 @@ logger = logging.getLogger(__name__)
 
 
 class ResumableCheckpoint:
-    """Saves everything that training needs to go on, and loads it at the start.
+    """Saves the whole state of a training as ``last.pt``, and loads it at the start.
 
-    Saves after each epoch, and on SIGTERM after the iteration that runs, which then is the last.
-    Files are written beside and renamed, so a killed run or a full disk leaves the previous one
-    whole. Draws of clips derive from seed, epoch and index, so there is no random state to keep.
-    Of several processes the first saves and all load; SIGTERM to one of them stops all.
+    It saves after each epoch. On SIGTERM it saves after the current iteration and stops the training.
+    The new file is renamed into place, so a killed run or a full disk leaves the previous one intact.
+    Random clips depend on seed, epoch and index only, so no random state is saved. With several
+    processes the first saves and all load; SIGTERM to one of them stops all.
 
     Args:
-        objects: What has a state dict: network, optimiser, schedule, loss. The trainer and its
-            gradient scaler are added.
-        folder: Where ``last.pt`` is.
-        resume: Load it if it exists; otherwise an existing one is an error, not lost.
-        settings: What must not change between the runs of a training, by name.
+        objects: Name -> object with a state dict: network, optimiser, schedule, loss. The trainer and
+            its gradient scaler are added.
+        folder: Folder of ``last.pt``.
+        resume: Whether to load an existing checkpoint. If not, an existing one is an error, so that it
+            is not overwritten.
+        settings: Name -> value of settings that must not change when a training is resumed.
 
     Raises:
         FileExistsError: There is a checkpoint and ``resume`` is off.
-        ValueError: It comes from another setting or network; or its epochs have another number of
-            iterations; or not all processes find the same one.
+        ValueError: It has other settings, another network or another number of iterations per epoch,
+            or the processes find different checkpoints.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class ResumableCheckpoint:
 
     def _listen(self, engine: Engine) -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # only the main thread may; a server's worker is stopped by its server
+            return  # only the main thread may set handlers; a server stops its own workers
 
         def note(number: int, frame: FrameType | None) -> None:
             self._terminated = True
@@ -133,7 +134,7 @@ class ResumableCheckpoint:
             engine.add_event_handler(event, lambda _: signal.signal(signal.SIGTERM, before))
 
     def _stop_if_told(self, engine: Engine, saver: Checkpoint) -> None:
-        # Processes may be told at different moments, but must stop after the same iteration.
+        # Processes may get the signal at different moments, but must stop after the same iteration.
         if idist.all_reduce(int(self._terminated), "MAX"):
             saver(engine)
             logger.warning(
@@ -144,13 +145,13 @@ class ResumableCheckpoint:
 
 
 def ignore_first_sigterm(worker: int) -> None:
-    """Worker processes of a data loader call this to go on after a first SIGTERM.
+    """Make a data loader's worker ignore the first SIGTERM; for ``worker_init_fn``.
 
-    Launchers send it to workers too, and would break off the iteration that is to be the last. The
-    loader ends its workers itself; it resorts to SIGTERM at most after that.
+    Launchers send SIGTERM to workers too, which would interrupt the last iteration. The loader stops
+    its workers itself; a second SIGTERM, which it may send, ends them.
 
     Args:
-        worker: Its number, as ``worker_init_fn`` gets it.
+        worker: Number of the worker; unused.
     """
 
     def once(number: int, frame: FrameType | None) -> None:
@@ -160,7 +161,7 @@ def ignore_first_sigterm(worker: int) -> None:
 
 
 class _Scaler:
-    """A trainer's gradient scaler, if it has one: MONAI makes it anew as the training begins."""
+    """Restores the trainer's gradient scaler, if any, after MONAI has made a new one at the start."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -180,7 +181,7 @@ class _Scaler:
 
 
 class _Settings:
-    """Settings as a state dict, so that they lie in the checkpoint beside what they shaped."""
+    """Settings with a state dict, so that a checkpoint can hold them."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = {name: _plain(value) for name, value in values.items()}
@@ -197,19 +198,19 @@ class _Settings:
 
 
 def _plain(value: Any) -> Any:
-    """What a checkpoint can hold and compare: numbers as they are, a list or mapping as its text."""
+    """A value that can be saved and compared: numbers unchanged, lists and mappings as text."""
     return value if isinstance(value, (int, float, type(None))) else str(value)
 
 
 class BestWeights(CheckpointSaver):
-    """MONAI's saver of the weights with the best score, whose file is whole at every moment.
+    """Saves the weights with the best validation score; the file is complete at every moment.
 
-    MONAI's own deletes it, and then writes under its name.
+    MONAI's own saver deletes the old file before it writes the new one.
 
     Args:
-        folder: Where the file is.
-        objects: What has a state dict.
-        file: Its name.
+        folder: Folder of the file.
+        objects: Name -> object with a state dict.
+        file: Name of the file.
     """
 
     def __init__(
@@ -221,13 +222,13 @@ class BestWeights(CheckpointSaver):
         self._objects, self._path = objects, Path(folder) / file
 
     def attach(self, engine: Engine) -> None:
-        """To an evaluator."""
+        """Attach to an evaluator."""
         super().attach(engine)
         engine.add_event_handler(Events.STARTED, _describe, self._objects, self._path)
 
 
 def _describe(objects: Mapping[str, Any], path: Path) -> None:
-    """Say beside the weights which network they will be of; what they are changes still."""
+    """Write the description of the network beside the weights, without the checksum of the file."""
     network = objects.get("network")
     definition = getattr(getattr(network, "module", network), "definition", None)
     if idist.get_rank() == 0 and definition is not None:
@@ -236,11 +237,11 @@ def _describe(objects: Mapping[str, Any], path: Path) -> None:
 
 
 class _ReplacingSaver(DiskSaver):
-    """Leaves the old file until the new one takes its name; Ignite would delete it first.
+    """Replaces the old file by renaming the new one; Ignite would delete the old one first.
 
     Args:
         folder: Made if it does not exist.
-        file: Its name, whatever Ignite would call it.
+        file: Name of the file; Ignite's own name is ignored.
     """
 
     def __init__(self, folder: str | Path, file: str) -> None:
@@ -259,7 +260,7 @@ class _ReplacingSaver(DiskSaver):
                     torch.save(checkpoint, file)
                 staging.move_into_place()
         except (OSError, RuntimeError) as error:
-            # Of a full disk PyTorch says something else, in handling what the system said.
+            # On a full disk PyTorch raises another error while it handles the system's.
             cause = error.__context__ if isinstance(error.__context__, OSError) else error
             raise OSError(
                 f"cannot save {self.path} ({cause}): is the disk full? The previous checkpoint is "

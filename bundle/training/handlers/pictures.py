@@ -1,4 +1,4 @@
-"""Pictures that a training leaves: its curves, and what the network made of validation videos."""
+"""Draw pictures during training: loss and score curves, and predictions on validation videos."""
 
 from pathlib import Path
 
@@ -24,12 +24,12 @@ GAP_PX = 4
 
 
 class CurvesPicture:
-    """Draws the tables of a training after each epoch, and when it ends; a missing one is left out.
+    """Draws the curves of a training after each epoch and at its end; a missing table is left out.
 
     Args:
         path: The PNG file to write.
-        losses: What ``LossTable`` writes.
-        metrics: What ``MetricTable`` writes.
+        losses: CSV file of ``LossTable``.
+        metrics: CSV file of ``MetricTable``.
     """
 
     def __init__(self, path: str | Path, losses: str | Path, metrics: str | Path) -> None:
@@ -50,14 +50,13 @@ class CurvesPicture:
 class SampleOverlays:
     """Draws the first videos of each validation, to ``folder/epoch_0001/<video>.png``.
 
-    Of several processes the first draws, from its share of the videos.
-
-    Frames lie evenly over the video, in the order of reading. The prediction is coloured, the truth
-    a white contour; a frame without one is not annotated, or shows no object.
+    With several processes the first one draws, from its share of the videos. A sheet has frames evenly
+    spread over the video, row by row. The prediction is coloured, the truth a white contour; a frame
+    without a contour is not annotated or shows no object.
 
     Args:
-        folder: Where each validation gets a folder of its own.
-        videos: How many; 0 for none.
+        folder: Folder with a subfolder for each validation.
+        videos: Number of videos; 0 for none.
     """
 
     def __init__(self, folder: str | Path, videos: int = 4) -> None:
@@ -89,7 +88,7 @@ def draw_sheet(
     prediction: npt.NDArray[np.uint8],
     truth: npt.NDArray[np.uint8],
 ) -> Frame:
-    """Frames of a video on one sheet, row by row, each shrunk to ``LONGEST_SIDE_PX``.
+    """Draw up to six frames of a video on one sheet, each shrunk to ``LONGEST_SIDE_PX``.
 
     Args:
         frames: (H, W, 3, T).

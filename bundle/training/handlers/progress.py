@@ -1,4 +1,4 @@
-"""What a training shows while it runs: a bar with the loss terms, and the same terms for trackers."""
+"""Show the loss terms while a training runs: in a progress bar and in trackers such as MLflow."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -14,11 +14,11 @@ from bundle.training.losses import LossOfTerms
 
 
 class LossTerms:
-    """Gives the loss of the iteration that has just run and its terms, by name.
+    """Returns the loss of the last iteration and its terms, by name.
 
     Args:
-        loss: Whose terms.
-        prefix: Prefix of the names, where they stand beside scores: there is a Dice of either kind.
+        loss: The loss whose terms are returned.
+        prefix: Prefix of the names, to tell the Dice loss from the Dice score.
     """
 
     def __init__(self, loss: LossOfTerms, prefix: str = "") -> None:
@@ -31,10 +31,10 @@ class LossTerms:
 
 
 def track_terms(handlers: Sequence[Any], terms: LossTerms) -> Sequence[Any]:
-    """Let the handler that ``--tracking mlflow`` adds to a trainer's log the loss and its terms.
+    """Make the MLflow handler that ``--tracking mlflow`` adds to a trainer log the loss and its terms.
 
-    MONAI's own setting looks for one result per clip and finds a tuple where a trainer does not
-    decollate; MLflow would refuse it.
+    By default MONAI's handler expects one result per clip. A trainer that does not decollate gives a
+    tuple, which MLflow rejects.
     """
     for handler in handlers:
         if isinstance(handler, MLFlowHandler):
@@ -43,14 +43,14 @@ def track_terms(handlers: Sequence[Any], terms: LossTerms) -> Sequence[Any]:
 
 
 class TrainingBar:
-    """A bar for each epoch: clips done, time left, clips per second, the newest loss and its terms.
+    """A progress bar for each epoch: clips done, time left, clips per second, latest loss and terms.
 
-    It is silent where stderr is no terminal, and in all processes but the first. What is logged
-    meanwhile prints above it.
+    It is hidden if stderr is not a terminal, and in all processes but the first. Log messages are
+    printed above it.
 
     Args:
-        loss: Whose terms.
-        batch_size: Clips of one iteration, of all processes together.
+        loss: The loss whose terms are shown.
+        batch_size: Clips per iteration, of all processes together.
     """
 
     def __init__(self, loss: LossOfTerms, batch_size: int) -> None:
@@ -89,6 +89,6 @@ class TrainingBar:
         self._shown.close()
 
     def _fail(self, error: BaseException) -> None:
-        """Finish the line, so that the message has one of its own."""
+        """Close the bar, so that the error message starts on a new line."""
         self._close()
-        raise error  # Ignite leaves that to whoever handles the event
+        raise error  # Ignite leaves raising it to the handler of this event

@@ -1,4 +1,4 @@
-"""What MONAI and Ignite lack for training: epochs of the data set, gradients, a table of losses."""
+"""Handlers of the training loop: set the data set's epoch, clip gradients, write the loss table."""
 
 import csv
 import logging
@@ -20,12 +20,12 @@ logger = logging.getLogger(__name__)
 
 
 class EpochHandler:
-    """Tells the data set which epoch begins, and at which clip, before its workers start.
+    """Sets the epoch and first clip of the data set before the loader's workers start.
 
     Args:
-        dataset: With ``set_epoch(epoch, begin)``.
-        batch_size: Clips of one iteration, of all processes together: an epoch that was broken off
-            goes on with the clip after those of its last iteration.
+        dataset: A data set with ``set_epoch(epoch, begin)``.
+        batch_size: Clips per iteration, of all processes together. An interrupted epoch is resumed
+            after the clips of its last iteration.
     """
 
     def __init__(self, dataset: Any, batch_size: int) -> None:
@@ -41,10 +41,10 @@ class EpochHandler:
 
 
 class GradientClipping:
-    """Scales the gradient down to a norm; stops at a loss that is no number.
+    """Scales gradients down to a maximal norm, and stops the training if the loss is not finite.
 
     Args:
-        network: Whose gradients.
+        network: The network to train.
         max_norm: Largest Euclidean norm of all gradients together.
     """
 
@@ -70,14 +70,15 @@ class GradientClipping:
 
 
 class LossTable:
-    """Adds the mean loss and its terms to a CSV file, and logs them.
+    """Appends the mean loss and its terms to a CSV file, and logs them.
 
-    Means are over all processes too; the first one writes, the whole file for each row.
+    Means are over all processes too. The first process writes.
 
     Args:
-        loss: Whose terms.
-        path: The CSV file; a resumed training goes on in it.
-        every: Iterations that one row averages. Those of a row that is not full yet are its state.
+        loss: The loss whose terms are written.
+        path: The CSV file; a resumed training continues it.
+        every: Number of iterations averaged in a row. Iterations of an incomplete row are part of the
+            state dict.
     """
 
     def __init__(self, loss: LossOfTerms, path: str | Path, every: int = 20) -> None:
@@ -116,7 +117,7 @@ class LossTable:
             write_csv(self.path, [*self._earlier(engine.state.iteration), row])
 
     def _earlier(self, iteration: int) -> list[dict[str, Any]]:
-        """The rows before an iteration; a resumed training does those after its checkpoint again."""
+        """The rows before an iteration; a resumed training writes later ones again."""
         if not self.path.exists():
             return []
         with self.path.open(newline="") as file:
@@ -124,9 +125,12 @@ class LossTable:
 
 
 class Attach:
-    """Attaches a handler that is defined elsewhere in a config, since others refer to it too.
+    """Attaches a handler that is defined elsewhere in a config, where other entries refer to it too.
 
-    MONAI's check of a bundle wants each entry of a list of handlers to name its class.
+    MONAI's bundle check requires that each entry of a list of handlers names its class.
+
+    Args:
+        handler: The handler.
     """
 
     def __init__(self, handler: Any) -> None:

@@ -1,4 +1,4 @@
-"""What follows from a validation during training: a table of its scores, and when to stop."""
+"""Handlers of the validation during training: write and log its scores, stop early."""
 
 import csv
 import logging
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 class MetricTable:
     """Appends the scores of each validation to a CSV file, beside its epoch.
 
-    Rows of this epoch and later ones are replaced: a resumed training does them again.
+    Rows of the same or later epochs are replaced, since a resumed training repeats them.
 
     Args:
-        path: The CSV file; a resumed training goes on in it.
+        path: The CSV file; a resumed training continues it.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -49,9 +49,9 @@ class MetricTable:
 
 
 class ValidationStats(StatsHandler):
-    """MONAI's log of the scores of each validation, but for the traceback of an error.
+    """Logs the scores of each validation as MONAI does, but without the traceback of an error.
 
-    The command line tells of an error, see ``bundle.utils.options.print_error``.
+    The command line prints errors, see ``bundle.utils.options.print_error``.
     """
 
     def __init__(self) -> None:
@@ -62,14 +62,14 @@ class ValidationStats(StatsHandler):
 
 
 class EarlyStop(EarlyStopping):
-    """Ends a training after so many validations in a row without a better key metric.
+    """Stops a training after a number of validations in a row without a better key metric.
 
-    Its count and the best score are its state, which belongs into the checkpoint. MONAI's handler of
-    this purpose has none; this is the one of Ignite that MONAI's wraps.
+    Its state dict, for the checkpoint, has the count and the best score. It extends Ignite's handler,
+    since MONAI's, which wraps that one, has no state.
 
     Args:
         validator: The evaluator whose key metric counts; higher is better.
-        patience: Validations without a better score; 0 never ends the training.
+        patience: Number of validations without a better score; 0 never stops.
 
     Raises:
         ValueError: The patience is negative.
@@ -80,7 +80,7 @@ class EarlyStop(EarlyStopping):
             raise ValueError(
                 f"patience must be 0 (never stop) or a number of validations, got {patience}"
             )
-        # The trainer comes with attach: it cannot be named in a config that it is a part of.
+        # The trainer is set in attach: a config cannot refer to it inside its own definition.
         super().__init__(patience or sys.maxsize, self._score, trainer=validator)
         self.validator = validator
 
@@ -92,7 +92,7 @@ class EarlyStop(EarlyStopping):
     @staticmethod
     def _score(validator: Engine) -> float:
         score = validator.state.metrics[validator.state.key_metric_name]
-        return -math.inf if math.isnan(score) else score  # NaN would pass for better
+        return -math.inf if math.isnan(score) else score  # NaN would count as better
 
     def _check(self, validator: Engine) -> None:
         self(validator)
