@@ -1,4 +1,4 @@
-"""The main class: a network with its settings, which segments videos."""
+"""``VideoSegmenter``, the main class: loads a network with its settings and segments videos."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,12 +19,12 @@ from bundle.utils.devices import find_device
 
 
 class VideoSegmenter:
-    """Segments videos from masks of a few of their frames. Holds no state of a video.
+    """Segments videos from the masks of one or a few frames. It holds no state of a video.
 
     Args:
-        network: In evaluation mode, on ``device``.
-        settings: How masks are propagated.
-        device: Where the network is.
+        network: A network in evaluation mode, on ``device``.
+        settings: How masks are propagated; the defaults if None.
+        device: Device of the network.
 
     Example:
         >>> import numpy as np
@@ -59,20 +59,25 @@ class VideoSegmenter:
         """Load a network with its weights and settings; by default the shipped ones.
 
         Args:
-            weights: A plain state dict; the ``.json`` beside it says which network it is of.
+            weights: File of a plain state dict; the ``.json`` file beside it describes its network.
             device: ``auto`` (CUDA or MPS if there is one, else the CPU), ``cpu``, ``cuda``,
                 ``cuda:N`` or ``mps``.
             backend: ``int8``: 8-bit integers, three times as fast on CPUs; ``openvino``: floating point
-                by OpenVINO; ``torch``: floating point; ``auto``: on a CPU the first of these that is
-                there for these weights, else ``torch``.
+                by OpenVINO; ``torch``: floating point by PyTorch; ``auto``: on a CPU the first of these
+                that is available for these weights, else ``torch``.
             int8_dir: Folder of the network in 8-bit integers.
             settings: Settings of ``bundle.inference.settings.InferenceSettings``, by name.
 
         Raises:
-            FileNotFoundError: There are no such weights.
-            ValueError: A value is out of range, the weights are damaged or of another network than
-                the file beside them says, or this machine has no such device.
-            MissingPackageError: ``int8`` was asked for, and OpenVINO is not installed.
+            FileNotFoundError: The weights do not exist.
+            ValueError: A value is out of range, the weights are damaged or do not fit the file beside
+                them, or this machine has no such device.
+            MissingPackageError: ``int8`` or ``openvino`` is asked for, and OpenVINO is not installed.
+
+        Example:
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=256)
+            >>> segmenter.settings.inference_size
+            256
         """
         parsed = parse_settings(**settings)
         models = bundle_root() / "models"
@@ -88,27 +93,38 @@ class VideoSegmenter:
     def segment(
         self, video: Frames | Iterable[Frame], masks: Mapping[int, LabelMap]
     ) -> Iterator[FrameResult]:
-        """Segment a video from the masks of some frames; yields results in order of time.
+        """Segment a video from the masks of some frames; yields results in time order.
 
-        The work is done as results are taken, and memory does not grow with the video's length.
+        It works as results are taken, and its memory does not grow with the video's length.
 
         Args:
             video: From ``open_video``; or a list of RGB frames (H, W, 3) uint8; or an iterator over
-                such frames, like a camera, each of whose results is there before the next is taken.
-            masks: Frame index to label map (H, W) uint8 of object ids, such as ``read_masks`` gives.
-                A mask is taken as complete: an object that it does not show is not in that frame.
+                such frames, like a camera. Of an iterator, each frame's result is returned before the
+                next frame is taken.
+            masks: Frame index -> label map (H, W) uint8 of object ids, such as from ``read_masks``. A
+                mask counts as complete: an object that it does not show is not in that frame.
 
         Yields:
-            ``frame``, ``labels`` (H, W) uint8, ``confidence`` in [0, 1] by object id, and ``review``:
-            a confidence is low, somebody should look.
+            ``bundle.inference.results.FrameResult``: ``frame``, ``labels`` (H, W) uint8,
+            ``confidence`` by object id, 0 to 1, and ``review``, whether a confidence is low.
 
         Raises:
-            ValueError: No mask shows an object, one is of no frame of the video, or has another size
-                than its frame; or a frame cannot be read.
+            ValueError: No mask shows an object, a mask is of a frame that does not exist or has another
+                size than its frame, or a frame cannot be read.
         """
         return stream_results(self.settings, self.network, video, masks, self.device)
 
     def start(self, video: Frames | Iterable[Frame]) -> SegmentationJob:
-        """Begin an interactive job: give masks and prompts, propagate, correct."""
+        """Start an interactive job: add masks and prompts, propagate, correct.
+
+        Args:
+            video: See ``segment``; an iterator is read to its end.
+
+        Example:
+            >>> import numpy as np
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu")
+            >>> segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2).masks
+            {}
+        """
         frames = video if isinstance(video, Frames) else FrameList(list(video))
         return SegmentationJob(self, frames)

@@ -1,4 +1,4 @@
-"""The axis legend of the whole package, and the shapes that more than one module names.
+"""Letters for axes in the whole package, and the array types that several modules use.
 
 B clips; N objects; D = 3 + N channels of a clip; C = 1 + N classes; T frames; H x W frame size in
 pixels; h x w feature grid (frame size / 16); K key channels; V value channels. Time is the last axis

@@ -180,7 +180,7 @@ def test_a_setting_that_is_gone_is_warned(capsys, calls, name):
     status, text = said(capsys, "segment", "v", "--mask", "m", f"--{name}", "latest")
     assert status == 0
     assert len(calls) == 1
-    assert f"--{name} does nothing any more: the frame that was remembered first goes" in text
+    assert f"--{name} does nothing any more: the oldest remembered frame is dropped" in text
 
 
 def test_dashes_and_underscores_are_the_same(calls):

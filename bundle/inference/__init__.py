@@ -1,1 +1,1 @@
-"""One video with its masks: sessions, propagation, corrections, results."""
+"""Segment one video: settings, prompts, propagation, corrections, checkpoints and saving of results."""

@@ -1,7 +1,7 @@
-"""What a run has found so far, on disk, so that the same run goes on after an interruption.
+"""Save the results of a run while it works, so that the same run can resume after an interruption.
 
-A folder holds the masks in parts, and beside them the memory after the last part. A run goes on from it
-only if its video, masks, weights, settings and version are the same.
+A folder holds the masks in parts, and the network's memory after the last part. A run resumes from it
+only if the video, masks, weights, settings and version are the same.
 """
 
 import hashlib
@@ -25,16 +25,16 @@ STATE = "state.pt"
 PARTS = "part_*.npz"
 VERSION = 1
 EVERY_S = 10.0
-"""Seconds between two parts: what an interruption loses, at most."""
+"""Seconds between two parts: at most this much work is lost by an interruption."""
 
 
 class RunCheckpoint:
-    """Keeps what a propagation finds, for the next one of the same video, masks and settings.
+    """Saves the results of a propagation, for the next one of the same video, masks and settings.
 
     Args:
-        folder: Where; made with the first part, and gone with ``remove``.
-        identity: What the results depend on beside the masks, such as video, weights and settings.
-        resume: Go on from what is there; else it is replaced.
+        folder: Folder of the checkpoint; made with the first part, removed by ``remove``.
+        identity: Text that names all else that the results depend on: video, weights and so on.
+        resume: Whether to resume from an existing checkpoint; otherwise it is replaced.
         every_s: Seconds between two parts.
     """
 
@@ -48,10 +48,10 @@ class RunCheckpoint:
         self._last = time.monotonic()
 
     def restore(self, work: Propagation) -> int:
-        """Give a propagation the masks and the memory that are there already.
+        """Load the saved masks and memory into a propagation, if they fit it.
 
         Returns:
-            How many frames it needs not do any more.
+            Number of frames that are already done.
         """
         self._fits = self._digest(work)
         if not self.resume:
@@ -67,17 +67,17 @@ class RunCheckpoint:
         except FileNotFoundError:
             return 0
         except Exception as error:  # a damaged file may raise anything
-            logger.warning("%s cannot be read (%s): the video begins anew", path, error)
+            logger.warning("%s cannot be read (%s): starting the video again", path, error)
             return 0
         restored = work.restore(results)
         self._parts = state["parts"]
         return len(restored)
 
     def add(self, work: Propagation, index: int) -> None:
-        """Keep a frame that is done; written with the others of its part when it is time.
+        """Add the result of a frame; a part is written every ``every_s`` seconds.
 
         Args:
-            work: Has just done it.
+            work: The propagation that has just finished the frame.
             index: Index of the frame.
         """
         result = work.result(index)
@@ -91,7 +91,7 @@ class RunCheckpoint:
             self._last = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the folder, once the results are where they belong."""
+        """Remove the checkpoint, after the results have been written."""
         if not self.folder.is_dir():
             return
         sweep(self.folder)
@@ -104,7 +104,7 @@ class RunCheckpoint:
         part = self._part(self._parts)
         with written_beside(part) as beside, beside.open("wb") as file:
             np.savez(file, **self._new)  # type: ignore[arg-type]
-        # The state comes last: it says how many parts are whole.
+        # The state is written last: it says how many parts are complete.
         self._parts, self._new = self._parts + 1, {}
         with written_beside(self.folder / STATE) as beside:
             torch.save(
@@ -118,7 +118,7 @@ class RunCheckpoint:
             )
 
     def _part(self, number: int) -> Path:
-        """Named after what the run depends on: parts of two runs never mix."""
+        """Path of a part, named by the digest of the run, so that parts of two runs never mix."""
         return self.folder / f"part_{self._fits[:16]}_{number:05d}.npz"
 
     def _read(self, parts: int) -> Iterator[FrameResult]:
@@ -135,7 +135,7 @@ class RunCheckpoint:
                     yield FrameResult(int(frame), shaped, trust, False)
 
     def _digest(self, work: Propagation) -> str:
-        """Of all that the results depend on."""
+        """SHA-256 of everything that the results depend on."""
         found = hashlib.sha256(self.identity.encode())
         found.update(repr((work.settings, work.video.frame_count)).encode())
         for index, labels in sorted(work.prompts.items()):

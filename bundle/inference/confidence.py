@@ -1,4 +1,4 @@
-"""Classes of a frame and confidences of its objects, from its class logits."""
+"""Turn class logits into labels and confidences, and suggest the frame to correct next."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,9 +8,10 @@ from torch import Tensor
 
 
 def choose_class(logits: Float[Tensor, "B C H W"]) -> UInt8[Tensor, "B H W"]:
-    """Choose the likeliest class of each pixel, the first of equals, like ``argmax``.
+    """Choose the most probable class of each pixel, like ``argmax`` (the first of equals).
 
-    Class by class, since PyTorch's ``argmax`` over a leading axis is an order slower on CPUs.
+    It compares class by class, since PyTorch's ``argmax`` over a leading axis is ten times slower on
+    CPUs.
     """
     best = logits[:, 0]
     if logits.shape[1] == 1:
@@ -29,14 +30,17 @@ def expected_jaccard(
 
     The expected overlap is the sum of probabilities inside the mask, the expected union the mask's
     area and the sum of probabilities outside. An empty mask is right if no pixel belongs to the
-    object, so the likeliest pixel decides.
+    object, so the most probable pixel decides.
 
     Args:
         logits: Class logits, background first.
-        probability: Their softmax in float32, where that is at hand.
+        probability: Their softmax in float32, if it is known already.
+
+    Returns:
+        Confidence of each object, 0 to 1.
     """
     probability = (logits.float().softmax(1) if probability is None else probability)[:, 1:]
-    # Of the classes' own type: numbers of two types compare several times slower on CPUs.
+    # The same type as the classes: comparing two types is several times slower on CPUs.
     objects = torch.arange(1, logits.shape[1], device=logits.device, dtype=torch.uint8)
     mask = (choose_class(logits)[:, None] == objects[:, None, None]).float()
     area, overlap = mask.sum((2, 3)), (probability * mask).sum((2, 3))
@@ -45,7 +49,7 @@ def expected_jaccard(
 
 
 def margin(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
-    """Per pixel, how much likelier the chosen class is than the next, in [0, 1]."""
+    """Difference in probability between the best and the second best class of each pixel, 0 to 1."""
     best = logits.float().softmax(1).topk(2, dim=1).values
     return best[:, 0] - best[:, 1]
 
@@ -53,17 +57,21 @@ def margin(logits: Float[Tensor, "B C H W"]) -> Float[Tensor, "B H W"]:
 def suggest_frame(
     confidence: Mapping[int, Mapping[int, float]], annotated: Sequence[int]
 ) -> int | None:
-    """Name the frame whose mask should help most: the one with the least confidence.
+    """Suggest the frame whose correction should help most: the one with the lowest confidence.
 
-    A frame's confidence is that of its worst object, averaged over the frame and its neighbours, so
-    that a series of poor frames counts for more than a single blurred one.
+    The confidence of a frame is that of its worst object, averaged over the frame and two neighbours on
+    either side, so that a series of poor frames counts more than a single blurred one.
 
     Args:
-        confidence: Frame index to (object id to confidence).
-        annotated: Frames that have a mask already.
+        confidence: Frame index -> object id -> confidence.
+        annotated: Frames that already have a mask.
 
     Returns:
         The frame's index; None if every frame is annotated.
+
+    Example:
+        >>> suggest_frame({0: {1: 1.0}, 1: {1: 0.9}, 2: {1: 0.2}, 3: {1: 0.8}}, annotated=[0])
+        3
     """
     worst = {i: min(each.values(), default=1.0) for i, each in confidence.items()}
     smooth = {}

@@ -1,4 +1,4 @@
-"""The configs: ``inference.yaml`` for use from Python, and what a run of any of them checks first."""
+"""Read ``configs/inference.yaml`` from Python, and check the command line of a config run."""
 
 import inspect
 from collections.abc import Mapping, MutableMapping
@@ -19,17 +19,17 @@ OLD_TRAINING_NAMES = {
     "pulse": "radial_warp",
     "gain": "illumination",
 }
-"""What options of the training configs were called up to version 0.11."""
+"""Old name -> new name of options of the training configs, up to version 0.11."""
 
 
 def read_inference_config(
     values: Mapping[str, object] = MappingProxyType({}), *, root: Path | None = None
 ) -> ConfigParser:
-    """Read the config; its parts are made by ``get_parsed_content``.
+    """Read the inference config; call ``get_parsed_content`` to make its parts.
 
     Args:
-        values: Instead of those in the file, by name: weights, device, inference_size ...
-        root: The bundle's folder; by default the one that the package came with.
+        values: Name -> value that replaces the file's: weights, device, inference_size ...
+        root: The folder with ``configs`` and ``models``; by default that of the package.
     """
     root = bundle_root() if root is None else root
     config = ConfigParser()
@@ -43,7 +43,7 @@ def check_run(resolved: MutableMapping[str, Any]) -> None:
     """Check the command line of ``monai.bundle run``; see ``check_command_line``.
 
     Args:
-        resolved: ``__local_refs``, which an expression of a config finds among its names.
+        resolved: ``__local_refs``, which expressions in a config can use.
 
     Raises:
         ValueError: An option is unknown.

@@ -1,4 +1,4 @@
-"""Read a video for inference: from any frame, in either direction, a few frames ahead."""
+"""Read frames for inference in either direction and ahead of time; make tensors; check mask sizes."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,16 +12,16 @@ import torch
 from bundle.types import Frame, LabelMap
 
 AHEAD = 4
-"""Frames decoded ahead."""
+"""Number of frames that are decoded ahead."""
 CHUNK_BYTES = 2**26
-"""Frames that are decoded at once where a video is read backwards."""
+"""Size of the block of frames that is decoded at once when a video is read backwards."""
 
 Item = TypeVar("Item")
 
 
 @runtime_checkable
 class Frames(Protocol):
-    """A video that can be read from anywhere, such as ``bundle.io.reading.video.VideoSource``."""
+    """A video with random access, such as ``bundle.io.reading.volumes.VideoSource``."""
 
     @property
     def frame_count(self) -> int: ...
@@ -39,7 +39,7 @@ class Frames(Protocol):
 
 @dataclass(frozen=True)
 class FrameList:
-    """Frames that are in memory, as ``Frames``."""
+    """A list of frames in memory as ``Frames``."""
 
     images: Sequence[Frame]
 
@@ -60,7 +60,7 @@ class FrameList:
 
 
 def read_range(video: Frames, indices: range) -> Iterator[Frame]:
-    """Frames of a range, which may fall."""
+    """Read the frames of a range, rising or falling."""
     if indices.step > 0:
         yield from video.frames(indices)
         return
@@ -71,28 +71,28 @@ def read_range(video: Frames, indices: range) -> Iterator[Frame]:
 
 
 def list_ids(labels: Iterable[LabelMap]) -> list[int]:
-    """The ids of all objects that label maps show, rising."""
+    """The ids of all objects that the label maps show, rising."""
     return sorted({int(i) for each in labels for i in np.unique(each) if i > 0})
 
 
 def split_objects(labels: LabelMap, ids: Sequence[int], device: torch.device) -> torch.Tensor:
-    """(1, N, H, W) masks of the objects with these ids."""
+    """Split a label map into the masks of these objects: (1, N, H, W) bool."""
     masks = labels[None, None] == np.array(ids)[:, None, None]
     return torch.from_numpy(masks).to(device)
 
 
 def require_object(masks: Iterable[LabelMap]) -> None:
-    """Refuse masks that show nothing.
+    """Check that the masks show an object.
 
     Raises:
-        ValueError: All are empty.
+        ValueError: All masks are empty.
     """
     if not any(labels.any() for labels in masks):
         raise ValueError("no mask shows an object: paint it on at least one frame")
 
 
 def check_size(index: int, labels: LabelMap, size: tuple[int, int]) -> None:
-    """Refuse a mask that does not fit its frame.
+    """Check that a mask has the size of its frame.
 
     Raises:
         ValueError: The sizes differ.
@@ -105,13 +105,13 @@ def check_size(index: int, labels: LabelMap, size: tuple[int, int]) -> None:
 
 
 def to_image(frame: Frame, device: torch.device) -> torch.Tensor:
-    """(1, 3, H, W) in [0, 1]."""
-    # Copied, since a frame may be read-only or mirrored, which tensors cannot be.
+    """Turn an RGB frame into a tensor (1, 3, H, W) in [0, 1]."""
+    # Copied, since a frame may be read-only or have negative strides, which tensors do not support.
     return torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float() / 255
 
 
 def read_ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:
-    """Yield the same items, while a thread prepares the next few."""
+    """Yield the same items, while a thread prepares the next ``count``."""
     end = object()
     with ThreadPoolExecutor(1) as pool:
         waiting = deque(pool.submit(next, items, end) for _ in range(count))

@@ -1,4 +1,4 @@
-"""MONAI's inferers for training, evaluation and the inference config; thin over ``streaming``.
+"""Inferers for MONAI's engines: whole clips in training, videos in evaluation and inference.
 
 B clips, N objects, T frames of H x W.
 """
@@ -24,7 +24,7 @@ from bundle.utils.devices import autocast
 
 
 class ClipInferer(Inferer):
-    """Pass whole clips through the network at once, for training.
+    """Passes whole clips through the network at once, for training.
 
     Args:
         precision: See ``bundle.utils.devices.autocast``.
@@ -41,15 +41,15 @@ class ClipInferer(Inferer):
 
 
 class VideoInferer(Inferer):
-    """Propagates masks through a video; holds settings, no state of a video.
+    """Propagates masks through videos. It holds settings, and no state of a video.
 
     Args:
-        settings: What ``bundle.inference.settings.InferenceSettings`` has, by name, as a value or as
-            text. What is left out has its default there.
+        settings: Settings of ``bundle.inference.settings.InferenceSettings`` by name, as values or as
+            text. The others have their defaults.
 
     Raises:
         ValueError: A setting is out of range.
-        TypeError: There is no such setting.
+        TypeError: A setting does not exist.
     """
 
     def __init__(self, **settings: Any) -> None:
@@ -62,11 +62,11 @@ class VideoInferer(Inferer):
 
         Args:
             inputs: A clip tensor, or a video with its masks.
-            network: In evaluation mode.
+            network: The network, in evaluation mode.
 
         Returns:
-            Class logits for a tensor; for a video an iterator over frames with their results, in
-            order of time, which does the work as it is consumed.
+            Class logits for a tensor. For a video, a lazy iterator over frames and their results, in
+            time order.
         """
         if isinstance(inputs, PromptedVideo):
             device = next(network.parameters()).device
@@ -74,14 +74,14 @@ class VideoInferer(Inferer):
         return torch.stack(list(self.propagate(inputs, network)), dim=-1)
 
     def propagate(self, clip: Clip, network: VideoNetwork) -> Iterator[Float[Tensor, "B C H W"]]:
-        """Class logits of each frame of clips whose first frame is annotated."""
+        """Yield the class logits of each frame of clips whose first frame is annotated."""
         session = self.start(network)
         yield session.prompt(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
         for t in range(1, clip.shape[-1]):
             yield session.step(clip[:, :3, ..., t]).logits
 
     def start(self, network: VideoNetwork) -> VideoSession:
-        """Begin a pass over a video whose frames you feed yourself."""
+        """Start a session, to which you give the frames of a video one by one."""
         return VideoSession(self.settings, network, self.settings.inference_size)
 
     def open(
@@ -91,7 +91,7 @@ class VideoInferer(Inferer):
         network: VideoNetwork,
         device: torch.device | str = "cpu",
     ) -> Propagation:
-        """Begin a video that you will correct as you go; see ``Propagation``."""
+        """Start a video whose masks can be corrected after propagation; see ``Propagation``."""
         frames = video if isinstance(video, Frames) else FrameList(video)
         return Propagation(self.settings, network, frames, annotations, device)
 

@@ -1,4 +1,7 @@
-"""The videos to segment, with masks and prompts: one, a folder or a list; opened when used."""
+"""List the videos to segment with their masks and prompts: one video, a folder, or a CSV list.
+
+Files are opened when they are used.
+"""
 
 import csv
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,17 +28,17 @@ COLUMNS = ("video", "mask")
 
 @dataclass(frozen=True, eq=False)
 class PromptedVideo:
-    """One video to segment, with the mask and prompts that were given for it.
+    """One video to segment, with its mask and prompts.
 
-    Nothing is opened before ``source`` or ``annotations`` is asked for, so that among many videos a
-    bad one is noticed when it is its turn.
+    Nothing is opened before ``source`` or ``annotations`` is used, so an error in one of many videos
+    is raised only when it is that video's turn.
 
     Attributes:
         path: Anything that ``open_video`` takes.
-        mask: Anything that ``read_annotations`` takes; None where there are prompts only.
-        problem: An error to raise instead, if there is nothing to open.
-        mask_frame: The frame that a single mask belongs to; see ``read_annotations``.
-        unknown: The value of the mask's pixels of which nothing is known, if there are any.
+        mask: Anything that ``read_annotations`` takes; None if there are prompts only.
+        problem: An error to raise instead of opening the video, such as a missing mask.
+        mask_frame: Frame of a single mask; see ``read_annotations``.
+        unknown: Pixel value of the mask that means unknown; None if there is none.
         prompts: Boxes, points, scribbles and more masks.
     """
 
@@ -60,7 +63,7 @@ class PromptedVideo:
 
     @cached_property
     def annotations(self) -> Mapping[int, LabelMap]:
-        """Frame index to label map (H, W) of the mask; 0 also where the mask is unknown."""
+        """Frame index -> label map (H, W); unknown pixels are 0."""
         return {i: part.labels for i, part in self._masks.items()}
 
     @property
@@ -72,9 +75,9 @@ class PromptedVideo:
         """Start a job with the mask and the prompts; nothing is propagated yet.
 
         Raises:
-            ValueError: A prompt makes no sense, or the network takes no partial masks.
+            ValueError: A prompt is invalid, or the network takes no partial masks.
         """
-        for entry in self.prompts:  # before the network works on the first
+        for entry in self.prompts:  # check all before the network works on the first
             check_entry(entry, self.source)
         job = SegmentationJob(segmenter, self.source)
         for index, part in self._masks.items():
@@ -94,12 +97,12 @@ class PromptedVideo:
 
 
 class OpenPromptedVideod:
-    """Makes the paths in ``image`` and ``label`` one ``PromptedVideo`` in ``image``.
+    """A transform that joins the paths ``image`` and ``label`` to a ``PromptedVideo`` in ``image``.
 
-    Beside them may be ``mask_frame``, ``unknown`` and ``prompts``.
+    Optional keys are ``mask_frame``, ``unknown`` and ``prompts``.
 
     Raises:
-        ValueError: A path is missing.
+        ValueError: There is no video, or neither a mask nor a prompt.
     """
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -131,27 +134,26 @@ def list_inputs(
     prompts: str | Path | Sequence[PromptEntry] | None = None,
     unknown: int | str | None = None,
 ) -> list[dict[str, Any]]:
-    """List the videos to segment, as items for ``OpenPromptedVideod``. None is opened.
+    """List the videos to segment, as items for ``OpenPromptedVideod``. No file is opened.
 
-    Each process that torchrun started gets its share of all videos, done or not.
+    Each process that torchrun started gets its share of the videos.
 
     Args:
-        video: One video, which needs a mask.
+        video: A single video.
         mask: Its mask.
-        input_dir: Instead of both, a folder of videos with their masks, named as
-            ``bundle.datasets.video_folder`` says; or a CSV list with the columns ``video`` and
-            ``mask``, whose paths are relative to the list.
-        output_dir: Where results will go.
-        mask_frame: The frame that a single mask belongs to, from 0; a column ``mask_frame`` of a list
-            goes before it.
-        prompts: Prompts of one video, beside its mask or instead: a file, see ``prompts_file``, or
-            what it holds.
-        unknown: The value of masks' pixels of which nothing is known.
+        input_dir: Instead of both, a folder of videos with masks, in the layout of
+            ``bundle.datasets.video_folder``; or a CSV list with the columns ``video`` and ``mask``,
+            with paths relative to the list.
+        output_dir: Folder of the results.
+        mask_frame: Frame of a single mask, from 0; the column ``mask_frame`` of a list overrides it.
+        prompts: Prompts of a single video, in addition to its mask or instead of it: the path of a
+            file, see ``prompts_file``, or its entries.
+        unknown: Pixel value of masks that means unknown.
 
     Raises:
         FileNotFoundError: There is no such folder or list, or no mask in the folder.
-        ValueError: ``input_dir`` is given together with one video, or is no list as it should be, or
-            the results of two videos would be one.
+        ValueError: ``input_dir`` is given together with a single video or is not a valid list, or the
+            results of two videos would go to one folder.
     """
     given = parse_text(input_dir)
     entries = _read_prompts(prompts)
@@ -191,7 +193,7 @@ def list_videos(
     prompts: str | Path | Sequence[PromptEntry] | None = None,
     unknown: int | str | None = None,
 ) -> list[PromptedVideo]:
-    """``list_inputs``, each ready to be opened."""
+    """The same as ``list_inputs``, as ``PromptedVideo`` objects."""
     items = list_inputs(video, mask, input_dir, output_dir, mask_frame, prompts, unknown)
     return [OpenPromptedVideod()(item)["image"] for item in items]
 
@@ -209,7 +211,7 @@ def _list_folder(folder: Path) -> list[dict[str, Any]]:
         try:
             video, mask = pick_pair(stem, videos, masks)
             items.append({"image": video, "label": mask})
-        except FileNotFoundError as problem:  # one of many: told with what else fails
+        except FileNotFoundError as problem:  # one of many: reported with other failures
             items.append(
                 {"image": [*videos, stem][0], "label": [*masks, stem][0], "problem": problem}
             )
@@ -223,7 +225,7 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f"--input_dir {path} is neither a folder nor a .csv list")
     items: list[dict[str, Any]] = []
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel begins with a mark
+        with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark
             reader = csv.DictReader(file)
             columns: Sequence[str] = reader.fieldnames or ()
             if not set(COLUMNS) <= set(columns):
@@ -251,7 +253,7 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
 def _refuse_clashes(videos: Iterable[str | Path]) -> None:
     taken: dict[str, str | Path] = {}
     for video in videos:
-        name = source_name(Path(video)).casefold()  # many file systems know no case
+        name = source_name(Path(video)).casefold()  # many file systems ignore letter case
         if name in taken:
             raise ValueError(
                 f"the results of {taken[name]} and {video} would go to the same folder {name}: "

@@ -26,20 +26,20 @@ logger = logging.getLogger(__name__)
 
 
 class SegmentationJob:
-    """Interactive segmentation of one video: given masks and prompts, and what was found from them.
+    """Interactive segmentation of one video: add masks and prompts, propagate, correct.
 
-    A mask, box, point or scribble concerns one object. The others stay as they were given or found
-    in that frame, or ``propagate`` finds them. Boxes, points and scribbles of one object in one
-    frame add up: each corrects the last answer.
+    A mask, box, point or scribble concerns one object. The other objects keep their masks in that
+    frame, or ``propagate`` finds them. Boxes, points and scribbles of one object in one frame add up:
+    each corrects the last answer.
 
-    Not to be shared between threads.
+    A job must not be shared between threads.
 
     Args:
-        segmenter: With the network and the settings.
+        segmenter: A ``VideoSegmenter``, which has the network and the settings.
         video: The frames.
 
     Attributes:
-        masks: Frame index to label map, of the frames in which something was given; not to be changed.
+        masks: Frame index -> label map (H, W) uint8, of the frames with a mask or prompt; read only.
 
     Example:
         >>> import numpy as np
@@ -70,7 +70,7 @@ class SegmentationJob:
 
     @property
     def objects(self) -> Mapping[int, frozenset[int]]:
-        """Frame index to the ids that were given in it; frames left out gave all objects."""
+        """Frame index -> ids that were given there; frames that are missing here gave all objects."""
         return self._objects
 
     def add_mask(
@@ -80,25 +80,35 @@ class SegmentationJob:
         object_id: int | None = None,
         unknown: int | None = None,
     ) -> LabelMap:
-        """Give the mask of a frame, or correct it; ``propagate`` then takes it to the other frames.
+        """Give or correct the mask of a frame. Call ``propagate`` to update the other frames.
 
         It replaces earlier prompts of the same objects in the frame.
 
         Args:
-            frame: Its index.
-            mask: (H, W). With ``object_id``: pixels that are not 0 are that object. Without: a
-                label map of all objects; one that it does not show is not in the frame. In a mask
-                of bool the object is 1.
-            object_id: From 1 to 255.
-            unknown: The value, such as 255, of pixels of which nothing is known: the network fills
-                them. By default the whole mask is known.
+            frame: Index of the frame, from 0.
+            mask: (H, W), bool or whole numbers. With ``object_id``, non-zero pixels are that object.
+                Without, it is a label map of all objects: an object that it does not show is not in
+                the frame. In a bool mask the object is 1.
+            object_id: Id of the object, 1 to 255.
+            unknown: Pixel value, such as 255, that means unknown: the network fills these pixels. By
+                default the whole mask is known.
 
         Returns:
-            The frame's label map.
+            The frame's label map (H, W) uint8.
 
         Raises:
-            ValueError: There is no such frame or id, the mask is of another size or kind, or it has
+            ValueError: The frame or id does not exist, the mask has another size or type, or it has
                 unknown pixels and the network takes no partial masks.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> mask = np.zeros((48, 64), bool)
+            >>> mask[10:30, 20:40] = True
+            >>> int((job.add_mask(0, mask, object_id=3) == 3).sum())
+            400
         """
         self._check_frame(frame)
         mask = np.asarray(mask)
@@ -138,19 +148,19 @@ class SegmentationJob:
     def add_box(self, frame: int, box: Box, object_id: int = 1) -> LabelMap:
         """Prompt an object with a box. Its mask will lie inside.
 
-        Without points or scribbles a box replaces what was found of the object in the frame. With
-        them it limits their mask.
+        A box alone replaces the object's mask in the frame. Together with points or scribbles it
+        limits their mask.
 
         Args:
-            frame: Its index.
-            box: Left, top, right, bottom in pixels of the video; right and bottom lie outside.
-            object_id: From 1 to 255.
+            frame: Index of the frame, from 0.
+            box: Left, top, right, bottom in pixels of the video; right and bottom are exclusive.
+            object_id: Id of the object, 1 to 255.
 
         Returns:
-            The frame's new label map (H, W).
+            The frame's new label map (H, W) uint8.
 
         Raises:
-            ValueError: There is no such frame or id, the box has no area in the frame or leaves out a
+            ValueError: The frame or id does not exist, the box has no area in the frame or excludes a
                 point on the object, or the network takes no partial masks.
 
         Example:
@@ -176,18 +186,27 @@ class SegmentationJob:
         """Prompt an object with points on it or beside it.
 
         Args:
-            frame: Its index.
+            frame: Index of the frame, from 0.
             points: (x, y) in pixels of the video.
             labels: For each point 1 (on the object) or 0 (beside it).
-            object_id: From 1 to 255.
+            object_id: Id of the object, 1 to 255.
 
         Returns:
-            The frame's new label map (H, W). It agrees with all points.
+            The frame's new label map (H, W) uint8. It agrees with all points.
 
         Raises:
-            ValueError: There is no such frame or id, a point lies outside of the frame or of the
-                object's box, or contradicts another one, nothing says where the object is, or the
-                network takes no partial masks.
+            ValueError: The frame or id does not exist; a point is outside the frame or the object's
+                box, or contradicts another one; no prompt says where the object is; or the network
+                takes no partial masks.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> labels = job.add_points(0, [(20, 10), (50, 40)], [1, 0])
+            >>> labels[10, 20], labels[40, 50]
+            (np.uint8(1), np.uint8(0))
         """
         return self.add_prompts(frame, {object_id: ObjectPrompt().with_points(points, labels)})
 
@@ -198,19 +217,27 @@ class SegmentationJob:
         positive: bool | int = True,
         object_id: int = 1,
     ) -> LabelMap:
-        """Draw a line on an object, or beside it.
+        """Prompt an object with a line drawn on it or beside it.
 
         Args:
-            frame: Its index.
+            frame: Index of the frame, from 0.
             points: (x, y) of the line's corners, in pixels of the video.
-            positive: Whether it lies on the object.
-            object_id: From 1 to 255.
+            positive: Whether the line is on the object.
+            object_id: Id of the object, 1 to 255.
 
         Returns:
-            The frame's new label map (H, W).
+            The frame's new label map (H, W) uint8.
 
         Raises:
-            ValueError: As ``add_points``.
+            ValueError: See ``add_points``.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> int(job.add_scribble(0, [(20, 10), (30, 20)], object_id=2)[10, 20])
+            2
         """
         prompt = ObjectPrompt().with_scribble(points, positive)
         return self.add_prompts(frame, {object_id: prompt})
@@ -221,15 +248,16 @@ class SegmentationJob:
         """Give several prompts of one or more objects of a frame at once.
 
         Args:
-            frame: Its index.
-            prompts: Object id to its prompts.
-            anew: Replace earlier prompts of these objects in the frame. By default prompts add up.
+            frame: Index of the frame, from 0.
+            prompts: Object id, 1 to 255 -> its prompts.
+            anew: Whether to replace earlier prompts of these objects in the frame. By default prompts
+                add up.
 
         Returns:
-            The frame's new label map (H, W).
+            The frame's new label map (H, W) uint8.
 
         Raises:
-            ValueError: As ``add_points``.
+            ValueError: See ``add_points``.
         """
         self._check_frame(frame)
         for object_id in prompts:
@@ -252,14 +280,14 @@ class SegmentationJob:
         return self._give(frame, new, list(prompts))
 
     def remove_mask(self, frame: int, object_id: int | None = None) -> None:
-        """Remove what was given in a frame; ``propagate`` then finds its mask.
+        """Remove the mask and prompts of a frame; ``propagate`` then finds its mask.
 
         Args:
-            frame: Its index.
-            object_id: Remove only this object. By default all.
+            frame: Index of the frame, from 0.
+            object_id: Remove only this object; by default all.
 
         Raises:
-            ValueError: Nothing was given in the frame, or nothing of that object.
+            ValueError: The frame has no mask or prompt, or none of that object.
         """
         if frame not in self.masks:
             given = ", ".join(map(str, sorted(self.masks))) or "none"
@@ -285,17 +313,17 @@ class SegmentationJob:
         self._prompts.get(frame, {}).pop(object_id, None)
 
     def propagate(self) -> Iterator[FrameResult]:
-        """Find the masks of all frames that have none yet, or that a correction touches.
+        """Find the masks of all frames that have none yet, or that a correction changes.
 
-        The work is done as results are taken. It can be broken off at any frame: the next call, or
-        ``results``, does the rest.
+        It works as results are taken. You can stop at any frame: the next call of this or ``results``
+        does the rest.
 
         Yields:
-            Each frame's result as soon as it is found: not in order of time, and without the frames
-            in which all objects were given.
+            Each frame's result as soon as it is found: not in time order, and without the frames in
+            which all objects were given.
 
         Raises:
-            ValueError: No mask shows an object; or a frame cannot be read.
+            ValueError: No mask shows an object, or a frame cannot be read.
         """
         require_object(self.masks.values())
         if self._work is None:
@@ -312,10 +340,10 @@ class SegmentationJob:
             yield result
 
     def results(self) -> Iterator[FrameResult]:
-        """Yield the results of all frames in order of time, after propagating what is pending.
+        """Propagate what is pending, then yield the results of all frames in time order.
 
         Raises:
-            ValueError: As ``propagate``.
+            ValueError: See ``propagate``.
         """
         for _ in self.propagate():
             pass
@@ -324,11 +352,11 @@ class SegmentationJob:
             yield self._work.result(index)
 
     def suggest(self) -> int | None:
-        """Name the frame whose mask would help most; None if no frame was found yet."""
+        """Index of the frame whose correction should help most; None before the first propagation."""
         return None if self._work is None else self._work.suggest()
 
     def _fill(self, frame: int, labels: LabelMap, open_pixels: npt.NDArray[np.bool_]) -> LabelMap:
-        """A label map of all objects, whose unknown pixels the network decides."""
+        """Let the network fill the unknown pixels of a label map of all objects."""
         prompts = {
             i: ObjectPrompt(mask=np.where(open_pixels, UNKNOWN, labels == i).astype(np.uint8))
             for i in list_ids([labels])
@@ -343,7 +371,7 @@ class SegmentationJob:
         return complete_frame(self.segmenter, self._frame(frame), prompts, guess)
 
     def _give(self, frame: int, labels: LabelMap, object_ids: Sequence[int]) -> LabelMap:
-        """Keep a frame's new labels, of which those of these objects were given."""
+        """Store a frame's new labels, and that these objects were given in it."""
         if frame not in self.masks:
             self._objects[frame] = frozenset(object_ids)
         elif frame in self._objects:
@@ -354,7 +382,7 @@ class SegmentationJob:
     def _warn_if_elsewhere(
         self, frame: int, before: LabelMap, after: LabelMap, object_ids: Iterable[int]
     ) -> None:
-        """Say so if an object is given where nothing of it was found, but elsewhere in the frame."""
+        """Warn if an object is given in a place of the frame that its found mask does not touch."""
         if frame in self.masks:
             return
         for i in object_ids:
@@ -368,7 +396,7 @@ class SegmentationJob:
                 )
 
     def _labels(self, frame: int) -> LabelMap:
-        """What is known of a frame, as an array of its own."""
+        """A copy of the labels of a frame: given, found, or all 0."""
         if frame in self.masks:
             return self.masks[frame].copy()
         if self._work is not None and self._work.done(frame):
@@ -376,7 +404,7 @@ class SegmentationJob:
         return np.zeros((self.video.height, self.video.width), np.uint8)
 
     def _frame(self, frame: int) -> Frame:
-        """A frame's pixels; the last one is kept, since somebody who clicks does so again there."""
+        """A frame's pixels; the last frame is cached, since clicks often follow in one frame."""
         if self._image is None or self._image[0] != frame:
             self._image = frame, next(iter(self.video.frames([frame])))
         return self._image[1]

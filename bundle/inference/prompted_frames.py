@@ -1,7 +1,7 @@
-"""The frames with given masks, and the objects that each mask covers.
+"""Keep track of the given masks, the objects that each covers, and what changes with a correction.
 
 A complete mask covers all objects: one that it does not show is not in the frame. A mask may also
-cover some objects only. The others are found in that frame like in any other, from the frames whose
+cover only some objects. The others are found in that frame as in any other, from the frames whose
 masks cover them. H x W is a frame.
 """
 
@@ -19,9 +19,9 @@ class FoundObjects(NamedTuple):
     """Objects that were found in a frame whose mask does not cover them.
 
     Attributes:
-        labels: (H, W), nothing else in it.
-        objects: Their ids; one that is not in ``labels`` was found to be gone.
-        confidence: Confidence of each that was looked for.
+        labels: Label map (H, W) of these objects only.
+        objects: Their ids; an object that ``labels`` does not show was not found in the frame.
+        confidence: Object id -> confidence.
     """
 
     labels: LabelMap
@@ -29,7 +29,7 @@ class FoundObjects(NamedTuple):
     confidence: Mapping[int, float]
 
     def without(self, objects: Collection[int]) -> "FoundObjects":
-        """Those that are left."""
+        """The same without these objects."""
         gone = np.isin(self.labels, list(objects))
         rest = {i: value for i, value in self.confidence.items() if i not in objects}
         labels = np.where(gone, np.uint8(0), self.labels)
@@ -40,10 +40,10 @@ class Search(NamedTuple):
     """Objects to be found in some frames.
 
     Attributes:
-        objects: Their ids.
-        frames: Where they are missing.
-        masks: Frame index to the mask to start from: every frame whose mask covers these objects, with
-            all objects that all of these masks cover.
+        objects: Ids of the objects.
+        frames: Frames in which they are missing.
+        masks: Frame index -> mask to propagate from: each frame whose mask covers these objects, with
+            the objects that all of these masks cover.
     """
 
     objects: frozenset[int]
@@ -52,12 +52,12 @@ class Search(NamedTuple):
 
 
 class PromptedFrames:
-    """Masks by frame, the objects that they cover, and what was found of the others there.
+    """The given masks, the objects that they cover, and the other objects that were found there.
 
     Args:
-        masks: Frame index to label map (H, W).
-        objects: Frame index to the ids that its mask covers, whatever else it shows; masks of
-            frames that are left out are complete.
+        masks: Frame index -> label map (H, W).
+        objects: Frame index -> ids that its mask covers, for incomplete masks; other pixels of it are
+            ignored.
 
     Attributes:
         ids: Ids of all objects that the masks show, rising.
@@ -86,7 +86,7 @@ class PromptedFrames:
         self._found: dict[int, FoundObjects] = {}
 
     def covers(self, frame: int) -> frozenset[int]:
-        """The objects that a frame's mask covers; none where there is no mask."""
+        """The objects that a frame's mask covers; empty if there is no mask."""
         if frame not in self.masks:
             return frozenset()
         return self.objects.get(frame, frozenset(self.ids))
@@ -100,36 +100,35 @@ class PromptedFrames:
         return frozenset(self.ids) - known
 
     def labels(self, frame: int) -> LabelMap:
-        """A frame's mask, with what was found of the other objects where it shows nothing."""
+        """A frame's mask, with the other objects that were found where it shows background."""
         labels, found = self.masks[frame], self._found.get(frame)
         return labels if found is None else np.where(labels > 0, labels, found.labels)
 
     def confidence(self, frame: int) -> dict[int, float]:
-        """1 for what a frame's mask shows, and that of what was found beside it."""
+        """Object id -> confidence: 1 for objects of the given mask, lower for others found there."""
         found = self._found.get(frame)
         trust = {} if found is None else dict(found.confidence)
         return dict(sorted({**trust, **dict.fromkeys(list_ids([self.masks[frame]]), 1.0)}.items()))
 
     def add_found(self, frame: int, new: FoundObjects) -> None:
-        """Keep what was found in a frame; what its mask covers, or was found before, stays."""
+        """Store objects found in a frame; those given or found there before are not changed."""
         before = self._found.get(frame)
         known = self.covers(frame) if before is None else self.covers(frame) | before.objects
         new = new.without(known)
         if before is not None:
-            # Of two that were found in one place the lower id, so that their order does not count.
+            # Where two were found in one place, the lower id wins, whatever their order.
             lower = np.minimum(before.labels - np.uint8(1), new.labels - np.uint8(1))
-            labels = lower + np.uint8(1)  # 0, that is none, came last as 255
+            labels = lower + np.uint8(1)  # background, 0, wrapped to 255 and so never won
             new = FoundObjects(
                 labels, before.objects | new.objects, {**before.confidence, **new.confidence}
             )
         self._found[frame] = new
 
     def take_over(self, before: "PromptedFrames", done: Mapping[int, FrameResult]) -> None:
-        """Take over objects that were found before and that masks do not cover, as far as they
-        still hold.
+        """Take over found objects from before a change, except those that the change affects.
 
         Args:
-            before: What these frames replace.
+            before: The state before the change.
             done: Results of frames that had no mask before.
         """
         for frame in self.objects:
@@ -147,7 +146,7 @@ class PromptedFrames:
             self._found[frame] = found.without(found.objects - set(self.ids))
 
     def changes(self, before: "PromptedFrames") -> dict[int, frozenset[int]]:
-        """Frames whose masks differ from before, and the objects that differ."""
+        """Frame index -> objects that differ, of the frames whose masks differ from before."""
         ids, changed = {*self.ids, *before.ids}, {}
         for frame in sorted({*self.masks, *before.masks}):
             then, now = (
@@ -165,13 +164,12 @@ class PromptedFrames:
         return changed
 
     def reach(self, frame: int, objects: Collection[int], count: int | None = None) -> range:
-        """The frames that a change of these objects reaches: up to the next masks that cover them
-        all.
+        """The frames that a change affects: up to the next masks that cover all changed objects.
 
         Args:
-            frame: The one whose mask changes.
-            objects: The objects that change in its mask.
-            count: Frames of the video; by default no further than to the last mask.
+            frame: Index of the frame whose mask changes.
+            objects: Objects that change in its mask.
+            count: Number of frames of the video; by default the range ends at the last mask.
         """
         whole = [
             i
@@ -183,7 +181,7 @@ class PromptedFrames:
         return range(first, min((i for i in whole if i > frame), default=end))
 
     def next_search(self) -> Search | None:
-        """The next objects to find in frames whose masks do not cover them; None at the end."""
+        """The next objects to find in frames whose masks do not cover them; None if all are found."""
         lacking = [i for i in self.objects if self.missing(i)]
         if not lacking:
             return None

@@ -1,4 +1,4 @@
-"""Prompts of a user in a frame, and the masks that the network makes of them.
+"""Segment a frame from a user's prompts: boxes, points, scribbles, partial masks.
 
 The Python interface, the command line, the page and MONAI Label all call this, so that the same
 prompts give the same masks. H x W is the frame.
@@ -33,7 +33,7 @@ from bundle.types import Frame, LabelMap
 MAX_ID = 255
 """Label maps hold object ids in one byte, 0 is the background."""
 UNKNOWN = 255
-"""Value of a partial mask where nothing is known."""
+"""Value of unknown pixels in a partial mask."""
 NEEDS_PARTIAL_MASKS = (
     "boxes, points, scribbles and partial masks need a network that takes them: these weights were "
     "trained without, so give whole masks, or use weights that were trained with prompts"
@@ -42,16 +42,16 @@ NEEDS_PARTIAL_MASKS = (
 Point = tuple[float, float]
 """(x, y) in pixels of the video: (0, 0) is the top left corner of the top left pixel."""
 Box = tuple[float, float, float, float]
-"""Left, top, right, bottom in pixels; right and bottom lie outside."""
+"""Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
 
 @dataclass(frozen=True)
 class Scribble:
-    """A line drawn on an object, or beside it.
+    """A line drawn on an object or beside it.
 
     Attributes:
-        points: Its corners.
-        positive: Whether it lies on the object.
+        points: Corners of the line.
+        positive: Whether it is on the object.
     """
 
     points: tuple[Point, ...]
@@ -63,12 +63,12 @@ class ObjectPrompt:
     """All prompts of one object in one frame.
 
     Attributes:
-        box: The object lies in it.
+        box: Box that contains the object.
         points: Single pixels.
-        positive: For each point, whether it lies on the object or beside it.
+        positive: For each point, whether it is on the object.
         scribbles: Lines; where two cross, the later one counts.
-        mask: (H, W): 1 on the object, 0 beside it, 255 where nothing is known. Without any 255 it is a
-            rough mask, whose outline is not trusted.
+        mask: (H, W): 1 on the object, 0 beside it, 255 where unknown. Without any 255 it is a rough
+            mask, whose outline is not trusted.
 
     Example:
         >>> prompt = ObjectPrompt().with_box((40, 30, 120, 110)).with_points([(60, 70)], [True])
@@ -83,16 +83,16 @@ class ObjectPrompt:
     mask: LabelMap | None = None
 
     def with_box(self, box: Box) -> "ObjectPrompt":
-        """The same with this box in place of its own."""
+        """The same prompt with this box instead of its own."""
         return replace(self, box=box)
 
     def with_points(
         self, points: Sequence[Point], positive: Sequence[bool | int]
     ) -> "ObjectPrompt":
-        """The same with more points.
+        """The same prompt with more points.
 
         Raises:
-            ValueError: There are more signs than points, or fewer.
+            ValueError: The numbers of points and signs differ.
         """
         if len(points) != len(positive):
             raise ValueError(
@@ -103,15 +103,15 @@ class ObjectPrompt:
         return replace(self, points=(*self.points, *points), positive=signs)
 
     def with_scribble(self, points: Sequence[Point], positive: bool | int = True) -> "ObjectPrompt":
-        """The same with one more scribble."""
+        """The same prompt with one more scribble."""
         return replace(self, scribbles=(*self.scribbles, Scribble(tuple(points), bool(positive))))
 
     def with_mask(self, mask: LabelMap) -> "ObjectPrompt":
-        """The same with this mask in place of its own."""
+        """The same prompt with this mask instead of its own."""
         return replace(self, mask=mask)
 
     def with_prompt(self, other: "ObjectPrompt") -> "ObjectPrompt":
-        """The same with all that another one has."""
+        """The same prompt with all parts of another one added."""
         joined = self.with_points(other.points, other.positive)
         return replace(
             joined,
@@ -123,7 +123,7 @@ class ObjectPrompt:
 
 @runtime_checkable
 class Segmenter(Protocol):
-    """What completing a frame asks of a ``bundle.VideoSegmenter``."""
+    """The part of ``bundle.VideoSegmenter`` that ``complete_frame`` needs."""
 
     @property
     def network(self) -> VideoNetwork: ...
@@ -137,7 +137,7 @@ class Segmenter(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class LoadedNetwork:
-    """A network on its device with the settings of inference, as ``Segmenter``."""
+    """A ``Segmenter`` of a network on its device and the settings of inference."""
 
     network: VideoNetwork
     settings: InferenceSettings
@@ -145,15 +145,15 @@ class LoadedNetwork:
 
 
 def takes_prompts(network: VideoNetwork | nn.Module) -> bool:
-    """Whether a network was trained with partial masks, which boxes, points and scribbles become."""
+    """Whether a network takes partial masks, which are made of boxes, points and scribbles."""
     return bool(getattr(network, "partial_masks", False))
 
 
 def require_prompts(network: VideoNetwork | nn.Module) -> None:
-    """Refuse a network that takes no partial masks.
+    """Check that a network takes partial masks.
 
     Raises:
-        ValueError: It takes none.
+        ValueError: It does not.
     """
     if not takes_prompts(network):
         raise ValueError(NEEDS_PARTIAL_MASKS)
@@ -162,27 +162,27 @@ def require_prompts(network: VideoNetwork | nn.Module) -> None:
 def complete_frame(
     segmenter: Segmenter, frame: Frame, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
 ) -> LabelMap:
-    """Segment a frame from prompts; gives its new label map.
+    """Segment a frame from prompts.
 
-    The answer agrees with every prompt: the pixel of a positive point is in the mask, that of a
-    negative one is not, nothing lies outside a box, and known pixels of a partial mask stay.
+    The result agrees with every prompt: the pixel of a positive point is in the mask, that of a
+    negative one is not, the mask stays within a box, and known pixels of a partial mask are kept.
     Objects without a prompt keep their pixels, except those that a prompt gives to another object.
 
     Args:
-        segmenter: With a network that takes partial masks.
+        segmenter: Network with its settings; it must take partial masks.
         frame: RGB.
-        prompts: Object id, from 1 to 255, to its prompts. A box by itself begins its
-            object anew. Points and scribbles correct the pixels that the object has in ``labels``.
+        prompts: Object id, 1 to 255 -> its prompts. A box alone replaces the object's mask in
+            ``labels``; points and scribbles correct it.
         labels: The frame's label map so far; it is not changed.
 
     Returns:
         A new label map.
 
     Raises:
-        ValueError: The network takes no partial masks, or a prompt makes no sense: an id is out of
-            range, a point lies outside of the frame or of its object's box, a box has no area, a mask
-            is of another size, the same pixel is said to be on the object and beside it, or on two
-            objects, or nothing says where the object is.
+        ValueError: The network takes no partial masks, or a prompt is invalid: an id is out of range,
+            a point is outside the frame or its object's box, a box has no area, a mask has another
+            size, a pixel is given both as on the object and beside it, or to two objects, or no prompt
+            says where the object is.
 
     Example:
         >>> from bundle import VideoSegmenter
@@ -200,7 +200,7 @@ def complete_frame(
     ids = sorted(prompts)
     parts = [_partial_mask(i, prompts[i], labels == i) for i in ids]
     others = (labels > 0) & ~np.isin(labels, ids)
-    if others.any():  # all at once: the network tells an object apart from the union of the others
+    if others.any():  # joined: the network sees the union of the other objects only
         parts.append(PartialMask(others.astype(np.float32), np.zeros(labels.shape, np.float32)))
     masks, unknown = (
         torch.from_numpy(np.stack(maps))[None].to(segmenter.device)
@@ -257,11 +257,11 @@ def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) 
 
 
 def check_prompt(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
-    """Refuse an invalid prompt, without looking at others.
+    """Check the prompt of one object.
 
     Args:
-        i: The object's id.
-        prompt: What was pointed at of it.
+        i: Id of the object.
+        prompt: Its prompts in the frame.
         shape: (height, width) of the frame.
 
     Raises:
@@ -274,7 +274,7 @@ def check_prompt(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
 
 
 def _check_places(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
-    """Refuse points that lie nowhere, or that contradict each other or the box."""
+    """Check that points are in the frame and do not contradict each other or the box."""
     height, width = shape
     if len(prompt.points) != len(prompt.positive):
         raise ValueError(
@@ -327,7 +327,7 @@ def _check_mask(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
 
 
 def _partial_mask(i: int, prompt: ObjectPrompt, guess: Bool[np.ndarray, "H W"]) -> PartialMask:
-    """All that is said of an object, on top of its guess."""
+    """The partial mask of an object: its prompts drawn over the guess."""
     shape = guess.shape[0], guess.shape[1]
     part = PartialMask(guess.astype(np.float32), np.ones(shape, np.float32))
     if prompt.mask is not None:
@@ -354,7 +354,7 @@ def _partial_mask(i: int, prompt: ObjectPrompt, guess: Bool[np.ndarray, "H W"]) 
 
 
 def _sure(mask: LabelMap) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """Where a partial or rough mask is sure that the object is, and where it is not."""
+    """Pixels that a partial or rough mask gives as surely object, and as surely not."""
     if (mask == UNKNOWN).any():
         return mask == 1, mask == 0
     part = from_rough_mask(mask)
@@ -363,7 +363,7 @@ def _sure(mask: LabelMap) -> tuple[Bool[np.ndarray, "H W"], Bool[np.ndarray, "H 
 
 
 def _never(prompt: ObjectPrompt, shape: tuple[int, ...]) -> Bool[np.ndarray, "H W"]:
-    """Where the box and the mask say that the object is not."""
+    """Pixels that the box or the mask excludes."""
     never = np.zeros(shape, bool)
     if prompt.mask is not None:
         never |= _sure(prompt.mask)[1]
@@ -380,10 +380,10 @@ def _inside(shape: tuple[int, int], box: Box) -> Bool[np.ndarray, "H W"]:
 
 
 def _kept_to(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> LabelMap:
-    """Labels that agree with all points and scribbles.
+    """Change labels so that they agree with all points and scribbles.
 
-    Where an answer disagrees with one, all that its pen covers changes, so that no single pixels are
-    left behind; where it agrees, the outline around stays the network's.
+    Where the network disagrees with one, a disk around its pixels is changed, so that no single pixels
+    are left. Where it agrees, its outline is kept.
     """
     shape = found.shape[0], found.shape[1]
     radius = point_radius(shape)
@@ -403,7 +403,7 @@ def _kept_to(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> LabelMap:
 def _mark(
     labels: LabelMap, where: Bool[np.ndarray, "H W"], prompt: ObjectPrompt, i: int, on: bool
 ) -> None:
-    """Give pixels to an object, as far as its box reaches, or take them from it, in place."""
+    """Give pixels within its box to an object, or take them from it, in place."""
     if not on:
         labels[where & (labels == i)] = 0
     elif prompt.box is None:
@@ -415,9 +415,9 @@ def _mark(
 def _hints(
     prompts: Mapping[int, ObjectPrompt], shape: tuple[int, int]
 ) -> Iterator[tuple[int, Bool[np.ndarray, "H W"], bool]]:
-    """Object, pixels, and whether they lie on it: of each scribble, one pixel wide, and each point.
+    """Yield the object, pixels and sign of each scribble, one pixel wide, and of each point.
 
-    Points come last, since a point is meant to the pixel.
+    Points come last, since they are exact to the pixel.
     """
     for i, prompt in prompts.items():
         for scribble in prompt.scribbles:

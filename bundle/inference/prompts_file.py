@@ -1,4 +1,4 @@
-"""Prompts from a JSON file, for scripts.
+"""Read prompts from a JSON file, check them, and give them to a job.
 
     {"prompts": [
       {"frame": 0, "object": 1, "box": [40, 30, 120, 110]},
@@ -7,9 +7,9 @@
       {"frame": 29, "object": 1, "mask": "rough.png", "unknown": 255}
     ]}
 
-An entry points at one object (1 if left out) in one frame (0 if left out), in one way or in several.
+An entry prompts one object (default 1) in one frame (default 0), by one or more kinds of prompt.
 Coordinates are pixels of the video, x before y. A point's third number is 1 on the object, 0 beside
-it. ``mask`` is a file, relative to the JSON file, whose pixels that are not 0 are the object; with
+it. ``mask`` is a file, relative to the JSON file, whose non-zero pixels are the object; with
 ``unknown``, pixels of that value are left to the network. ``docs/prompts.schema.json`` is the schema.
 """
 
@@ -33,7 +33,7 @@ from bundle.types import LabelMap
 KEYS = ("frame", "object", "box", "points", "scribbles", "mask", "unknown")
 EXAMPLE = '{"frame": 0, "object": 1, "box": [40, 30, 120, 110]}'
 TOO_LARGE = 64 * 2**20
-"""Bytes that no such file has."""
+"""Size in bytes above which a file is rejected."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +41,12 @@ class PromptEntry:
     """The prompts of one object in one frame.
 
     Attributes:
-        frame: Its index.
-        object_id: From 1 to 255.
-        prompt: All prompts but the mask.
+        frame: Index of the frame.
+        object_id: Id of the object, 1 to 255.
+        prompt: All prompts except the mask.
         mask: A file that ``read_masks`` takes.
-        unknown: The value of the mask's pixels of which nothing is known.
-        file: The file that it was read from, for messages.
+        unknown: Pixel value of the mask that means unknown.
+        file: Path of the JSON file, for messages.
         number: Number of the entry in the file, from 1.
     """
 
@@ -60,7 +60,7 @@ class PromptEntry:
 
     @property
     def name(self) -> str:
-        """Its name in messages; empty if it comes from no file."""
+        """Name of the entry in messages; empty if it comes from no file."""
         return f"{self.file}, entry {self.number}" if self.file else ""
 
 
@@ -69,7 +69,7 @@ def read_prompts(path: str | Path) -> list[PromptEntry]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no JSON, or an entry is not as it should be; the message names it.
+        ValueError: The file is not JSON, or an entry is invalid; the message names the entry.
     """
     path = Path(path)
     if not path.is_file():
@@ -95,14 +95,14 @@ def give_prompts(job: SegmentationJob, entries: Sequence[PromptEntry]) -> None:
     """Give the prompts of entries to a job.
 
     Args:
-        job: Job of the video, which is one that was opened from files if an entry has a mask.
-        entries: Those of one frame are given at once.
+        job: Job of the video; if an entry has a mask, the video must come from ``open_video``.
+        entries: The entries; those of one frame are given together.
 
     Raises:
-        FileNotFoundError: There is no such mask.
-        ValueError: See ``SegmentationJob.add_prompts``; the message names the entry, if that is known.
+        FileNotFoundError: A mask does not exist.
+        ValueError: See ``SegmentationJob.add_prompts``; the message names the entry, if it is known.
     """
-    for entry in entries:  # all of them, before the network is asked for the first
+    for entry in entries:  # check all before the network works on the first
         check_entry(entry, job.video)
     for frame in sorted({entry.frame for entry in entries}):
         here = [entry for entry in entries if entry.frame == frame]
@@ -116,10 +116,10 @@ def give_prompts(job: SegmentationJob, entries: Sequence[PromptEntry]) -> None:
 
 
 def check_entry(entry: PromptEntry, video: Frames) -> None:
-    """Refuse an entry that does not fit a video.
+    """Check that an entry fits a video.
 
     Raises:
-        ValueError: The message names the entry, if that is known.
+        ValueError: It does not; the message names the entry, if it is known.
     """
     with _named(entry.name):
         if not 0 <= entry.frame < video.frame_count:
@@ -131,7 +131,7 @@ def check_entry(entry: PromptEntry, video: Frames) -> None:
 
 
 def _joined(had: ObjectPrompt, entry: PromptEntry, video: Frames) -> ObjectPrompt:
-    """What is said of an object in a frame, with what one more entry says."""
+    """Join the prompts of an object in a frame with those of one more entry."""
     for kind, one, other in (("box", had.box, entry.prompt.box), ("mask", had.mask, entry.mask)):
         if one is not None and other is not None:
             raise ValueError(
@@ -142,7 +142,7 @@ def _joined(had: ObjectPrompt, entry: PromptEntry, video: Frames) -> ObjectPromp
 
 
 def _give(job: SegmentationJob, frame: int, prompts: Mapping[int, ObjectPrompt]) -> None:
-    """Whole masks as they are, then all else."""
+    """Give whole masks first, then all other prompts."""
     pointed = {}
     for object_id, prompt in sorted(prompts.items()):
         if prompt.mask is not None and not (prompt.mask == UNKNOWN).any():
@@ -155,7 +155,7 @@ def _give(job: SegmentationJob, frame: int, prompts: Mapping[int, ObjectPrompt])
 
 
 def _read_mask(entry: PromptEntry, video: Frames) -> LabelMap:
-    """1 on the object, 0 beside it, 255 where nothing is known."""
+    """Read the mask of an entry: 1 on the object, 0 beside it, 255 where unknown."""
     assert entry.mask is not None
     assert isinstance(video, VideoSource), "masks are files beside a video's"
     if entry.unknown is None:
@@ -176,7 +176,7 @@ def _read_mask(entry: PromptEntry, video: Frames) -> LabelMap:
 
 @contextmanager
 def _named(source: str) -> Iterator[None]:
-    """Begin the message of an error with what it is about."""
+    """Begin the message of an error with its source."""
     try:
         yield
     except ValueError as error:
@@ -240,7 +240,7 @@ def _read_scribble(scribble: Any) -> tuple[list[Point], bool]:
 
 
 def _list(entry: Mapping[str, Any], key: str) -> list[Any]:
-    """A list that is not empty where the key is there."""
+    """The list of a key, which must not be empty; an empty list if the key is missing."""
     values = entry.get(key, [])
     if not isinstance(values, list) or (key in entry and not values):
         raise ValueError(f"{key} must be a list of at least one, got {_shown(values)}")

@@ -1,4 +1,4 @@
-"""Masks propagated from annotated frames to all others, and what a correction changes.
+"""Propagate masks from annotated frames to all others; after a correction, update what it changes.
 
 A prompt is a frame whose mask was given.
 """
@@ -34,29 +34,30 @@ from bundle.types import LabelMap
 logger = logging.getLogger(__name__)
 
 SMALLEST_PX = 128
-"""Inference size below which a device's lack of memory is an error."""
+"""Smallest inference size to fall back to when a device runs out of memory."""
 
 
 class Propagation:
-    """Propagation of given masks through one video, with the results found so far.
+    """Propagates given masks through one video, and keeps the results found so far.
 
-    Every stretch reads all prompts (with ``forward`` those up to its own, with ``backward`` those
-    from its own on) and the frames that it remembers on its way. So both prompts around a frame
-    inform it, and a new prompt leaves the frames beyond its neighbouring prompts as they are.
+    Each stretch of frames (see ``stretches``) reads all prompts (with ``forward`` only those up to its
+    own, with ``backward`` only those from its own on) and the frames that it remembers on its way. So
+    the prompts on both sides of a frame are used, and a new prompt does not change the frames beyond
+    its neighbouring prompts.
 
     Args:
-        settings: Settings of the inferer.
+        settings: Settings of inference.
         network: On ``device``, in evaluation mode.
         video: The frames.
-        annotations: Frame index to label map (H, W); at least one shows an object. A mask is taken
-            as complete: an object that it does not show is not there.
-        device: Where the network and its memory are.
-        objects: Frame index to the ids that its mask covers, for masks that are not complete. The
-            other objects are found in that frame, from the frames whose masks cover them.
+        annotations: Frame index -> label map (H, W); at least one shows an object. A mask counts as
+            complete: an object that it does not show is not in the frame.
+        device: Device of the network and its memory.
+        objects: Frame index -> ids that its mask covers, for incomplete masks. The other objects are
+            found in that frame, from the frames whose masks cover them.
 
     Raises:
-        ValueError: No mask shows an object, one is of no frame of the video, or has another size
-            than the frame.
+        ValueError: No mask shows an object, or a mask is of a frame that does not exist or has another
+            size than its frame.
 
     Example::
 
@@ -93,24 +94,24 @@ class Propagation:
 
     @property
     def prompts(self) -> Mapping[int, LabelMap]:
-        """Frame index to the mask that was given."""
+        """Frame index -> given mask."""
         return self._given.masks
 
     def annotate(
         self, index: int, labels: LabelMap, objects: Collection[int] | None = None
     ) -> None:
-        """Give or correct a mask; ``run`` then segments the frames up to the given masks beside it.
+        """Give or correct a mask; ``run`` then segments the frames up to the neighbouring masks.
 
         A new object changes the whole video.
 
         Args:
-            index: The frame.
-            labels: (H, W).
-            objects: The ids that the mask covers. The others stay as they were found in the frame,
-                or are found there. By default the mask is complete.
+            index: Index of the frame.
+            labels: Label map (H, W).
+            objects: Ids that the mask covers. Other objects keep their masks in the frame, or are
+                found there. By default the mask is complete.
 
         Raises:
-            ValueError: There is no such frame, the mask has another size, or no object is left.
+            ValueError: The frame does not exist, the mask has another size, or no object is left.
         """
         self._check(index, labels)
         covered = {i: each for i, each in self._given.objects.items() if i != index}
@@ -119,10 +120,10 @@ class Propagation:
         self._change({**self.prompts, index: labels}, covered)
 
     def retract(self, index: int) -> None:
-        """Take back the mask of a frame; ``run`` then finds one.
+        """Remove the given mask of a frame; ``run`` then finds one.
 
         Raises:
-            KeyError: The frame has none.
+            KeyError: The frame has no given mask.
             ValueError: No other mask shows an object.
         """
         rest = {i: labels for i, labels in self.prompts.items() if i != index}
@@ -138,24 +139,24 @@ class Propagation:
         """Replace all given masks; ``run`` then segments the frames that the differences change.
 
         Args:
-            prompts: Frame index to label map (H, W).
-            objects: As when it was made.
+            prompts: Frame index -> label map (H, W).
+            objects: See ``objects`` of the class.
 
         Raises:
-            ValueError: None shows an object, one is of no frame, or has another size than it.
+            ValueError: See the class.
         """
         for index in sorted(prompts):
             self._check(index, prompts[index])
         self._change(prompts, objects or {})
 
     def restore(self, results: Iterable[FrameResult]) -> list[int]:
-        """Take frames as done; ``run`` then segments the others only.
+        """Restore results of frames; ``run`` then segments only the others.
 
         Args:
-            results: What a propagation with the same prompts and settings has found.
+            results: Results of a propagation with the same prompts and settings.
 
         Returns:
-            Their indices.
+            Indices of their frames.
         """
         restored = []
         for result in results:
@@ -176,12 +177,12 @@ class Propagation:
         return self._given.covers(index)
 
     def position(self) -> dict[str, Any] | None:
-        """How far ``run`` has come in the stretch that it is in, and what it remembers.
+        """The state of ``run`` within the current stretch, with its memory, for ``torch.save``.
 
-        Ask between two frames of ``run``. Tensors, numbers and texts, for ``torch.save``.
+        Call it between two frames of ``run``.
 
         Returns:
-            None if no stretch is under way.
+            Tensors, numbers and texts; None if no stretch is in progress.
         """
         if self._under_way is None:
             return None
@@ -194,10 +195,10 @@ class Propagation:
         }
 
     def resume_at(self, position: Mapping[str, Any]) -> None:
-        """Let ``run`` go on inside a stretch, whose frames before are restored.
+        """Let ``run`` continue inside a stretch whose earlier frames were restored.
 
         Args:
-            position: Position of a propagation with the same prompts and settings.
+            position: ``position`` of a propagation with the same prompts and settings.
         """
         self._position = position
 
@@ -214,7 +215,7 @@ class Propagation:
         new = [i for i in given.objects if i not in before.masks and self.done(i)]
         given.take_over(before, {i: self.result(i) for i in new})
         count = self.video.frame_count
-        # What was pending stays so; it may be cut at the new prompt.
+        # Pending frames stay pending; the new prompt may divide their stretch.
         stale = {i for stretch in self._pending for i in stretch.frames}
         if given.ids != before.ids:
             stale |= set(range(count))
@@ -230,7 +231,7 @@ class Propagation:
     def run(self) -> Iterator[int]:
         """Segment the frames that are not done; yields the index of each as it is done.
 
-        It can be broken off at any frame and called again: a stretch that was begun begins anew.
+        You can stop at any frame and call it again: an unfinished stretch then starts again.
         """
         while True:
             search = self._given.next_search()
@@ -239,29 +240,29 @@ class Propagation:
             elif self._pending:
                 stretch = self._pending[0]
                 yield from self._run_stretch(stretch)
-                if self._pending[:1] == [stretch]:  # else a prompt came meanwhile
+                if self._pending[:1] == [stretch]:  # otherwise a prompt changed the plan
                     del self._pending[0]
             else:
                 return
 
     @property
     def remaining(self) -> int:
-        """How many frames ``run`` would yield."""
+        """Number of frames that ``run`` will yield."""
         lacking = sum(bool(self._given.missing(i)) for i in self.prompts)
         return lacking + sum(len(stretch.frames) for stretch in self._pending)
 
     def result(self, index: int) -> FrameResult:
-        """What was found in a frame; a mask that was given comes back to the pixel.
+        """The result of a frame; a given mask is returned unchanged.
 
         Raises:
-            KeyError: The frame has not been done yet.
+            KeyError: The frame is not done yet.
         """
         if index in self.prompts:
             if self._given.missing(index):
                 raise KeyError(index)
             labels, trust = self._given.labels(index), self._given.confidence(index)
             if index in self._given.objects:
-                # Found for the memory; but one that comes later, say, is not looked for earlier.
+                # Memory needed all objects, but the result has only those of this direction.
                 sought = self._shown(self._prompts_of(index))
                 labels = np.where(np.isin(labels, sought), labels, np.uint8(0))
                 trust = {i: value for i, value in trust.items() if i in sought}
@@ -271,17 +272,17 @@ class Propagation:
         return flag_result(self.settings, index, labels, confidence)
 
     def done(self, index: int) -> bool:
-        """Whether ``result`` has this frame."""
+        """Whether the frame has a result."""
         if index in self.prompts:
             return not self._given.missing(index)
         return index in self._results
 
     def forget(self, index: int) -> None:
-        """Free the result of a frame that is not needed any more."""
+        """Free the memory of a frame's result."""
         self._results.pop(index, None)
 
     def suggest(self) -> int | None:
-        """The frame whose mask should help most, of those that are done; None if there is none."""
+        """Index of the finished frame whose correction should help most; None if there is none."""
         confidence = {i: each for i, (_, _, each) in self._results.items() if each}
         return suggest_frame(confidence, list(self.prompts))
 
@@ -301,7 +302,7 @@ class Propagation:
         """Find objects in frames whose masks do not cover them.
 
         Yields:
-            Each frame that is done by that.
+            Index of each frame that is complete with them.
         """
         given = self._given
         settings = replace(self.settings, direction="both")
@@ -319,13 +320,13 @@ class Propagation:
                 self._remembered.pop(index, None)
                 if self.done(index):
                     yield index
-                if self._given is not given:  # a prompt came meanwhile
+                if self._given is not given:  # a prompt changed the plan
                     return
             work.forget(index)
         self.inference_size = work.inference_size
 
     def _limit(self, frames: Collection[int]) -> None:
-        """Go no further than these frames need."""
+        """Shorten the stretches so that they end at the last of these frames."""
         pending = []
         for stretch in self._pending:
             needed = [number for number, i in enumerate(stretch.frames, start=1) if i in frames]
@@ -345,7 +346,7 @@ class Propagation:
             done, self.inference_size = position["number"], position["inference_size"]
         while True:
             try:
-                for index in self._carry(stretch, done, position):
+                for index in self._segment_stretch(stretch, done, position):
                     done += 1
                     yield index
                 return
@@ -356,12 +357,12 @@ class Propagation:
             finally:
                 self._under_way = None
 
-    def _carry(
+    def _segment_stretch(
         self, stretch: Stretch, skip: int, position: Mapping[str, Any] | None = None
     ) -> Iterator[int]:
-        """Yields the frames of a stretch as they are done, but the first ``skip``, which were.
+        """Segment a stretch, and yield its frames as they are done, without the first ``skip``.
 
-        They are looked at again for the memory, unless ``position`` tells what it was after them.
+        Those are segmented again to fill the memory, unless ``position`` has the memory after them.
         """
         if stretch.prompt is None:
             for index in stretch.frames:
@@ -393,7 +394,7 @@ class Propagation:
             yield index
 
     def _prompts_of(self, start: int) -> list[int]:
-        """The prompts that a stretch from ``start`` reads."""
+        """The prompts that a stretch which begins at ``start`` reads."""
         direction = self.settings.direction
         return [
             i
@@ -403,7 +404,7 @@ class Propagation:
         ]
 
     def _remember(self, prompts: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Key and value of prompts, each worked out once."""
+        """Key and value of each prompt, computed once."""
         new = [i for i in prompts if i not in self._remembered]
         for i, frame in zip(new, self.video.frames(new), strict=True):
             masks = split_objects(self._given.labels(i), self._given.ids, self.device)
@@ -415,14 +416,14 @@ class Propagation:
         self._results[index] = zlib.compress(labels.tobytes(), 1), labels.shape, confidence
 
     def _shrink(self) -> bool:
-        """After the device ran out of memory: go on at three quarters of the size, if that is any."""
+        """After the device ran out of memory, reduce the inference size by a quarter, if possible."""
         short = min(self.video.height, self.video.width)
         size = min(self.inference_size or short, short) * 3 // 4
         if size < SMALLEST_PX:
             return False
         logger.warning(
-            "out of memory on %s: going on with frames of %d pixels (shorter side); "
-            "--max_memory_frames bounds what is remembered",
+            "out of memory on %s: continuing with frames of %d pixels (shorter side); "
+            "a lower --max_memory_frames takes less memory",
             self.device,
             size,
         )

@@ -1,4 +1,4 @@
-"""Write the results of segmented videos."""
+"""Write the results of one or many segmented videos, with a progress bar and a list of failures."""
 
 import csv
 import logging
@@ -23,29 +23,29 @@ from bundle.utils.processes import process_share, wait_for_others
 logger = logging.getLogger(__name__)
 
 COLUMNS = ["video", "error"]
-"""Of the list of failures."""
+"""Columns of the list of failures."""
 
 Item = tuple[Frame, FrameResult]
 
 
 class ResultSaver:
-    """Consumes the streams of segmented videos and writes their results, with a progress bar.
+    """Takes the streams of segmented videos and writes their results, with a progress bar.
 
-    With ``keep_going``, videos whose results are there already are skipped unless they are to be
-    overwritten. A video that fails is logged, and noted in ``failures.csv`` of the output folder:
-    ``failures_<number>.csv`` for each of several processes. The next run begins without such a list.
-    A full disk ends the run at once.
+    With ``keep_going``, videos that already have results are skipped unless ``overwrite`` is set. A
+    video that fails is logged and listed in ``failures.csv`` of the output folder
+    (``failures_<number>.csv`` for each of several processes). The next run removes the list. A full
+    disk ends the run at once.
 
     Args:
-        output_dir: Results go to folders in it that are named after the videos.
-        overwrite: Replace results that are there already.
-        progress: Show a progress bar.
+        output_dir: Folder with a subfolder of results for each video, named after it.
+        overwrite: Whether to replace existing results.
+        progress: Whether to show a progress bar.
         formats: See ``bundle.io.writing.ResultWriter``.
-        keep_going: After a video that fails go on with the next, and raise at the end.
+        keep_going: Whether to go on after a video that fails, and raise an error at the end.
 
     Raises:
-        ValueError: At the end, if videos failed; or a format is unknown.
-        DiskFullError: There is no room for the results.
+        ValueError: Videos failed (raised at the end), or a format is unknown.
+        DiskFullError: The disk is full.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class ResultSaver:
         self.written = self.skipped = 0
 
     def attach(self, engine: Any) -> None:
-        """To an evaluator whose output has the video and the stream of its results."""
+        """Attach to an evaluator whose output has the video and the stream of its results."""
         from ignite.engine import Events  # here: the command line works without it
 
         if self.keep_going:
@@ -74,7 +74,7 @@ class ResultSaver:
         engine.add_event_handler(Events.ITERATION_COMPLETED, self._save)
 
     def pass_over(self) -> None:
-        """What a process does for which no video is left, since an engine cannot run over nothing."""
+        """Do nothing but the bookkeeping, in a process that has no video, as an engine needs one."""
         self.begin()
         self.end()
 
@@ -85,11 +85,11 @@ class ResultSaver:
         """Write the results of one video.
 
         Args:
-            video: Is opened here.
-            stream: Its frames with their results; closed here.
+            video: The video; it is opened here.
+            stream: Its frames with their results; it is closed here.
 
         Returns:
-            Whether they were written now.
+            Whether results were written; False if the video was skipped or failed.
         """
         before = self.written
         # Closed at once after a failure: threads that decode ahead end, memory is free again.
@@ -97,7 +97,7 @@ class ResultSaver:
             if not self.keep_going:
                 self._write(video, results)
             elif self._is_done(video) and not self.overwrite:
-                logger.info("%s: skipped, its results are there already", video.path)
+                logger.info("%s: skipped, its results already exist", video.path)
                 self.skipped += 1
             else:
                 try:
@@ -123,7 +123,7 @@ class ResultSaver:
             unit="frame",
             disable=not self.progress,
         )
-        # What is logged meanwhile gets a line of its own, above the bar.
+        # Log messages get their own line above the bar.
         with logging_redirect_tqdm(), writer:
             for frame, result in bar:
                 writer.write(frame, result.labels, result.confidence, result.review)
@@ -131,7 +131,7 @@ class ResultSaver:
         logger.info("results are in %s", writer.folder)
 
     def _is_done(self, video: PromptedVideo) -> bool:
-        """Without opening the video. A folder of results is there complete or not at all."""
+        """Whether the video has results, without opening it; a folder of results is always complete."""
         names = {"nifti" if name == "auto" else name for name in self.formats}
         folder = self.output_dir / video.name
         return all((folder / FORMATS[name].file).exists() for name in names)
@@ -156,9 +156,9 @@ class ResultSaver:
         return self.output_dir / (f"failures_{number}.csv" if processes > 1 else "failures.csv")
 
     def begin(self) -> None:
-        """Remove the lists of the run before, which may have had more processes: each by one.
+        """Remove the lists of failures of the run before, and what killed runs left.
 
-        And what killed runs left, also of videos that will be skipped.
+        The run before may have had more processes, so each process removes its share of the lists.
         """
         self.failures, self.written, self.skipped = [], 0, 0
         sweep(self.output_dir)
@@ -170,10 +170,10 @@ class ResultSaver:
                 path.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """Say how many videos were written, skipped and failed.
+        """Log how many videos were written, skipped and failed.
 
         Raises:
-            ValueError: Some failed.
+            ValueError: Videos failed.
         """
         count = self.written + self.skipped + len(self.failures)
         logger.info(
@@ -189,12 +189,12 @@ class ResultSaver:
         if self.failures:
             raise ValueError(
                 f"{len(self.failures)} of {count} videos failed, they are listed in "
-                f"{self._list_path}: mend them and run the same command again"
+                f"{self._list_path}: fix them and run the same command again"
             )
 
 
 def _begins_with_columns(path: Path) -> bool:
-    """Whether a list of failures was written here, so that it may go."""
+    """Whether a file is a list of failures of this program, which may be removed."""
     try:
         with path.open(newline="", encoding="utf-8") as file:
             return next(csv.reader(file), None) == COLUMNS

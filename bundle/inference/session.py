@@ -1,4 +1,4 @@
-"""The method itself: encode, read, segment and memorize frames one after another.
+"""The method as a loop over frames: encode, read memory, segment, memorize.
 
 B clips, N objects, frames of H x W.
 """
@@ -22,11 +22,11 @@ from bundle.utils.devices import autocast, blend_type, free_bytes
 logger = logging.getLogger(__name__)
 
 NOT_THERE = -16.0
-"""Class logit of an object that cannot be in a frame; ``aggregate`` gives no less."""
+"""Class logit of an object that cannot be in a frame; about the lowest that ``aggregate`` gives."""
 
 
 class StepResult(NamedTuple):
-    """What a session finds in a frame."""
+    """Class logits of a frame, and the confidence of each object."""
 
     logits: Float[Tensor, "B C H W"]
     confidence: Float[Tensor, "B N"]
@@ -35,10 +35,16 @@ class StepResult(NamedTuple):
 class VideoSession:
     """One pass over the frames of a video, with the memory that it builds.
 
+    Args:
+        settings: Settings of inference.
+        network: In evaluation mode.
+        inference_size: Shorter side in pixels at which frames pass through the network; None for
+            their own size.
+
     Attributes:
-        bank: The memory.
         known: (N,) bool, the objects that a given mask has shown so far; only these are segmented.
             None for all.
+        frames: Number of frames since the last prompt, which counts as one.
     """
 
     def __init__(
@@ -47,16 +53,19 @@ class VideoSession:
         self.settings, self.network, self.inference_size = settings, network, inference_size
         self.known: Bool[Tensor, " N"] | None = None
         self._bank: MemoryBank | None = None
-        self._previous: Float[Tensor, "B N H W"] | None = (
-            None  # masks of the last frame, as entered
-        )
-        self.frames = 0  # since the last prompt, which counts as one
+        # Masks of the last frame, at the inference size.
+        self._previous: Float[Tensor, "B N H W"] | None = None
+        self.frames = 0
 
     @torch.inference_mode()
     def prompt(
         self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"]
     ) -> Float[Tensor, "B C H W"]:
-        """Remember a frame whose masks are all given, bool or in [0, 1]; it is never dropped.
+        """Remember a frame whose masks are given. It is never dropped from memory.
+
+        Args:
+            image: RGB in [0, 1].
+            mask: Masks of all objects, bool or in [0, 1].
 
         Returns:
             The masks as class logits.
@@ -83,14 +92,17 @@ class VideoSession:
         masks: Shaped[Tensor, "B N H W"],
         unknown: Shaped[Tensor, "B N H W"],
     ) -> Float[Tensor, "B C H W"]:
-        """Class logits of a frame of which partial masks are known; see ``TCMN.complete``.
+        """Segment a frame from partial masks; see ``TCMN.complete``.
 
-        The session does not remember it: give the result to ``prompt`` once it is accepted.
+        The session does not remember the frame: pass the result to ``prompt`` once it is accepted.
 
         Args:
             image: RGB in [0, 1].
-            masks: What is known or guessed of each object, in [0, 1].
-            unknown: Where that is a guess.
+            masks: Known or guessed mask of each object, in [0, 1].
+            unknown: 1 where the mask is a guess.
+
+        Returns:
+            Class logits.
 
         Raises:
             ValueError: The network takes no partial masks.
@@ -107,20 +119,23 @@ class VideoSession:
         return self._leave(logits.float(), image.shape[-2:])
 
     def remember(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
-        """Remember a frame that ``encode_prompt`` made; the next frames count from it."""
+        """Remember a frame from ``encode_prompt``; ``memory_every`` counts from it."""
         self._add(key, value, prompt=True)
         self.frames = 1
 
     def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
-        """Set the masks of the previous frame, where ``step`` did not find them."""
+        """Set the masks of the previous frame, if they do not come from ``step``."""
         self._previous = self._enter(mask.float())
 
     @torch.inference_mode()
     def step(self, image: Float[Tensor, "B 3 H W"]) -> StepResult:
-        """Class logits of the next frame, at its own size.
+        """Segment the next frame.
 
         Args:
             image: RGB in [0, 1].
+
+        Returns:
+            Class logits at the frame's size, and confidences.
 
         Raises:
             RuntimeError: No mask has been given yet.
@@ -151,7 +166,7 @@ class VideoSession:
         return 0 if self._bank is None else len(self._bank)
 
     def state(self) -> dict[str, Any]:
-        """What it remembers, for ``load_state`` of a session with the same settings and objects."""
+        """The memory, for ``load_state`` of a session with the same settings and objects."""
         return {
             "bank": None if self._bank is None else self._bank.state_dict(),
             "previous": self._previous,
@@ -159,7 +174,7 @@ class VideoSession:
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Go on as the session whose ``state`` this is would."""
+        """Continue from the ``state`` of another session."""
         self._previous, self.frames, self._bank = state["previous"], state["frames"], None
         if state["bank"] is not None:
             settings = self.settings
@@ -205,15 +220,15 @@ class VideoSession:
 
 @functools.cache
 def _tell_limit(frames: int) -> None:
-    """Once in a process."""
+    """Log once in a process that memory is full."""
     logger.info(
-        "memory holds %d frames: from now on the oldest go, but for those whose mask was given; "
-        "--max_memory_frames null keeps all",
+        "memory holds %d frames: from now on the oldest are dropped, except those whose mask was "
+        "given; --max_memory_frames null keeps all",
         frames,
     )
 
 
 def count_that_fits(key: Tensor, value: Tensor) -> int:
-    """How many frames half of the device's free memory holds, 2 at least."""
+    """Number of frames that fit into half of the device's free memory, at least 2."""
     frame_bytes = 4 * (key.numel() + value.numel())
     return max(2, free_bytes(key.device) // 2 // frame_bytes)

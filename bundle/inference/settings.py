@@ -1,8 +1,8 @@
 """The settings of inference: their defaults, their limits, and how they are read from text.
 
-Every way in takes them from here: the Python interface, the command line, the configs, the annotation
-page, MONAI Label, evaluation, and validation in training. Imports nothing heavy, so that a command
-line can show the defaults at once.
+All interfaces use them: Python, the command line, the configs, the annotation page, MONAI Label,
+evaluation, and validation in training. The module imports nothing heavy, so that the command line
+starts quickly.
 """
 
 from collections.abc import Sequence
@@ -13,18 +13,18 @@ from typing import Any, get_args
 DIRECTIONS = ("both", "forward", "backward")
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
 SMALLEST_SIZE = 16
-"""Pixels; the network's coarsest map has one position for so many."""
+"""Smallest inference size in pixels: the stride of the network's coarsest map."""
 DEFAULT = "default"
-"""Text that stands for a setting's default, in configs."""
+"""Text in configs that means a setting's default."""
 OLD_NAMES = {
     "working_size": "inference_size",
     "capacity": "max_memory_frames",
 }
-"""What settings were called up to version 0.10."""
+"""Old name -> new name, of settings up to version 0.10."""
 GONE = dict.fromkeys(
-    ("eviction", "policy"), "the frame that was remembered first goes when memory is full"
+    ("eviction", "policy"), "the oldest remembered frame is dropped when memory is full"
 )
-"""Settings up to version 0.11 that are no more, and what holds instead."""
+"""Removed settings up to version 0.11 -> what applies instead."""
 
 
 @dataclass(frozen=True)
@@ -32,20 +32,20 @@ class InferenceSettings:
     """How masks are propagated through a video.
 
     Args:
-        memory_every: One of so many frames is remembered; frames whose mask was given always are.
-        max_memory_frames: Most frames remembered, at least 2, so that long videos take no more time a
-            frame than short ones; None for no limit (the paper's); ``auto`` for what half of the
-            device's free memory holds.
-        inference_size: Shorter side, in pixels, at which frames pass through the network; None for
-            their own size (the paper's). Masks come back at the frames' size.
+        memory_every: Every ``memory_every``-th frame is remembered, and all whose mask was given.
+        max_memory_frames: Largest number of remembered frames, at least 2, so that long videos take no
+            more time per frame than short ones; None for no limit (the paper); ``auto`` for as many as
+            fit into half of the device's free memory.
+        inference_size: Shorter side in pixels at which frames pass through the network, at least 16;
+            None for their own size (the paper). Masks are returned at the frames' size.
         precision: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see
             ``bundle.utils.devices.autocast``.
         direction: ``both`` ways from each mask, ``forward`` or ``backward``.
-        spatial_prior: Standard deviation of a Gaussian that favours what was remembered at the same
-            place, as a share of the shorter side; ``auto`` for what suits each frame's motion; None
-            for none (the paper's). See ``bundle.memory.bank``.
-        review_below: Frames with an object of less confidence are flagged, see
-            ``bundle.inference.confidence``; 0 for none.
+        spatial_prior: Standard deviation of a Gaussian that favours memory at the same place, as a
+            share of the shorter side, above 0; ``auto`` to adapt it to each frame's motion; None for
+            none (the paper). See ``bundle.memory.bank``.
+        review_below: Frames with an object whose confidence is below this, 0 to 1, are flagged for
+            review; 0 flags none.
 
     Raises:
         ValueError: A setting is out of range.
@@ -90,15 +90,15 @@ class InferenceSettings:
 
 
 def parse_settings(**values: Any) -> InferenceSettings:
-    """Read settings that may be text, as command lines and configs hand them over.
+    """Read settings that may be text, from command lines and configs.
 
     Args:
-        values: By name. A number may be text; ``null`` and ``none`` stand for None, ``default`` for
-            the default, as does a name that is left out.
+        values: Name -> value. A number may be text; ``null`` and ``none`` mean None; ``default``
+            means the default, as does a missing name.
 
     Raises:
-        ValueError: A value is of the wrong kind or out of range.
-        TypeError: There is no such setting.
+        ValueError: A value has the wrong type or is out of range.
+        TypeError: A setting does not exist.
 
     Example:
         >>> parse_settings(inference_size="null", review_below="0.5", direction="default")
@@ -118,7 +118,7 @@ def parse_settings(**values: Any) -> InferenceSettings:
 
 
 def _read(name: str, value: Any, kinds: Sequence[str]) -> Any:
-    """A value as one of the types that its field may have."""
+    """Convert a value to one of the types of its field."""
     if value is None or (isinstance(value, str) and value.lower() in ("null", "none")):
         value = None
     elif isinstance(value, str) and "int" in kinds:
@@ -131,7 +131,7 @@ def _read(name: str, value: Any, kinds: Sequence[str]) -> Any:
         "NoneType": value is None,
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": isinstance(value, (int, float)) and not isinstance(value, bool),
-        # Beside a number the only text is ``auto``.
+        # The only text that a field of numbers may have is ``auto``.
         "str": isinstance(value, str) and (len(kinds) == 1 or value == "auto"),
     }
     if not any(fits[each] for each in kinds):

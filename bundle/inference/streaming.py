@@ -1,4 +1,4 @@
-"""Segment a video frame by frame: what Python, the command line and the configs run."""
+"""Segment a video and yield results in time order; the loop behind Python, command line and configs."""
 
 import itertools
 import logging
@@ -45,23 +45,22 @@ def stream_results(
     Args:
         settings: Settings of inference.
         network: On ``device``, in evaluation mode.
-        video: A ``bundle.io.reading.video.VideoSource``, a list of RGB frames (H, W, 3) uint8, or an
+        video: A ``bundle.io.reading.volumes.VideoSource``, a list of RGB frames (H, W, 3) uint8, or an
             iterator over them, such as a camera. An iterator is read once, so masks are propagated
-            forwards only, and each frame's result is there before the next frame is taken.
-        annotations: Frame index to label map (H, W) uint8. A mask is taken as complete: an object
-            that it does not show is not in that frame.
-        device: Where the network and its memory are.
-        objects: Frame index to the ids that its mask covers, for masks that are not complete; not
-            for an iterator. See ``Propagation``.
-        checkpoint: Where to go on after an interruption, and where results are kept meanwhile; not
-            for an iterator.
+            forwards only, and each frame's result is returned before the next frame is taken.
+        annotations: Frame index -> label map (H, W) uint8. A mask counts as complete: an object that
+            it does not show is not in that frame.
+        device: Device of the network and its memory.
+        objects: Frame index -> ids that its mask covers, for incomplete masks; not for an iterator.
+            See ``Propagation``.
+        checkpoint: Where to save results, and to resume from; not for an iterator.
 
     Yields:
-        One result per frame, in order of time.
+        One result per frame, in time order.
 
     Raises:
-        ValueError: No mask shows an object, one is of no frame of the video, or has another size
-            than its frame.
+        ValueError: No mask shows an object, or a mask is of a frame that does not exist or has another
+            size than its frame.
     """
     if isinstance(video, Iterator):
         yield from _stream_live(settings, network, video, annotations, torch.device(device))
@@ -69,7 +68,7 @@ def stream_results(
     frames = video if isinstance(video, Frames) else FrameList(list(video))
     work = Propagation(settings, network, frames, annotations, device, objects)
     if checkpoint is not None and (count := checkpoint.restore(work)):
-        logger.info("going on: %d of %d frames are done already", count, frames.frame_count)
+        logger.info("resuming: %d of %d frames are already done", count, frames.frame_count)
     shown = 0
     for done in itertools.chain(work.run(), [None]):
         if checkpoint is not None and done is not None:
@@ -87,9 +86,9 @@ def stream_with_frames(
     device: torch.device | str = "cpu",
     checkpoint: RunCheckpoint | None = None,
 ) -> Generator[tuple[Frame, FrameResult], None, None]:
-    """Segment a video that is still to be opened; yields each frame with its result.
+    """Open a video and segment it; yields each frame with its result.
 
-    A video that cannot be opened raises when the first frame is taken.
+    If the video cannot be opened, the error is raised when the first frame is taken.
     """
     given = video.give(LoadedNetwork(network, settings, torch.device(device)))
     results = stream_results(

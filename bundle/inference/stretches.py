@@ -1,7 +1,7 @@
-"""Which frames are propagated from which annotated frame, and which way.
+"""Plan the propagation: which frames are segmented from which annotated frame, in which direction.
 
-A prompt is a frame whose mask was given. Prompts part a video into stretches, each of which is
-propagated frame by frame from one of them, forwards or backwards.
+A prompt is a frame whose mask was given. Prompts divide a video into stretches. Each stretch is
+segmented frame by frame, starting at one prompt, forwards or backwards.
 """
 
 from collections.abc import Sequence
@@ -10,21 +10,27 @@ from typing import NamedTuple
 
 
 class Stretch(NamedTuple):
-    """Frames in the order in which they are propagated from a prompt; none if nothing reaches them."""
+    """Frames in the order of propagation, and the prompt they start from.
+
+    Attributes:
+        prompt: Index of the prompt; None if no prompt reaches these frames.
+        frames: Their indices, rising or falling.
+    """
 
     prompt: int | None
     frames: range
 
 
 def plan_stretches(prompts: Sequence[int], count: int, direction: str) -> list[Stretch]:
-    """Which prompt each frame is propagated from, in order of time.
+    """Divide a video into stretches, in time order.
 
-    With ``both`` a frame between two prompts is propagated from the nearer, so that drift has half the
-    way; with ``forward`` from the last prompt before it; with ``backward`` from the next.
+    With ``both``, a frame between two prompts is propagated from the nearer one, which halves the
+    distance over which errors add up; with ``forward`` from the last prompt before it; with
+    ``backward`` from the next.
 
     Args:
         prompts: Indices of annotated frames, rising.
-        count: Frames of the video.
+        count: Number of frames of the video.
         direction: ``both``, ``forward`` or ``backward``.
 
     Example:

@@ -144,7 +144,7 @@ def test_damaged_files_are_told_and_not_used(job, caplog, file, damage):
     caplog.clear()
     assert_same(list(job.start()[0]), expected)
     assert "cannot be read" in caplog.text
-    assert "the video begins anew" in caplog.text
+    assert "starting the video again" in caplog.text
 
 
 def test_only_its_own_files_are_removed(job):

@@ -279,7 +279,7 @@ def test_an_unexpected_error_keeps_its_traceback_and_the_rest_goes_on(videos, mo
     said = run(videos)
     out = videos.parent / "out"
     assert said == (
-        f"1 of 3 videos failed, they are listed in {out / 'failures.csv'}: mend them and run the "
+        f"1 of 3 videos failed, they are listed in {out / 'failures.csv'}: fix them and run the "
         "same command again"
     )
     assert written(out) == ["a", "c", "failures.csv"]

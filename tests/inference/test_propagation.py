@@ -248,7 +248,7 @@ class TestCorrection:
         assert work.remaining == COUNT - 2
         restored = work.restore(before.result(i) for i in (*range(1, 8), 9))
         assert restored == [*range(1, 8), 9]
-        assert sorted(work.run()) == [9, 10, 11]  # a stretch that lacks a frame begins anew
+        assert sorted(work.run()) == [9, 10, 11]  # an unfinished stretch starts again
         for i in range(COUNT):
             np.testing.assert_array_equal(work.result(i).labels, before.result(i).labels)
             assert work.result(i).confidence == pytest.approx(before.result(i).confidence)
@@ -337,7 +337,7 @@ class TestDevices:
         assert [x.shape for x in found] == [(200, 300)] * 6
         assert seen[0] == (208, 304)
         assert seen[-1] == (160, 240)
-        assert "going on with frames of 150 pixels" in caplog.text
+        assert "continuing with frames of 150 pixels" in caplog.text
 
     def test_without_end_it_is_an_error(self, network, frames, monkeypatch):
         def encode(image):

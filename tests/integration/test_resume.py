@@ -88,7 +88,7 @@ def test_goes_on_in_the_middle_of_a_video(run, tmp_path, caplog):
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == [".b.checkpoint", "a"]
     run(tmp_path / "cut")
     given = 1  # the frame of the mask counts as no work
-    assert f"going on: {STOP - given} of {COUNT} frames are done already" in caplog.text
+    assert f"resuming: {STOP - given} of {COUNT} frames are already done" in caplog.text
     assert masks(tmp_path / "cut") == masks(tmp_path / "whole")
     assert len(masks(tmp_path / "cut")) >= 2 * COUNT
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["a", "b"]
