@@ -1,1 +1,1 @@
-"""The same network in other runtimes: OpenVINO, ONNX."""
+"""Run or export the network by other runtimes: OpenVINO (also in 8-bit integers) and ONNX."""

@@ -1,4 +1,4 @@
-"""Convert a network's parts to OpenVINO by tracing, and keep the result for the next time."""
+"""Convert a network's parts to OpenVINO by tracing, and cache the result for the next run."""
 
 import functools
 import hashlib
@@ -37,17 +37,17 @@ logger = logging.getLogger(__name__)
 
 PARTS = {"encode": EncodeWithSkips, "memorize": Memorize, "decode": Refine}
 LAYOUT = 2
-"""Of the parts' inputs and outputs; counts up when these change."""
+"""Version of the parts' inputs and outputs; increased when these change."""
 DESCRIPTION = "network.json"
 MISSING = "backend {1} needs {0}: pip install 'tcmn[fast]', or use --backend torch"
-"""Environment variable: where converted networks are kept."""
+"""Environment variable that names the folder for converted networks."""
 
 
 def optional(name: str, backend: str = "int8") -> Any:
-    """Import a library that not every installation has.
+    """Import an optional library.
 
     Raises:
-        MissingPackageError: It is not installed; says how to do without.
+        MissingPackageError: It is not installed; the message says how to work without it.
     """
     try:
         return importlib.import_module(name)
@@ -59,17 +59,17 @@ def optional(name: str, backend: str = "int8") -> Any:
 
 @functools.cache
 def core() -> Any:
-    """OpenVINO, one for the whole process, which is never let go.
+    """OpenVINO's ``Core``, one for the whole process, which is never destroyed.
 
-    Each ``Core`` gives the thread a stack for signals and puts the one before it back at its end. Of
-    several that end in the order of their making the last puts back one that is gone, and the next
-    signal (Ctrl-C, SIGTERM) ends the process with a segmentation fault.
+    Each ``Core`` sets a stack for signal handlers and restores the previous one when it is destroyed.
+    If several are destroyed in the order of creation, the last one restores a stack that no longer
+    exists, and the next signal (Ctrl-C, SIGTERM) crashes the process.
     """
     return optional("openvino").Core()
 
 
 def describe(network: TCMN) -> dict[str, Any]:
-    """What a folder of parts says of them: whose they are, and which inputs they have."""
+    """The description of a folder of parts: which weights they are from, and which inputs they have."""
     return {
         "weights": fingerprint(network),
         "layout": LAYOUT,
@@ -79,35 +79,37 @@ def describe(network: TCMN) -> dict[str, Any]:
 
 
 def convert_part(network: TCMN, part: str, example: Sequence[Tensor]) -> Any:
-    """One part as an OpenVINO model for maps of any size, channels last.
+    """Convert one part to an OpenVINO model for maps of any size, channels last.
 
     Args:
-        network: In evaluation mode, BatchNorm folded.
+        network: In evaluation mode, with BatchNorm folded.
         part: A name in ``PARTS``.
-        example: What goes into it, channels last.
+        example: Example inputs of the part, channels last.
     """
     openvino, passes = optional("openvino"), optional("openvino.passes")
     module = ChannelsLast(PARTS[part](network)).eval()
     with torch.no_grad(), warnings.catch_warnings():
-        # That sizes are read while tracing: they stay variable all the same (tests).
+        # Warnings that sizes may become constants: tests show that they stay variable.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        warnings.simplefilter("ignore", FutureWarning)  # that tracing is old: OpenVINO does it
+        warnings.simplefilter(
+            "ignore", FutureWarning
+        )  # tracing is deprecated, but OpenVINO uses it
         model = openvino.convert_model(module, example_input=tuple(example))
     manager = passes.Manager()
-    # Or a part of a weight is no weight to NNCF.
+    # Otherwise NNCF would not recognise a slice of a weight as a weight.
     manager.register_pass(passes.ConstantFolding())
     manager.run_passes(model)
     return model
 
 
 def convert(network: TCMN) -> Path:
-    """The folder of a network's parts in floating point, converted at first.
+    """Convert a network's parts in floating point, or find them in the cache; returns their folder.
 
-    It is kept in ``TCMN_CACHE_DIR``, by default a folder of the user's for such files, by the weights'
-    fingerprint; where that cannot be written to, in a temporary folder of this process.
+    The cache is ``TCMN_CACHE_DIR``, by default the user's cache folder. Its entries are named by the
+    fingerprint of the weights. If it cannot be written, a temporary folder of this process is used.
 
     Args:
-        network: On a CPU, in evaluation mode; it stays as it is.
+        network: On a CPU, in evaluation mode; it is not changed.
     """
     fits = hashlib.sha256(
         json.dumps([fingerprint(network), _constants(network), LAYOUT, _version()]).encode()
@@ -128,9 +130,9 @@ def convert(network: TCMN) -> Path:
 
 
 def calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]:
-    """What goes into each part while a clip is segmented.
+    """Segment a clip, and yield the name and inputs of each part that is run.
 
-    If the network takes partial masks, also while the first frame's objects are given as boxes.
+    If the network takes partial masks, the first frame is also completed from boxes.
     """
     recorder = _Recorder(network)
     keys: list[Tensor] = []
@@ -150,7 +152,7 @@ def calls(network: TCMN, clip: Clip) -> Iterator[tuple[str, tuple[Tensor, ...]]]
 
 
 class _Recorder(NetworkOfParts):
-    """A network that notes what goes into its parts."""
+    """A network that records the inputs of its parts."""
 
     def __init__(self, network: TCMN) -> None:
         super().__init__(
@@ -165,7 +167,7 @@ class _Recorder(NetworkOfParts):
 
 
 def _boxes(masks: Float[Tensor, "B N H W"]) -> tuple[Tensor, Tensor]:
-    """The boxes around objects, as partial masks: what is guessed, and where."""
+    """The bounding boxes of objects as partial masks: (guess, unknown)."""
     guess, unknown = torch.zeros_like(masks), torch.zeros_like(masks)
     for number in np.ndindex(*masks.shape[:2]):
         mask = masks[number] > 0.5
@@ -179,7 +181,7 @@ def _boxes(masks: Float[Tensor, "B N H W"]) -> tuple[Tensor, Tensor]:
 
 def _write(network: TCMN, folder: Path) -> None:
     openvino, plain = optional("openvino"), fold_batch_norm(network)
-    # Two objects, or the trace would take their number for a constant.
+    # Two objects: with one, the trace would make their number a constant.
     clip = torch.rand(1, 5, 64, 96, 2, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         examples = dict(calls(plain, clip))
@@ -192,7 +194,7 @@ def _write(network: TCMN, folder: Path) -> None:
 
 
 def _constants(network: TCMN) -> list[Any]:
-    """What a network computes with besides its weights."""
+    """The constants of a network that are not in its weights: normalisation and strides."""
     encoder = network.query_encoder
     strides = [m.stride for m in encoder.modules() if isinstance(m, nn.Conv2d)]
     return [encoder.mean.flatten().tolist(), encoder.std.flatten().tolist(), strides]

@@ -1,7 +1,7 @@
 """Export the network as three ONNX graphs, and check that they compute the same.
 
-Axes as in ``bundle.types``, of one video: B = 1. Memory has its frames first, so that whoever runs
-the graphs appends to a plain array: keys (T, K, h, w), values (T, N, V, h, w).
+Axes as in ``bundle.types``, with B = 1 (one video). In memory, frames are the first axis, so that a
+program can append to plain arrays: keys (T, K, h, w), values (T, N, V, h, w).
 """
 
 import importlib
@@ -29,11 +29,11 @@ TOLERANCE = 1e-3
 SIZES = ((64, 96), (112, 80))
 OBJECTS = (1, 3)
 FRAMES = (1, 4)
-"""What the check runs through; the graphs are traced with other numbers."""
+"""Sizes of the check; the graphs are traced with other ones."""
 
 
 class Memorize(nn.Module):
-    """The values to remember of a frame, from each object's own probability or given mask."""
+    """The value maps to remember for a frame, from each object's own probability or given mask."""
 
     def __init__(self, network: TCMN) -> None:
         super().__init__()
@@ -46,8 +46,8 @@ class Memorize(nn.Module):
 class ReadAndDecode(nn.Module):
     """Class logits of a frame, and each object's own probability, which ``Memorize`` takes.
 
-    The read is that of ``bundle.memory.attention.read_memory``, written out: it works in chunks there,
-    whose number depends on sizes, which no graph can have.
+    It reads memory like ``bundle.memory.attention.read_memory``, but without chunks, whose number
+    would depend on sizes, which a graph does not support.
     """
 
     def __init__(self, network: TCMN) -> None:
@@ -76,7 +76,7 @@ class ReadAndDecode(nn.Module):
 
 
 class Graph(NamedTuple):
-    """One file: its module, its inputs with their axes that may change, its outputs."""
+    """One ONNX file: its module, its inputs with their variable axes, its outputs."""
 
     module: type[nn.Module]
     inputs: Mapping[str, Mapping[int, Any]]
@@ -101,14 +101,14 @@ GRAPHS = {
         ("logits", "probability"),
     ),
 }
-"""File name without suffix -> what is in it, of the paper's network."""
+"""File name without suffix -> graph, for the paper's network."""
 
 
 def list_graphs(network: TCMN) -> dict[str, Graph]:
-    """``GRAPHS`` with the inputs that this network has besides.
+    """``GRAPHS`` with the additional inputs of this network.
 
-    ``unknown`` says where ``masks`` is a guess; ``previous`` is the last frame's ``probability``
-    or its given mask.
+    ``unknown`` is 1 where ``masks`` is a guess; ``previous`` is the last frame's ``probability`` or
+    its given mask.
     """
     graphs, masks = dict(GRAPHS), {1: _N, **_FRAME}
     more = {
@@ -122,18 +122,18 @@ def list_graphs(network: TCMN) -> dict[str, Graph]:
 
 
 class Difference(NamedTuple):
-    """Between the network and its graphs, in all that the check ran.
+    """Difference between the network and its graphs in one output, over all cases of the check.
 
     Attributes:
-        largest: Largest absolute difference of an output.
-        scale: Its largest absolute value.
+        largest: Largest absolute difference.
+        scale: Largest absolute value of the output.
     """
 
     largest: float
     scale: float
 
     def within(self, tolerance: float) -> bool:
-        """Whether it is small enough; what is not finite is not."""
+        """Whether the difference is within a tolerance; NaN is not."""
         return self.largest <= tolerance * max(1.0, self.scale)
 
 
@@ -142,7 +142,7 @@ def export_network(network: TCMN, folder: Path) -> None:
 
     Args:
         network: In evaluation mode, with BatchNorm not folded.
-        folder: Where there is nothing of these names yet.
+        folder: Folder for the files, which must not have these names yet.
 
     Raises:
         MissingPackageError: A package for the export is not installed.
@@ -153,7 +153,7 @@ def export_network(network: TCMN, folder: Path) -> None:
     traced = run_network(network, *draw_scene(96, 64, objects=2, frames=3))
     for name, graph in list_graphs(network).items():
         with warnings.catch_warnings():
-            # Of axes with one name, which is what is wanted.
+            # A warning that axes have the same name, which is intended.
             warnings.filterwarnings("ignore", "# The axis name", UserWarning)
             program = torch.onnx.export(
                 graph.module(folded).eval(),
@@ -166,7 +166,7 @@ def export_network(network: TCMN, folder: Path) -> None:
                 verbose=False,
             )
         assert program is not None
-        if name == "encode":  # whose grid is among its outputs only, and gets a made-up name there
+        if name == "encode":  # its grid is an axis of outputs only, where it gets a generated name
             shape = program.model.graph.outputs[0].shape
             assert shape is not None
             program.rename_axes({str(shape[2]): "h", str(shape[3]): "w"})
@@ -174,15 +174,15 @@ def export_network(network: TCMN, folder: Path) -> None:
 
 
 def check_export(network: TCMN, folder: Path) -> dict[str, Difference]:
-    """Run random and drawn frames through the network and its graphs: sizes, objects, memories.
+    """Run frames of several sizes, numbers of objects and memories through the network and its graphs.
 
     Args:
-        network: What was exported, in evaluation mode.
-        folder: With the graphs.
+        network: The exported network, in evaluation mode.
+        folder: Folder of the graphs.
 
     Returns:
-        Output -> how much it differs. Logits are compared as class probabilities: near 0 and 1 a
-        rounding of the probability is a large step of the logit.
+        Name of the output -> difference. Logits are compared as class probabilities, since near 0 and 1
+        a rounding error of the probability is a large change of the logit.
 
     Raises:
         MissingPackageError: ONNX Runtime is not installed.
@@ -215,7 +215,7 @@ def _widen(known: Difference, output: str, expected: Tensor, values: Tensor) -> 
     if output == "logits":
         expected, values = expected.softmax(1), values.softmax(1)
     largest, scale = (expected - values).abs().max().item(), expected.abs().max().item()
-    # NumPy's maximum keeps what is not a number; Python's would lose it.
+    # NumPy's maximum keeps NaN; Python's may drop it.
     return Difference(
         float(np.maximum(known.largest, largest)), float(np.maximum(known.scale, scale))
     )
@@ -223,17 +223,17 @@ def _widen(known: Difference, output: str, expected: Tensor, values: Tensor) -> 
 
 @torch.no_grad()
 def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """All inputs and outputs of the graphs, by the network's own functions.
+    """Compute all inputs and outputs of the graphs with the network itself.
 
     Args:
         network: In evaluation mode.
-        images: (T + 1, 3, H, W), the last one to segment, the others in memory.
-        masks: (T, N, H, W) of those in memory, in [0, 1]; the last one is memorized with the last
-            image too.
+        images: (T + 1, 3, H, W); the last one is segmented, the others are in memory.
+        masks: (T, N, H, W) of the images in memory, in [0, 1]; the last one is also memorized with the
+            last image.
     """
     *past, features = (network.encode(image[None]) for image in images)
     given = [aggregate(mask[None]).softmax(1)[:, 1:] for mask in masks]
-    unknown = masks[-1:].flip(-1)  # any will do
+    unknown = masks[-1:].flip(-1)  # any map serves for the check
     values = [network.memorize(*each) for each in zip(past, given, strict=True)]
     keys = [each.key for each in past]
     readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
@@ -252,7 +252,7 @@ def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tenso
 
 
 def draw_scene(height: int, width: int, objects: int, frames: int) -> tuple[Tensor, Tensor]:
-    """Images (T + 1, 3, H, W) of discs that drift over a shaded ground, and T masks (T, N, H, W)."""
+    """Draw images (T + 1, 3, H, W) of discs that move over a shaded ground, and masks (T, N, H, W)."""
     y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
     images, masks = [], []
     for t in range(frames + 1):

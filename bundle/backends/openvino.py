@@ -1,6 +1,7 @@
-"""Run the network by OpenVINO: two to three times as fast on CPUs, fastest in 8-bit integers.
+"""Run the network by OpenVINO, in floating point or in 8-bit integers; choose the fastest backend.
 
-Optional: running it needs ``openvino``, quantising it ``nncf`` as well. Shapes as in ``bundle.types``.
+It is two to three times as fast on CPUs. ``openvino`` is optional; quantising also needs ``nncf``.
+Shapes as in ``bundle.types``.
 """
 
 import functools
@@ -39,7 +40,7 @@ from bundle.utils.options import MissingPackageError
 from bundle.utils.threads import wait_passively
 
 MOST_COMPILED = 12
-"""Parts, each for one size of frames and number of objects, that are kept at once."""
+"""Number of compiled parts kept at once, each for one frame size and number of objects."""
 BACKENDS = ("auto", "torch", "openvino", "int8")
 
 
@@ -64,7 +65,7 @@ class OpenVINONetwork(NetworkOfParts):
             if not (Path(folder) / name).is_file():
                 raise FileNotFoundError(f"no {Path(folder) / name}: make it with `tcmn quantize`")
         description = json.loads((Path(folder) / DESCRIPTION).read_text())
-        # What is not named there was made before networks could have it.
+        # A folder without these keys was made by a version whose networks did not have them.
         super().__init__(
             partial_masks=description.get("partial_masks", False),
             previous_mask=description.get("previous_mask", False),
@@ -73,7 +74,7 @@ class OpenVINONetwork(NetworkOfParts):
         self._core = core()
         self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
         self._requests = threading.local()
-        # So that those who ask a network for its device get an answer.
+        # A parameter, so that callers can ask for the network's device.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
         wait_passively()
 
@@ -87,12 +88,12 @@ class OpenVINONetwork(NetworkOfParts):
         return [torch.from_numpy(found[i]).movedim(-1, 1) for i in range(len(found))]
 
     def _number_type(self) -> str:
-        """What is computed in, as OpenVINO calls it."""
+        """The number type of the computation, by OpenVINO's name."""
         mixed = torch.is_autocast_enabled("cpu")
         return "bf16" if mixed and torch.get_autocast_dtype("cpu") == torch.bfloat16 else "f32"
 
     def _compile_part(self, part: str, number_type: str, *shapes: tuple[int, ...]) -> Any:
-        """For maps of these sizes alone, which is faster than for any."""
+        """Compile a part for maps of these shapes only, which is faster than for any shape."""
         model = self._core.read_model(str(self._folder / f"{part}.xml"))
         model.reshape({model.input(i): list(shape) for i, shape in enumerate(shapes)})
         settings = {
@@ -104,10 +105,10 @@ class OpenVINONetwork(NetworkOfParts):
 
 
 class QuantizedTCMN(OpenVINONetwork):
-    """The same in 8-bit integers, from a folder that ``quantize`` wrote."""
+    """The network in 8-bit integers, from a folder that ``quantize`` wrote."""
 
     def _number_type(self) -> str:
-        return "f32"  # of what is not quantised
+        return "f32"  # for the layers that are not quantised
 
 
 def optimize(
@@ -119,17 +120,17 @@ def optimize(
     """Return the fastest available form of a network, for inference.
 
     Args:
-        network: In evaluation mode; it stays as it is.
-        device: Where it shall run.
-        backend: ``torch``: in floating point, with BatchNorm folded. ``openvino``: the same by
+        network: In evaluation mode; it is not changed.
+        device: Device to run it on.
+        backend: ``torch``: floating point, with BatchNorm folded. ``openvino``: floating point by
             OpenVINO, converted once for these weights. ``int8``: the quantised network. ``auto``: on
-            a CPU, if OpenVINO is installed, the quantised one if ``folder`` was made from these very
-            weights, else the converted one.
-        folder: Where ``quantize`` wrote.
+            a CPU with OpenVINO, the quantised network if ``folder`` was made from these weights, else
+            the converted one; otherwise ``torch``.
+        folder: Folder that ``quantize`` wrote.
 
     Raises:
-        ValueError: There is no such backend, or it cannot run this network: the quantised network is
-            of other weights, or another device than a CPU is asked for.
+        ValueError: The backend is unknown or cannot run this network: the quantised network is of
+            other weights, or the device is not a CPU.
         FileNotFoundError: There is no quantised network.
         MissingPackageError: OpenVINO is not installed.
     """
@@ -158,18 +159,19 @@ def load_network(
 ) -> nn.Module:
     """Load weights as the fastest available form of their network; see ``optimize``.
 
-    Where the file beside the weights says that the quantised network was made from them, they are not
-    even read, and no network in floating point is made.
+    If the description beside the weights says that the quantised network was made from them, the
+    weights are not read, and no network in floating point is made.
 
     Args:
-        weights: A plain state dict; ``bundle.networks.weights`` has which network they are of.
-        device: Where it shall run.
+        weights: File of a plain state dict, with its description beside it, see
+            ``bundle.networks.weights``.
+        device: Device to run it on.
         backend: ``auto``, ``torch``, ``openvino`` or ``int8``.
         folder: Folder of the quantised network.
 
     Raises:
-        FileNotFoundError: There are no such weights.
-        ValueError: They are damaged, or of another network than the file beside them says.
+        FileNotFoundError: The weights do not exist.
+        ValueError: They are damaged, or do not fit the description beside them.
     """
     _check_backend(backend)
     description = read_description(weights)
@@ -186,7 +188,7 @@ def load_network(
 
 
 def number_type(network: nn.Module, precision: str, device: torch.device) -> str:
-    """What a network's convolutions are computed in, for reports."""
+    """The number type of a network's convolutions, for reports."""
     if isinstance(network, QuantizedTCMN):
         return "8-bit integers"
     with autocast(precision, device):
@@ -201,7 +203,7 @@ def _check_backend(backend: str) -> None:
 
 
 def _why_not(device: torch.device, backend: str) -> Exception | None:
-    """What keeps OpenVINO from running anything."""
+    """The error to raise if OpenVINO cannot run here; else None."""
     if device.type != "cpu":
         return ValueError(f"backend {backend} runs on CPUs, not on {device}: use --backend torch")
     if importlib.util.find_spec("openvino") is None:
@@ -212,7 +214,7 @@ def _why_not(device: torch.device, backend: str) -> Exception | None:
 def _why_not_int8(
     made_from: Callable[[], str], device: torch.device, folder: str | Path | None
 ) -> Exception | None:
-    """What keeps the quantised network from being used for weights of this fingerprint."""
+    """The error to raise if the quantised network cannot stand in for these weights; else None."""
     description = Path(folder or "") / DESCRIPTION
     if device.type != "cpu":
         return _why_not(device, "int8")
@@ -233,16 +235,15 @@ def _why_not_int8(
 
 
 def quantize(network: TCMN, clips: Iterable[Clip], folder: str | Path) -> None:
-    """Quantise a network to 8 bits, with the ranges that its layers see in some clips.
+    """Quantise a network to 8 bits, calibrated on some clips.
 
-    Weights and activations get 8 bits, rounded so that they fit the range that the clips show
-    (NNCF, post-training). Nothing is trained and no truth but the first frames' masks is used.
+    This is NNCF's post-training quantisation: weights and activations get 8 bits, scaled to the ranges
+    that occur in the clips. Nothing is trained, and only the masks of first frames are used.
 
     Args:
         network: On a CPU, in evaluation mode.
-        clips: Clips of videos like those to segment, sides multiples of 16; a few dozen of all
-            kinds.
-        folder: Must not exist; it appears when all is written.
+        clips: A few dozen clips like the videos to segment, with sides that are multiples of 16.
+        folder: Folder to write, which must not exist; it appears when it is complete.
 
     Raises:
         FileExistsError: The folder exists.

@@ -1,4 +1,4 @@
-"""Parts of the network as modules of plain tensors, which converters to other formats want."""
+"""Parts of the network as modules of plain tensors, for conversion; a network made of such parts."""
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from bundle.networks.tcmn import TCMN, aggregate, complete_masks
 
 
 class Encode(nn.Module):
-    """A frame's features. The pixels' mean and standard deviation are in the graph."""
+    """A frame's features as a tuple. Pixel normalisation is part of the graph."""
 
     def __init__(self, network: TCMN) -> None:
         super().__init__()
@@ -36,13 +36,13 @@ class Decode(nn.Module):
         stride4: Tensor,
         previous: Tensor | None = None,
     ) -> Tensor:
-        # The decoder looks neither at the key nor at stride 16.
+        # The decoder uses neither the key nor stride 16.
         features = FrameFeatures(query, query, query, stride8, stride4)
         return self.decoder(readout, features, previous)
 
 
 class EncodeWithSkips(Encode):
-    """The same, but of strides 8 and 4 what the decoder takes, a fourth of what there is."""
+    """``Encode`` with the decoder's skips, a quarter of the size, as maps at strides 8 and 4."""
 
     def __init__(self, network: TCMN) -> None:
         super().__init__(network)
@@ -54,9 +54,9 @@ class EncodeWithSkips(Encode):
 
 
 class Memorize(nn.Module):
-    """The values (N, V, h, w) to remember of one frame, from its masks (1, N, H, W).
+    """The value maps (N, V, h, w) to remember for one frame, from its masks (1, N, H, W).
 
-    A network that takes partial masks wants to know where they are guesses, in a third map.
+    A network that takes partial masks has a third input: where they are guesses.
     """
 
     def __init__(self, network: TCMN) -> None:
@@ -70,8 +70,7 @@ class Memorize(nn.Module):
 class Refine(nn.Module):
     """Logits (N, 1, 4h, 4w) of one frame's objects at stride 4, from readouts (N, V, h, w).
 
-    A network that looks at the masks of the frame before wants them (N, 2, h, w), as ``shrink_mask``
-    makes them.
+    A network that uses the previous masks has them as another input, (N, 2, h, w) from ``shrink_mask``.
     """
 
     def __init__(self, network: TCMN) -> None:
@@ -82,18 +81,18 @@ class Refine(nn.Module):
         self, readout: Tensor, query: Tensor, skip8: Tensor, skip4: Tensor, *previous: Tensor
     ) -> tuple[Tensor]:
         before: Tensor | None = None
-        for each in previous:  # one, in a network that is told the mask before
+        for each in previous:  # at most one
             assert self.decoder.previous is not None
             before = self.decoder.previous.conv(each)
         return (self.decoder.refine(readout, query, skip8, skip4, before),)
 
 
 class NetworkOfParts(nn.Module):
-    """Stands in for ``TCMN``; each part is run one frame at a time by whatever runs it.
+    """A replacement for ``TCMN`` whose subclasses run the parts, one frame at a time.
 
     Args:
-        partial_masks: As of ``TCMN``; ``memorize`` then has one input more.
-        previous_mask: Likewise, of ``decode``.
+        partial_masks: See ``TCMN``; the part ``memorize`` then has one more input.
+        previous_mask: See ``TCMN``; the part ``decode`` then has one more input.
     """
 
     def __init__(self, *, partial_masks: bool, previous_mask: bool) -> None:
@@ -101,7 +100,7 @@ class NetworkOfParts(nn.Module):
         self.partial_masks, self.previous_mask = partial_masks, previous_mask
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
-        """As ``TCMN.encode``, but the maps at strides 8 and 4 are the decoder's skips already."""
+        """See ``TCMN.encode``; here the maps at strides 8 and 4 are the decoder's skips."""
         key, *maps = self._run("encode", image)
         return FrameFeatures(key.clone(), *maps)
 
@@ -111,7 +110,7 @@ class NetworkOfParts(nn.Module):
         masks: Float[Tensor, "B N H W"],
         unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]:
-        """As ``TCMN.memorize``."""
+        """See ``TCMN.memorize``."""
         inputs = [masks[:, None], features.stride16[:, None]]
         if self.partial_masks:
             unknown = torch.zeros_like(masks) if unknown is None else unknown
@@ -125,7 +124,7 @@ class NetworkOfParts(nn.Module):
         readout: Float[Tensor, "B N V h w"],
         previous: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """As ``TCMN.segment``."""
+        """See ``TCMN.segment``."""
         maps = (features.query, features.stride8, features.stride4)
         inputs = [readout, *(x[:, None] for x in maps)]
         if self.previous_mask:
@@ -146,16 +145,16 @@ class NetworkOfParts(nn.Module):
         unknown: Float[Tensor, "B N H W"],
         rounds: int = 2,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """As ``TCMN.complete``."""
+        """See ``TCMN.complete``."""
         return complete_masks(self, features, masks, unknown, rounds)
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
-        """The outputs of ``encode``, ``memorize`` or ``decode``: of the modules above."""
+        """Run ``encode``, ``memorize`` or ``decode``, and return the outputs of that module."""
         raise NotImplementedError
 
 
 class ChannelsLast(nn.Module):
-    """A part with the channels of its maps behind, as OpenVINO computes: nothing is rearranged."""
+    """A part whose maps have channels last, as OpenVINO computes, so that nothing is rearranged."""
 
     def __init__(self, part: nn.Module) -> None:
         super().__init__()

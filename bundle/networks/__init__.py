@@ -1,4 +1,4 @@
-"""The network: encoders, decoder, TCMN, which joins them, and its weights."""
+"""The network: encoders, decoder, ``TCMN``, which combines them, prompts as maps, and weights."""
 
 from bundle.networks.definition import make_network
 from bundle.networks.tcmn import TCMN

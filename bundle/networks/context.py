@@ -1,4 +1,4 @@
-"""Context of an object: attention over a coarse grid of its decoder maps.
+"""Two optional inputs of the decoder: context by attention over a coarse grid, and the previous mask.
 
 BN = clips x objects, flattened; h x w the grid at stride 16.
 """
@@ -14,9 +14,9 @@ HEADS = 4
 class ContextBlock(nn.Module):
     """Let each position of an object's stride-16 maps attend to all others.
 
-    Memory matches each position by itself. Here each position of the stride-32 grid (144 for a frame of
-    384x384) attends to all others, so that a patch inside an object is filled and one far from it is
-    not. The last layer starts at zero: an untrained block changes nothing.
+    Memory matches each position separately. Here each position of the stride-32 grid (144 for a frame
+    of 384x384) attends to all others, so that holes in an object are filled and distant patches are
+    not. The weights of the last layer start at zero: an untrained block changes nothing.
 
     Args:
         channels: Number of channels of the maps.
@@ -74,10 +74,10 @@ class ContextBlock(nn.Module):
 
 
 class PreviousMask(nn.Module):
-    """Tells the decoder where the object was in the frame before.
+    """Encodes the object's mask in the previous frame for the decoder.
 
-    Two channels at stride 16: the object's probability there, and 1 everywhere, which tells an empty
-    mask from none. The weights start at zero.
+    It sees two channels at stride 16: the object's probability in the previous frame, and a channel of
+    1, which distinguishes an empty mask from no previous frame. Its weights start at zero.
 
     Args:
         channels: Number of channels of the decoder's maps at stride 16.
@@ -98,12 +98,12 @@ class PreviousMask(nn.Module):
         probability: Float[Tensor, "B N H W"],
         known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "BN C h w"]:
-        """Compute what is added to each object's maps.
+        """Compute the maps to add to each object's maps.
 
         Args:
-            probability: Probability of each object, in the frame before.
-            known: 1 for clips that have a frame before, 0 for others, whose probability is not
-                looked at. By default all have one.
+            probability: Probability of each object in the previous frame.
+            known: 1 for clips with a previous frame, 0 for others, whose probability is ignored. By
+                default all have one.
         """
         return self.conv(shrink_mask(probability, known))
 
@@ -111,7 +111,7 @@ class PreviousMask(nn.Module):
 def shrink_mask(
     probability: Float[Tensor, "B N H W"], known: Float[Tensor, " B"] | None = None
 ) -> Float[Tensor, "BN 2 h w"]:
-    """The two channels that ``PreviousMask`` looks at; all 0 for clips without a frame before.
+    """The two channels for ``PreviousMask``; all 0 for clips without a previous frame.
 
     Example:
         >>> shrink_mask(torch.ones(1, 1, 16, 16), torch.tensor([0.0])).flatten().tolist()

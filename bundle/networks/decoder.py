@@ -1,4 +1,4 @@
-"""From the memory readout to one mask logit per object.
+"""The decoder: from the memory readout and the frame's features to one mask logit per object.
 
 BN = clips x objects, flattened; H8 x W8 and H4 x W4 the grids at strides 8 and 4.
 """
@@ -14,7 +14,7 @@ from bundle.networks.shared_conv import JoinedConv2d, per_object
 
 
 class ResidualConv(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions with a shortcut around them."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class ResidualConv(nn.Module):
 
 
 class JoinedResidualConv(nn.Module):
-    """``ResidualConv`` over the maps of an object and of its frame; its shortcut is 1x1."""
+    """``ResidualConv`` of an object's maps and its frame's maps, joined; its shortcut is 1x1."""
 
     def __init__(self, own: int, shared: int, outputs: int) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class JoinedResidualConv(nn.Module):
 
 
 class MaskDecoder(nn.Module):
-    """Readout and query feature, up from stride 16 over 8 and 4 with skips (TCMN section 2.3).
+    """Decodes readout and query feature from stride 16 over 8 to 4, with skips (TCMN section 2.3).
 
     Args:
-        value_channels: Width of the readout and of the query feature each.
-        skip_channels: Widths of the query backbone at strides 8 and 4.
-        decoder_channels: Widths of the decoder at strides 16, 8 and 4.
-        context_channels: Width of the context block; 0 for none, as in the paper.
-        previous_mask: Look at the mask of the frame before; the paper's network does not.
+        value_channels: Number of channels of the readout, and of the query feature.
+        skip_channels: Channels of the query backbone at strides 8 and 4.
+        decoder_channels: Channels of the decoder at strides 16, 8 and 4.
+        context_channels: Channels of the context block; 0 for none, as in the paper.
+        previous_mask: Whether to use the mask of the previous frame; the paper's network does not.
     """
 
     def __init__(
@@ -78,13 +78,13 @@ class MaskDecoder(nn.Module):
         previous: Float[Tensor, "B N H W"] | None = None,
         known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B N H W"]:
-        """Each object's logit.
+        """Compute the logit of each object.
 
         Args:
-            readout: What the frame read from memory.
+            readout: Value maps read from memory for the frame.
             features: Features of the frame.
-            previous: Each object's probability in the frame before, if there is one.
-            known: For a batch: 1 for clips that have such a frame, else 0.
+            previous: Probability of each object in the previous frame, if there is one.
+            known: For a batch: 1 for clips with a previous frame, else 0.
         """
         batch, objects = readout.shape[:2]
         skips = self.skips(features.stride8, features.stride4)
@@ -108,7 +108,7 @@ class MaskDecoder(nn.Module):
         skip4: Float[Tensor, "B D4 H4 W4"],
         before: Float[Tensor, "BN D16 h w"] | None = None,
     ) -> Float[Tensor, "BN 1 H4 W4"]:
-        """Each object's logit at stride 4; ``before`` is what ``PreviousMask`` gives."""
+        """Compute each object's logit at stride 4; ``before`` is the output of ``PreviousMask``."""
         x = self.compress(readout, query)
         if before is not None:
             x = x + before
@@ -120,11 +120,11 @@ class MaskDecoder(nn.Module):
 
 
 def enlarge(logit: Float[Tensor, "BN 1 H4 W4"]) -> Float[Tensor, "BN 1 H W"]:
-    """From stride 4 to the frame's size, in float32."""
+    """Upsample logits from stride 4 to the frame's size, in float32."""
     return F.interpolate(logit.float(), scale_factor=4, mode="bilinear", align_corners=False)
 
 
 def _add_skip(x: Tensor, skip: Tensor) -> Tensor:
-    """Upsample x2 and add the frame's skip, which its objects share, to each of them."""
+    """Upsample by 2 and add the frame's skip to the maps of each of its objects."""
     x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
     return x + per_object(skip, x)

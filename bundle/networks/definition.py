@@ -1,4 +1,4 @@
-"""Build a network by its name in ``configs/network``, or as described beside its weights."""
+"""Build a network from a file in ``configs/network``, or from the description beside its weights."""
 
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,13 @@ from bundle.utils.bundle_files import bundle_root
 
 
 def read_definition(name: str) -> dict[str, Any]:
-    """Read arguments of ``TCMN``.
+    """Read the arguments of ``TCMN`` from a file.
 
     Args:
-        name: Name of a file in ``configs/network``, or the path of one like it.
+        name: Name of a file in ``configs/network`` without suffix, or the path of a YAML file.
 
     Raises:
-        ValueError: There is no such network.
+        ValueError: The network is unknown.
 
     Example:
         >>> read_definition("resnet18")["backbone"]
@@ -37,12 +37,12 @@ def make_network(name: str = "default", weights: str | Path | None = None, **val
 
     Args:
         name: See ``read_definition``.
-        weights: If a file beside these says which network they are of, that counts instead of the
-            name. They are not loaded.
-        values: Arguments of ``TCMN`` that take the place of what is found so.
+        weights: File of weights. If there is a description beside it, that is used instead of the
+            name. The weights are not loaded.
+        values: Arguments of ``TCMN`` that override the others.
 
     Raises:
-        ValueError: There is no such network, or the file beside the weights is damaged.
+        ValueError: The network is unknown, or the file beside the weights is damaged.
         TypeError: ``TCMN`` has no such argument.
 
     Example:

@@ -1,4 +1,4 @@
-"""ResNet backbones cut after layer3, the query encoder and the mask encoder.
+"""The query encoder and the mask encoder, on ResNet backbones cut after layer3.
 
 B clips or frames, N objects, K key channels, V value channels, h x w grid at stride 16.
 """
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from bundle.networks.shared_conv import JoinedConv2d
 
 BACKBONE_CHANNELS = {"resnet18": (64, 128, 256), "resnet50": (256, 512, 1024)}
-"""Channels at strides 4, 8 and 16."""
+"""Number of channels at strides 4, 8 and 16."""
 
 
 class FrameFeatures(NamedTuple):
-    """What the query encoder makes of one frame."""
+    """Output of the query encoder: key and query feature, and the backbone's maps."""
 
     key: Float[Tensor, "B K h w"]
     query: Float[Tensor, "B V h w"]
@@ -33,13 +33,13 @@ class Backbone(nn.Module):
         name: ``resnet18`` or ``resnet50``.
         weights: ``"imagenet"`` for torchvision's own (downloaded once), the path of a state dict
             with torchvision's key names, or None for random weights.
-        stride_in_1x1: ResNet-50 only. Put the stride of a stage's first block on its 1x1 convolution
-            instead of the 3x3. Weights load silently into either layout, so the constructor must be
-            told which one they were trained in.
+        stride_in_1x1: ResNet-50 only. Whether the stride of a stage's first block is on its 1x1
+            convolution instead of the 3x3. Weights load without error into either layout, so this must
+            match the one they were trained in.
 
     Raises:
-        ValueError: The name is unknown, or ``stride_in_1x1`` is asked of a ResNet-18.
-        FileNotFoundError: ``weights`` names no file.
+        ValueError: The name is unknown, or ``stride_in_1x1`` is set for a ResNet-18.
+        FileNotFoundError: The file ``weights`` does not exist.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Backbone(nn.Module):
         if stride_in_1x1 and name != "resnet50":
             raise ValueError(f"stride_in_1x1 applies to resnet50 only, got backbone {name!r}")
         self.channels = BACKBONE_CHANNELS[name]
-        # Here, since it takes a second and more, which the network in 8-bit integers need not.
+        # Imported here, since it takes more than a second and the 8-bit network does not need it.
         import torchvision
 
         imagenet = "DEFAULT" if weights == "imagenet" else None
@@ -91,7 +91,17 @@ class Backbone(nn.Module):
 
 
 class QueryEncoder(nn.Module):
-    """A frame's key, its query feature for the decoder, and the skips (TCMN section 2.1)."""
+    """Encodes a frame to its key, its query feature for the decoder, and skips (TCMN section 2.1).
+
+    Args:
+        backbone: ``resnet50`` or ``resnet18``.
+        key_channels: Number of channels of the key.
+        query_channels: Number of channels of the query feature.
+        weights: See ``Backbone``.
+        stride_in_1x1: See ``Backbone``.
+        pixel_mean: RGB mean in [0, 1] that is subtracted from pixels.
+        pixel_std: RGB standard deviation that pixels are divided by.
+    """
 
     mean: Tensor
     std: Tensor
@@ -115,7 +125,7 @@ class QueryEncoder(nn.Module):
         nn.init.orthogonal_(self.key_head.weight)
         assert self.key_head.bias is not None
         nn.init.zeros_(self.key_head.bias)
-        # Normalisation belongs to the weights, so the network does it; constants, so not in the file.
+        # The network normalises pixels, as its weights need; the constants are not in the state dict.
         self.register_buffer("mean", torch.tensor(pixel_mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(pixel_std).view(1, 3, 1, 1), persistent=False)
 
@@ -126,10 +136,10 @@ class QueryEncoder(nn.Module):
 
 
 class MaskEncoder(nn.Module):
-    """Value maps from masks and the frame's stride-16 features (TCMN section 2.2).
+    """Encodes masks and the frame's stride-16 features to value maps (TCMN section 2.2).
 
-    The backbone sees two channels: this object's mask and the union of the others. No RGB. With
-    ``partial_masks`` there is a third: where the mask is a guess. Its weights start at zero.
+    The backbone has two input channels: the object's mask and the union of the others, without RGB.
+    With ``partial_masks`` a third says where the mask is a guess; its weights start at zero.
     """
 
     def __init__(
@@ -147,8 +157,8 @@ class MaskEncoder(nn.Module):
         rgb, inputs = self.trunk.conv1, 3 if partial_masks else 2
         self.trunk.conv1 = nn.Conv2d(inputs, rgb.out_channels, 7, stride=2, padding=3, bias=False)
         with torch.no_grad():
-            # The object's mask starts out as a grey picture to the backbone. The others start at zero:
-            # a network that never saw two objects then treats each as it would alone.
+            # At first, the object's mask is like a grey picture to the backbone, and the others are
+            # ignored: a network that never saw two objects treats each as if it were alone.
             self.trunk.conv1.weight[:, :1] = rgb.weight.sum(1, keepdim=True)
             self.trunk.conv1.weight[:, 1:] = 0
         self.fuse1 = JoinedConv2d(self.trunk.channels[-1], stride16_channels, value_channels, 3)

@@ -18,14 +18,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def fold_batch_norm(network: Network) -> Network:
-    """A copy whose backbones have their BatchNorm folded into the convolutions before it.
+    """Return a copy with the BatchNorm of its backbones folded into the convolutions before it.
 
-    Exact but for rounding, since the statistics are constants. A pass over each backbone's maps less,
-    which counts on CPUs.
+    The result is the same except for rounding, since the statistics are constants. It saves a pass
+    over the maps for each BatchNorm, which makes CPUs faster.
 
     Args:
-        network: In evaluation mode; it stays as it is. A copy cannot be trained, nor can weights be
-            loaded into it.
+        network: In evaluation mode; it is not changed. The copy cannot be trained, and weights cannot
+            be loaded into it.
 
     Raises:
         ValueError: The network is in training mode.
@@ -41,25 +41,25 @@ def fold_batch_norm(network: Network) -> Network:
 
 
 class FoldedTraining(nn.Module):
-    """A network to train, with the BatchNorm of its backbones folded anew for each pass.
+    """A network to train, whose BatchNorm is folded again for each pass.
 
-    The loss and all gradients are the same but for rounding: the scales and shifts of BatchNorm learn
-    through the folded weights, its statistics are constants as in ``TCMN``.
+    Loss and gradients are the same except for rounding: scales and shifts of BatchNorm are trained
+    through the folded weights, and its statistics are constants as in ``TCMN``.
 
     Args:
-        network: Holds all weights; its state dict stays as it is.
+        network: The network that holds all weights; its state dict is not changed.
     """
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
         mode = network.training
-        # In a tuple, so that it is no part of this module; it has shapes only.
+        # In a tuple, so that it is not a submodule; it has shapes but no data.
         self._folded = (fold_batch_norm(network.eval()).to("meta"),)
         network.train(mode)
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
-        """As the network's."""
+        """See the network's ``forward``."""
         return functional_call(self._folded[0], self._fold(), arguments, options)
 
     def _fold(self) -> dict[str, Tensor]:
@@ -77,7 +77,7 @@ class FoldedTraining(nn.Module):
 
 
 def _pairs(network: nn.Module) -> Iterator[tuple[str, str]]:
-    """The names of each convolution of the backbones, and of the BatchNorm behind it."""
+    """Names of each convolution of the backbones and of the BatchNorm after it."""
     modules = dict(network.named_modules())
     for backbone, module in modules.items():
         if not isinstance(module, Backbone):

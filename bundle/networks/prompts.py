@@ -1,8 +1,8 @@
-"""Partial masks from prompts: boxes, points, scribbles, rough masks.
+"""Turn prompts (boxes, points, scribbles, rough masks) into partial masks; place simulated clicks.
 
-H x W is a frame. A partial mask has two maps: what is known or guessed of the object, and where that is
-a guess. Together they say three things of a pixel: surely object (1, 0), surely not (0, 0), unknown
-(guess, 1).
+H x W is a frame. A partial mask has two maps: the object's mask, known or guessed, and where it is a
+guess. Together they give each pixel one of three states: surely object (1, 0), surely not (0, 0), or
+unknown (guess, 1).
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 
 POINT_RADIUS = 0.02
-"""Of the disk that a point or a scribble's pen makes, as a share of the frame's shorter side."""
+"""Radius of the disk that a point or a scribble's pen draws, as a share of the frame's shorter side."""
 
 
 class PartialMask(NamedTuple):
-    """What is known of one object in one frame.
+    """The partial mask of one object in one frame.
 
     Attributes:
         mask: The object, in [0, 1].
@@ -29,11 +29,11 @@ class PartialMask(NamedTuple):
 
 
 def from_box(shape: tuple[int, int], box: tuple[float, float, float, float]) -> PartialMask:
-    """An object in a box: surely nothing outside, inside the ellipse that fits as a guess.
+    """Partial mask from a box: outside is surely not the object; inside, its ellipse is the guess.
 
     Args:
         shape: (height, width) of the frame.
-        box: Left, top, right, bottom in pixels; right and bottom lie outside.
+        box: Left, top, right, bottom in pixels; right and bottom are exclusive.
 
     Raises:
         ValueError: The box has no area within the frame.
@@ -64,16 +64,16 @@ def from_points(
     positive: Sequence[bool | int],
     guess: Shaped[np.ndarray, "H W"] | None = None,
 ) -> PartialMask:
-    """An object from points on it and beside it; later points lie on top of earlier ones.
+    """Partial mask from points on the object and beside it; a later point overwrites earlier ones.
 
     Args:
         shape: (height, width) of the frame.
         points: (x, y) in pixels.
-        positive: For each point, whether it lies on the object.
-        guess: The mask that the points correct, in [0, 1]; by default nothing is guessed.
+        positive: For each point, whether it is on the object.
+        guess: Mask that the points correct, in [0, 1]; empty by default.
 
     Raises:
-        ValueError: There is no point, one lies outside of the frame, or their numbers differ.
+        ValueError: There is no point, a point is outside the frame, or the numbers differ.
 
     Example:
         >>> part = from_points((50, 50), [(20, 10), (40, 40)], [1, 0])
@@ -94,7 +94,7 @@ def from_points(
             raise ValueError(
                 f"point {x:g},{y:g} lies outside of the frame, which is {width}x{height} pixels"
             )
-        # np.ascontiguousarray: cv2 draws into the array that it is given.
+
         cv2.circle(mask, (int(x), int(y)), radius, float(bool(on)), thickness=-1)
         cv2.circle(unknown, (int(x), int(y)), radius, 0.0, thickness=-1)
     return PartialMask(mask, unknown)
@@ -106,13 +106,13 @@ def from_scribble(
     positive: bool | int = True,
     onto: PartialMask | None = None,
 ) -> PartialMask:
-    """An object from a line drawn on it, or beside it.
+    """Partial mask from a line drawn on the object or beside it.
 
     Args:
         shape: (height, width) of the frame.
         points: (x, y) of the line's corners, in pixels.
-        positive: Whether it lies on the object.
-        onto: What is known already.
+        positive: Whether the line is on the object.
+        onto: Partial mask to draw on; by default everything is unknown.
 
     Raises:
         ValueError: There is no point.
@@ -135,12 +135,12 @@ def from_scribble(
 
 
 def from_rough_mask(mask: Shaped[np.ndarray, "H W"], margin: float = 0.1) -> PartialMask:
-    """An object from a mask whose outline is not to be trusted.
+    """Partial mask from a mask whose outline is not exact.
 
     Args:
         mask: Non-zero on the object.
-        margin: Width of the band on either side of the outline that is unknown, in diameters of a disk
-            of the mask's area.
+        margin: Width of the unknown band on each side of the outline, as a share of the diameter of a
+            disk of the mask's area.
 
     Raises:
         ValueError: The mask is empty.
@@ -163,12 +163,15 @@ def from_rough_mask(mask: Shaped[np.ndarray, "H W"], margin: float = 0.1) -> Par
 def click_error(
     truth: Bool[np.ndarray, "H W"], found: Bool[np.ndarray, "H W"]
 ) -> tuple[tuple[float, float], bool] | None:
-    """Where a user would click next: the middle of the largest error, and whether it is object.
+    """Simulate the next click: the middle of the largest error region, and whether it is object.
 
-    The middle is the pixel farthest from the error's edge. None if there is no error.
+    The middle is the pixel farthest from the region's edge.
+
+    Returns:
+        ((x, y), positive); None if there is no error.
 
     Source:
-        Xu et al. 2016, arXiv:1603.04042, and what interactive evaluations do since.
+        Xu et al. 2016, arXiv:1603.04042; the usual way of interactive evaluations since then.
 
     Example:
         >>> truth = np.zeros((9, 9), bool)
@@ -186,7 +189,7 @@ def click_error(
 
 
 def largest_region(mask: Bool[np.ndarray, "H W"]) -> int:
-    """Pixels of the largest region of a mask, 0 if it is empty.
+    """Number of pixels of the largest connected region of a mask, 0 if it is empty.
 
     Example:
         >>> largest_region(np.array([[True, True, False], [False, False, True]]))
@@ -196,7 +199,7 @@ def largest_region(mask: Bool[np.ndarray, "H W"]) -> int:
 
 
 def _regions(mask: Bool[np.ndarray, "H W"]) -> tuple[np.ndarray, np.ndarray]:
-    """Each pixel's region, from 1 on, and how many pixels each has."""
+    """Number of the region of each pixel, from 1, and the area of each region in pixels."""
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=4)
     return parts, stats[1:, cv2.CC_STAT_AREA]
 

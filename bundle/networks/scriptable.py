@@ -1,7 +1,7 @@
-"""The network's pass over a clip as ``torch.jit.script`` takes it, for frames of any size and number.
+"""A form of the network for ``torch.jit.script`` (TorchScript), for frames of any size and number.
 
-A script knows neither the shapes in our signatures nor modules that take named tuples. So the parts of
-a frame are traced, which leaves their sizes open, and only the loop over frames is a script.
+TorchScript does not support shapes in signatures, or modules that take named tuples. So the parts for
+one frame are traced, which keeps sizes variable, and only the loop over frames is scripted.
 """
 
 import warnings
@@ -28,7 +28,7 @@ class Encode(nn.Module):
 
 
 class ReadAndSegment(nn.Module):
-    """A frame's class logits from what is remembered; all affinities at once."""
+    """A frame's class logits from memory, computed with all affinities at once."""
 
     def __init__(self, network: TCMN) -> None:
         super().__init__()
@@ -45,14 +45,14 @@ class ReadAndSegment(nn.Module):
         previous: Tensor,
     ) -> Tensor:
         readout = read_memory(keys, values, key, chunk_scores=0)
-        # The decoder does not look at stride 16.
+        # The decoder does not use stride 16.
         features = FrameFeatures(key, query, query, stride8, stride4)
         logits = self.decoder(readout, features, previous)
         return aggregate(torch.sigmoid(logits))
 
 
 class Aggregate(nn.Module):
-    """Class logits of masks that were given."""
+    """Class logits of given masks."""
 
     def forward(self, masks: Tensor) -> Tensor:
         return aggregate(masks)
@@ -61,7 +61,7 @@ class Aggregate(nn.Module):
 class ScriptableTCMN(nn.Module):
     """``TCMN.forward`` for inference: the clip (B, 3 + N, H, W, T) to logits (B, 1 + N, H, W, T).
 
-    Encodes a frame at a time, so that memory grows with what is remembered alone.
+    It encodes one frame at a time, so that its memory grows with the remembered frames only.
 
     Args:
         network: In evaluation mode. Its weights are shared, not copied.
@@ -71,7 +71,7 @@ class ScriptableTCMN(nn.Module):
         super().__init__()
         self.memory_every, self.stride = network.memory_every, STRIDE
         with warnings.catch_warnings():
-            # Of Python numbers that would be fixed: the tests run other sizes than these.
+            # Warnings that sizes may become constants: tests run other sizes and show they do not.
             warnings.simplefilter("ignore")
             with torch.inference_mode(False), torch.no_grad():
                 self._trace(network)
@@ -99,14 +99,14 @@ class ScriptableTCMN(nn.Module):
         )
         self.aggregate = trace(Aggregate(), masks)
 
-    @no_type_check  # a check would wrap it, and the wrapper is no script
+    @no_type_check  # a type check would wrap the method, and TorchScript cannot compile the wrapper
     def forward(self, clip: Tensor) -> Tensor:
         height, width, frames = clip.size(2), clip.size(3), clip.size(4)
         below, right = -height % self.stride, -width % self.stride
         keys: list[Tensor] = []
         values: list[Tensor] = []
         logits: list[Tensor] = []
-        found = clip[:, :0, ..., 0]  # for the script, which wants to know what it is
+        found = clip[:, :0, ..., 0]  # TorchScript needs its type before the loop
         for t in range(frames):
             frame = F.pad(clip[..., t], [0, right, 0, below])
             key, query, stride16, stride8, stride4 = self.encode(frame[:, :3])

@@ -1,4 +1,4 @@
-"""Convolutions over the maps of an object and of its frame; objects share the frame's part.
+"""Convolutions over the joined maps of an object and its frame; the frame's part is computed once.
 
 B clips or frames, BN = clips x objects, flattened.
 """
@@ -9,12 +9,14 @@ from torch import Tensor, nn
 
 
 class JoinedConv2d(nn.Conv2d):
-    """A convolution over both, one behind the other; the frame's part is computed once for all objects.
+    """A convolution over an object's maps and its frame's maps, concatenated along channels.
+
+    The frame's part is computed once for all of its objects.
 
     Args:
-        own: Channels of an object's maps.
-        shared: Channels of the frame's.
-        outputs: Channels of the result.
+        own: Number of channels of an object's maps.
+        shared: Number of channels of the frame's maps.
+        outputs: Number of channels of the result.
         kernel_size: Odd; the maps keep their size.
     """
 
@@ -34,9 +36,9 @@ class JoinedConv2d(nn.Conv2d):
 
 
 def per_object(shared: Tensor, objects: Tensor) -> Tensor:
-    """Repeat (B, ...) maps of frames for the (BN, ...) of their objects.
+    """Repeat maps (B, ...) of frames for each of their objects, to (BN, ...).
 
-    Exporters need ``shape[0]``: ``len`` would fix the number of objects. Broadcast instead, OpenVINO
-    would take the sum for one object's when it reads the ONNX file.
+    It uses ``shape[0]`` since ``len`` would make the number of objects a constant in exported graphs,
+    and it repeats since OpenVINO would read a broadcast in the ONNX file as that of one object.
     """
     return shared.repeat_interleave(objects.shape[0] // shared.shape[0], dim=0)

@@ -1,4 +1,4 @@
-"""The Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
+"""``TCMN``, the Temporal Contrastive Memory Network; shapes as in ``bundle.types``."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ class VideoNetwork(Protocol):
 
 
 class ClipPrediction(NamedTuple):
-    """The result of one pass over a clip, for training."""
+    """Class logits and value maps of a clip, for the training loss."""
 
     logits: ClassLogits
     values: Float[Tensor, "B N V T h w"]
@@ -53,27 +53,33 @@ class TCMN(nn.Module):
     Args:
         backbone: Query backbone, ``resnet50`` or ``resnet18``.
         mask_backbone: Mask backbone.
-        key_channels: Width of keys.
-        value_channels: Width of values and of the query feature.
-        decoder_channels: Widths of the decoder at strides 16, 8 and 4.
+        key_channels: Number of channels of keys.
+        value_channels: Number of channels of values and of the query feature.
+        decoder_channels: Numbers of channels of the decoder at strides 16, 8 and 4.
         backbone_weights: ``"imagenet"``, a file, or None; see ``Backbone``.
-        mask_backbone_weights: Likewise.
+        mask_backbone_weights: The same for the mask backbone.
         stride_in_1x1: The layout the ResNet-50 weights were trained in; see ``Backbone``.
         pixel_mean: RGB mean in [0, 1] that the query backbone was trained with.
-        pixel_std: RGB standard deviation likewise.
-        memory_every: While a clip is passed as a whole, every so many frames are remembered.
-        context_channels: Width of the decoder's context block; 0 for none.
-        previous_mask: Tell the decoder the mask of the frame before.
-        partial_masks: Take partial masks as prompts; see ``complete``.
+        pixel_std: RGB standard deviation that it was trained with.
+        memory_every: In ``forward``, every ``memory_every``-th frame is remembered.
+        context_channels: Number of channels of the decoder's context block; 0 for none.
+        previous_mask: Whether the decoder sees the mask of the previous frame.
+        partial_masks: Whether the network takes partial masks as prompts; see ``complete``.
 
-    The last three are not in the paper. They start as an identity: with whole masks an untrained
-    network that has them gives the masks of one that has not.
+    The last three are not in the paper. Their weights start at zero: before training, a network that
+    has them gives the same result for whole masks as one that does not.
 
     Attributes:
         definition: The arguments that weights depend on; see ``bundle.networks.weights``.
 
     Source:
-        TCMN, MICCAI 2024; where it is silent, STCN, arXiv:2106.05210.
+        TCMN, MICCAI 2024; where the paper gives no detail, STCN, arXiv:2106.05210.
+
+    Example:
+        >>> network = TCMN("resnet18", key_channels=8, value_channels=16, decoder_channels=(16, 8, 8))
+        >>> clip = torch.rand(1, 3 + 2, 32, 48, 4)  # RGB and two masks, four frames
+        >>> network.eval()(clip).shape
+        torch.Size([1, 3, 32, 48, 4])
     """
 
     def __init__(
@@ -135,9 +141,9 @@ class TCMN(nn.Module):
         )
 
     def train(self, mode: bool = True) -> "TCMN":
-        """Set the mode, but keep BatchNorm's statistics frozen, in training too.
+        """Set the mode, but keep BatchNorm in evaluation mode, so that its statistics never change.
 
-        MONAI's trainer calls this before every iteration, so freezing once would not last.
+        MONAI's trainer calls this before every iteration, so freezing it once would not be enough.
         """
         super().train(mode)
         for module in self.modules():
@@ -146,13 +152,17 @@ class TCMN(nn.Module):
         return self
 
     def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script``, and so MONAI's ``ckpt_export``, compiles in place of this."""
-        from bundle.networks.scriptable import ScriptableTCMN  # here, since it needs this module
+        """The module that ``torch.jit.script``, and so MONAI's ``ckpt_export``, compiles instead."""
+        from bundle.networks.scriptable import ScriptableTCMN  # here: it imports this module
 
         return ScriptableTCMN(self)
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
-        """Encode frames: RGB in [0, 1], H and W multiples of 16."""
+        """Encode frames.
+
+        Args:
+            image: RGB in [0, 1], with H and W multiples of 16.
+        """
         return self.query_encoder(image)
 
     def memorize(
@@ -161,12 +171,12 @@ class TCMN(nn.Module):
         masks: Float[Tensor, "B N H W"],
         unknown: Float[Tensor, "B N H W"] | None = None,
     ) -> Float[Tensor, "B N V h w"]:
-        """The value maps to remember for a frame.
+        """Compute the value maps to remember for a frame.
 
         Args:
             features: Features of the frame.
             masks: Masks of its objects, in [0, 1].
-            unknown: Where ``masks`` is a guess, in [0, 1]; by default nowhere.
+            unknown: 1 where ``masks`` is a guess, else 0; by default all 0.
         """
         return self.mask_encoder(masks, features.stride16, unknown)
 
@@ -177,13 +187,13 @@ class TCMN(nn.Module):
         previous: Float[Tensor, "B N H W"] | None = None,
         known: Float[Tensor, " B"] | None = None,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """Class logits of a frame.
+        """Compute the class logits of a frame.
 
         Args:
             features: Features of the frame.
-            readout: What it read from memory.
-            previous: Each object's probability in the frame before, if there is one.
-            known: For a batch: 1 for clips that have such a frame, else 0.
+            readout: Value maps read from memory.
+            previous: Probability of each object in the previous frame, if there is one.
+            known: For a batch: 1 for clips with a previous frame, else 0.
         """
         return aggregate(torch.sigmoid(self.decoder(readout, features, previous, known)))
 
@@ -194,7 +204,7 @@ class TCMN(nn.Module):
         unknown: Float[Tensor, "B N H W"],
         rounds: int = 2,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """Class logits of a frame of which only partial masks are known; see ``complete_masks``."""
+        """Compute the class logits of a frame from partial masks; see ``complete_masks``."""
         return complete_masks(self, features, masks, unknown, rounds)
 
     def forward(
@@ -206,17 +216,18 @@ class TCMN(nn.Module):
     ) -> ClassLogits | ClipPrediction:
         """Segment a clip whose first frame is annotated.
 
-        Soft predictions go back into memory with gradients. Frames of any size are padded with zeros
+        Soft predictions are remembered with their gradients. Frames of any size are padded with zeros
         to a multiple of 16.
 
         Args:
             clip: RGB in [0, 1] and one mask channel per object, read at frame 0 only.
-            return_values: Remember every frame and return the value maps too (for training: the
-                temporal contrastive loss needs those of all frames, the last included).
-            unknown: Where the masks of frame 0 are guesses. Clips that have such a place are
-                completed first.
-            previous_use: What each frame is told of the frame before, for training: 0 nothing, 1 its
-                mask, 2 that of frame 0, 3 its mask shifted by a sixteenth of the frame. By default 1.
+            return_values: Whether to remember every frame and return the value maps too, for the
+                temporal contrastive loss.
+            unknown: 1 where the masks of frame 0 are guesses. Clips with such pixels are completed
+                first.
+            previous_use: The previous mask that each frame gets, for training: 0 none, 1 that of the
+                previous frame (the default), 2 that of frame 0, 3 that of the previous frame shifted
+                by a sixteenth of the width.
 
         Returns:
             Class logits (B, 1 + N, H, W, T); with ``return_values`` a ``ClipPrediction``.
@@ -260,7 +271,7 @@ class TCMN(nn.Module):
     def _complete_some(
         self, features: FrameFeatures, masks: Tensor, unknown: Tensor, given: Tensor
     ) -> Tensor:
-        """``given``, with the clips that have an unknown place completed."""
+        """``given``, with the clips that have unknown pixels completed."""
         some = unknown.flatten(1).any(1).nonzero()[:, 0]
         if not len(some):
             return given
@@ -272,7 +283,7 @@ class TCMN(nn.Module):
 def _previous(
     logits: Sequence[Tensor], use: Tensor | None
 ) -> tuple[Float[Tensor, "B N H W"], Float[Tensor, " B"] | None]:
-    """What a frame is told of those before it, without gradients, and which clips are told."""
+    """The previous masks for the next frame, without gradients, and which clips get them."""
     before = logits[-1].detach().softmax(1)[:, 1:]
     if use is None:
         return before, None
@@ -290,17 +301,20 @@ def complete_masks(
     unknown: Float[Tensor, "B N H W"],
     rounds: int = 2,
 ) -> Float[Tensor, "B 1+N H W"]:
-    """Class logits of a frame of which only partial masks are known: boxes, points, scribbles.
+    """Segment a frame from partial masks: boxes, points, scribbles.
 
-    The frame is remembered with the partial masks and then segments itself; in each further round it
-    remembers its last answer as well.
+    The frame is remembered with the partial masks, and then segmented from that memory. In each further
+    round its last result is remembered too.
 
     Args:
-        network: One that takes partial masks.
+        network: A network that takes partial masks.
         features: Features of the frame.
-        masks: What is known or guessed of each object, in [0, 1]; see ``bundle.networks.prompts``.
-        unknown: Where that is a guess, in [0, 1].
-        rounds: How often it segments itself, at least once.
+        masks: Known or guessed mask of each object, in [0, 1]; see ``bundle.networks.prompts``.
+        unknown: 1 where the mask is a guess, else 0.
+        rounds: Number of rounds, at least 1.
+
+    Returns:
+        Class logits.
     """
     values = [network.memorize(features, masks, unknown)]
     before = masks
@@ -317,11 +331,11 @@ def complete_masks(
 def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W"]:
     """Join independent object probabilities into class logits ("soft aggregation", STCN).
 
-    The background's probability is that of no object. Softmax of the result gives probabilities that
-    sum to 1.
+    The probability of the background is that of no object. The softmax of the result gives
+    probabilities that sum to 1.
 
     Args:
-        probability: In [0, 1]; computed in float32, where 1 - 1e-7 differs from 1.
+        probability: In [0, 1]. It is converted to float32, in which 1 - 1e-7 differs from 1.
     """
     p = probability.float()
     return torch.cat([(1 - p).prod(1, keepdim=True), p], dim=1).logit(eps=1e-7)

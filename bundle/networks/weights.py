@@ -1,7 +1,7 @@
-"""Weights, and the file beside them that says which network they are of.
+"""Load weights, and read or write the JSON file beside them that describes their network.
 
-Beside weights ``NAME.pt`` lies ``NAME.json``. Some of what it says (the layout of the backbone, the
-pixel normalisation) cannot be seen from the weights, which load silently into the wrong network.
+The description of ``NAME.pt`` is ``NAME.json``. The layout of the backbone and the pixel normalisation
+cannot be inferred from the weights, which would load without error into the wrong network.
 """
 
 import hashlib
@@ -20,11 +20,11 @@ from bundle.utils.atomic_write import written_beside
 Network = TypeVar("Network", bound=nn.Module)
 
 GROWN = ("decoder.context.", "decoder.previous.")
-"""Parts that a network may have or not; they start as an identity."""
+"""Optional parts of a network; before training they change nothing."""
 MASK_INPUT = "mask_encoder.trunk.conv1.weight"
 """Has one more channel in a network that takes partial masks."""
 GROWN_BY = ("context_channels", "previous_mask", "partial_masks")
-"""What asks for such parts."""
+"""The arguments of ``TCMN`` that add such parts."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,14 @@ def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> N
     """Load a plain state dict, in any floating-point precision, into a network.
 
     Args:
-        network: To be filled.
+        network: The network to fill; it is returned.
         path: The file.
-        grow: Also take the weights of a network without context, previous mask or partial masks; such
-            parts stay as they are, which is an identity.
+        grow: Whether to accept weights of a network without context, previous mask or partial masks;
+            these parts then keep their initial values.
 
     Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file is no state dict, or is of a network of another size (the message names
+        FileNotFoundError: The file does not exist.
+        ValueError: The file is not a state dict, is of a network of another size (the message names
             the first tensor that differs), or the file beside it describes another network.
     """
     if not Path(path).is_file():
@@ -98,7 +98,7 @@ def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> N
 
 
 def description_path(weights: str | Path) -> Path:
-    """Where the description of weights lies.
+    """Path of the description of weights.
 
     Example:
         >>> description_path("models/model.pt").as_posix()
@@ -108,10 +108,10 @@ def description_path(weights: str | Path) -> Path:
 
 
 def read_description(weights: str | Path) -> WeightsDescription | None:
-    """Read what the file beside weights says; None if there is none.
+    """Read the description beside weights; None if there is none.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     path = description_path(weights)
     if not path.is_file():
@@ -129,7 +129,7 @@ def read_description(weights: str | Path) -> WeightsDescription | None:
 
 
 def describe_weights(weights: str | Path, description: WeightsDescription) -> None:
-    """Write the file beside weights."""
+    """Write the description beside weights."""
     with written_beside(description_path(weights)) as beside:
         items = asdict(description).items()
         text = json.dumps({k: v for k, v in items if v or k == "network"}, indent=2)
@@ -143,15 +143,15 @@ def file_digest(path: str | Path) -> str:
 
 
 def check_description(network: nn.Module, weights: str | Path, ignore: Sequence[str] = ()) -> None:
-    """Refuse a network that is not the one that the file beside weights describes, if there is one.
+    """Check that a network is the one that the description beside weights names, if there is one.
 
     Args:
-        network: What the weights shall go into.
-        weights: Their file.
+        network: The network to load the weights into.
+        weights: File of the weights.
         ignore: Arguments of ``TCMN`` that may differ.
 
     Raises:
-        ValueError: They differ, or the description is of another file than these weights.
+        ValueError: The networks differ, or the description is of another file than these weights.
     """
     described = read_description(weights)
     if described is None:
@@ -181,7 +181,7 @@ def fingerprint(network: nn.Module) -> str:
 
 
 def fingerprint_state(state: Mapping[str, torch.Tensor]) -> str:
-    """SHA-256 of weights in half precision, in which they are kept."""
+    """SHA-256 of weights in half precision, as they are stored."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         digest.update(name.encode())

@@ -1,7 +1,7 @@
-"""Random deformations and colours of clips, as MONAI transforms that a config can list.
+"""Random deformation, illumination and colour of clips, as MONAI transforms for configs.
 
-A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image and label share a
-draw by construction: one sampling grid serves both.
+A clip is ``{"image": (3, H, W, T), "label": (1, H, W, T), "kind": str}``. Image and label are always
+deformed alike, since one sampling grid serves both.
 """
 
 import math
@@ -19,28 +19,28 @@ from torchvision.transforms.v2 import functional as colour
 
 
 class RandDeformClipd(RandomizableTransform):
-    """Cut a window out of a clip, alike in all frames but for a little motion in each.
+    """Cut a random window out of a clip, with a little random motion in each frame.
 
     Once per clip: position, zoom, rotation, flip. Per frame: rotation, zoom, shear, shift and a
-    smooth thin-plate-spline warp, each times the strength of the clip's kind: static pictures need
-    made-up motion, videos have their own. The window is redrawn until the first frame shows an
-    object. It has the output's aspect: nothing is stretched.
+    smooth thin-plate-spline warp, each multiplied by the strength for the clip's kind: static pictures
+    need synthetic motion, videos have their own. The window is drawn up to ten times until the first
+    frame shows an object. It has the output's aspect, so that nothing is stretched.
 
     Args:
-        size: (height, width) of what comes out, or the side of a square; pixels.
-        zoom: Range of the window's zoom; at 1 it is the largest that fits into the frame upright.
-        rotate: Most degrees of the clip's rotation, either way.
+        size: (height, width) of the output in pixels, or the side of a square.
+        strength: Kind of clip -> strength of the per-frame motion.
+        zoom: Range of the window's zoom; at 1 it is the largest upright window within the frame.
+        rotate: Largest rotation of the clip in degrees, either way.
         flip: Probability of a left-right flip.
-        strength: Strength of the per-frame motion, for each kind of clip.
-        frame_rotate: Most degrees per frame.
-        frame_scale: Most relative change of scale per frame.
-        frame_shear: Most degrees of shear per frame.
-        frame_shift: Most shift per frame, in shorter window sides.
+        frame_rotate: Largest rotation per frame in degrees.
+        frame_scale: Largest relative change of scale per frame.
+        frame_shear: Largest shear per frame in degrees.
+        frame_shift: Largest shift per frame, as a share of the window's shorter side.
         spline: Probability of the spline warp per frame.
-        spline_sigma: Standard deviation of its control points' shifts, in shorter window sides.
-        radial_warp: Most relative swelling or shrinking per frame of an object, which fades with
-            the distance from its middle, as a chamber's that fills and empties. Half of the clips.
-        small: Probability that the clip is zoomed out to between 0.35 and 0.7, with black around it.
+        spline_sigma: Standard deviation of its control points' shifts, as a share of that side.
+        radial_warp: Largest relative swelling or shrinking of an object per frame, which fades with
+            the distance from its middle, like a chamber that fills and empties. In half of the clips.
+        small: Probability that the clip is zoomed out to 0.35 to 0.7, with black around it.
 
     Source:
         Values: STCN, arXiv:2106.05210, appendix; the radial warp is ours.
@@ -89,7 +89,7 @@ class RandDeformClipd(RandomizableTransform):
         return {**data, "image": self._sample(image, grids, "bilinear"), "label": moved}
 
     def _draw_window(self, label: Tensor) -> Tensor:
-        """(2, 3) affine from the window's unit to pixels (x, y), around a pixel of an object."""
+        """Draw the window, as a (2, 3) affine to pixels (x, y), around a pixel of an object."""
         frame = np.array(label.shape[::-1])
         zoom = self.zoom
         if self.small and self.R.rand() < self.small:
@@ -100,7 +100,7 @@ class RandDeformClipd(RandomizableTransform):
             target = objects[self.R.randint(len(objects))].flip(0).numpy() + 0.5
         else:
             target = self.R.uniform(0, frame)
-        # As central as the frame allows, or off centre by up to 0.7 of half a window.
+        # The pixel is off centre by up to 0.7 of half a window, more at the edges of the frame.
         low, high = half * self.corner, frame - half * self.corner
         middle = np.clip(
             target + self.R.uniform(-0.7, 0.7, 2) * half * self.corner,
@@ -113,7 +113,7 @@ class RandDeformClipd(RandomizableTransform):
         return torch.tensor(np.column_stack([affine, middle]), dtype=torch.float32)
 
     def _draw_radial_warp(self, label: Tensor) -> tuple[Tensor, float]:
-        """Middle (x, y) and radius, pixels, of what swells or shrinks; radius 0 if nothing does."""
+        """Draw the object to swell or shrink: middle (x, y) and radius in pixels; radius 0 for none."""
         objects = label.unique()
         objects = objects[objects > 0]
         if not self.radial_warp or not len(objects) or self.R.rand() < 0.5:
@@ -147,7 +147,7 @@ class RandDeformClipd(RandomizableTransform):
         if radius:
             swelling = strength * self.R.uniform(-self.radial_warp, self.radial_warp)
             offset = pixels - centre
-            # Nothing folds over: for any swelling within -1 to 1 a larger distance stays larger.
+            # The warp never folds: for a swelling within -1 to 1, the order of distances is kept.
             fade = torch.exp(-offset.square().sum(-1, keepdim=True) / (2 * (1.2 * radius) ** 2))
             pixels = centre + offset * (1 - swelling * fade)
         return pixels / torch.tensor([shape[1], shape[0]]) * 2 - 1
@@ -156,7 +156,7 @@ class RandDeformClipd(RandomizableTransform):
         """(height, width, 2) smooth offsets through 12 random control points."""
         points = self.R.uniform(-1, 1, (12, 2)) * self.corner
         warp = RBFInterpolator(points, self.R.normal(0, sigma, (12, 2)), kernel="thin_plate_spline")
-        # The warp is smooth, so a coarse evaluation, enlarged, is as good and far cheaper.
+        # The warp is smooth, so it is evaluated on a coarse grid and enlarged, which is cheaper.
         x, y = (np.linspace(-reach, reach, 17) for reach in self.corner)
         coarse = warp(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)).reshape(1, 17, 17, 2)
         offsets = torch.tensor(coarse, dtype=torch.float32).movedim(-1, 1)
@@ -171,15 +171,15 @@ class RandDeformClipd(RandomizableTransform):
 
 
 class RandIlluminationClipd(RandomizableTransform):
-    """Brighten and darken parts of each frame, smoothly, an object above all.
+    """Brighten and darken parts of each frame smoothly, mainly an object, in half of the clips.
 
-    What is inside a chamber may be dark in one frame of an echocardiogram and full of haze in another,
-    where its neighbour is the dark one: then brightness must not be what matches. In half of the clips.
+    In an echocardiogram a chamber may be dark in one frame and full of haze in another, while its
+    neighbour does the opposite. So the network must not match structures by their brightness.
 
     Args:
-        strength: Strength of the change, for each kind of clip.
-        illumination: Most natural logarithm of the factor at the middle of a bump, either way. Each
-            frame has one bump on an object, about as wide as that, and two elsewhere.
+        strength: Kind of clip -> strength of the change.
+        illumination: Largest absolute natural logarithm of the factor at the middle of a bump. Each
+            frame has one bump on an object, about as wide as it, and two elsewhere.
     """
 
     def __init__(self, strength: Mapping[str, float], illumination: float = 1.2) -> None:
@@ -201,7 +201,7 @@ class RandIlluminationClipd(RandomizableTransform):
         return {**data, "image": torch.stack(frames, dim=-1)}
 
     def _draw_factor(self, mask: Tensor, most: float) -> Tensor:
-        """(H, W) factors of a frame in which the chosen object is ``mask``."""
+        """Draw the factors (H, W) of a frame in which the chosen object is ``mask``."""
         side = min(mask.shape)
         bumps = [(self.R.uniform(0, mask.shape), side * self.R.uniform(0.1, 0.4)) for _ in range(2)]
         pixels = mask.nonzero().double()
@@ -223,17 +223,17 @@ def rotation(degrees: float) -> np.ndarray:
 
 
 class RandColourClipd(RandomizableTransform):
-    """Jitter brightness, contrast, saturation and hue per clip and per frame, and add grain.
+    """Change brightness, contrast, saturation and hue per clip and per frame, and add grain.
 
     Args:
-        brightness: Most relative change per clip, and likewise the following.
-        contrast: As ``brightness``.
-        saturation: As ``brightness``.
-        hue: Most shift per clip, in turns of the colour circle.
-        grey: Probability that the whole clip loses its colour.
-        frame_jitter: Most relative change of brightness, contrast and saturation per frame.
-        grain: Most standard deviation of coarse noise, before it is made coarse, fresh in each
-            frame: of two copies of one picture the grain must not be what matches.
+        brightness: Largest relative change of brightness per clip.
+        contrast: Largest relative change of contrast per clip.
+        saturation: Largest relative change of saturation per clip.
+        hue: Largest shift of hue per clip, in turns of the colour circle.
+        grey: Probability that the whole clip becomes grey.
+        frame_jitter: Largest relative change of brightness, contrast and saturation per frame.
+        grain: Largest standard deviation of the noise before it is smoothed. Each frame has its own,
+            so that copies of one picture cannot be matched by their grain.
     """
 
     def __init__(
@@ -254,7 +254,7 @@ class RandColourClipd(RandomizableTransform):
         frames: Tensor = data["image"].movedim(-1, 0)
         frames = self._jitter(frames, self.ranges)
         turn = self.R.uniform(-self.hue, self.hue)
-        if turn:  # the way through HSV and back rounds
+        if turn:  # even without a shift, the conversion to HSV and back rounds
             frames = colour.adjust_hue(frames, turn)
         if self.R.rand() < self.grey:
             frames = colour.rgb_to_grayscale(frames, num_output_channels=3)
@@ -264,7 +264,7 @@ class RandColourClipd(RandomizableTransform):
         return {**data, "image": torch.stack(grainy, dim=-1)}
 
     def _noise(self, frame: Tensor, sigma: float) -> Tensor:
-        """(1, H, W) Gaussian noise whose grains are about two pixels wide."""
+        """Draw Gaussian noise (1, H, W) whose grains are about two pixels wide."""
         height, width = frame.shape[-2:]
         fine = self.R.normal(0, sigma, (1, 1, (height + 1) // 2, (width + 1) // 2))
         noise = torch.tensor(fine, dtype=frame.dtype)

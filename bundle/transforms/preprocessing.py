@@ -1,7 +1,7 @@
-"""Preprocessing of endoscopy and echocardiography, as MONAI transforms that a config can list.
+"""Crop black borders of endoscopies and scale grey values of ultrasound, as MONAI transforms.
 
-A clip is ``{"image": (3, H, W, T) in [0, 1], "label": (1, H, W, T)}``, which may hold more. Nothing
-here is random, and all frames of a clip are treated alike.
+A clip is ``{"image": (3, H, W, T) in [0, 1], "label": (1, H, W, T)}`` and may have other keys. Nothing
+is random, and all frames of a clip are treated alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from torch import Tensor
 
 
 class CropBorderd(MapTransform, InvertibleTransform):
-    """Cut off the black frame around an endoscope's picture.
+    """Crop the black border around an endoscope's picture.
 
-    A row or column belongs to the picture if enough of its pixels are lit in any frame; single
-    bright pixels and a few burnt-in letters are not enough. What is annotated in any frame is kept
-    with it. A clip that has no dark border, or is dark all over, stays whole.
+    A row or column belongs to the picture if enough of its pixels are lit in any frame; single bright
+    pixels and a few burnt-in letters are not enough. Annotated pixels of any frame are always kept. A
+    clip without a dark border, or one that is entirely dark, is not cropped.
 
-    The clip gains ``crop_box``, (top, left, bottom, right) with the last two exclusive, and
+    The clip gets ``crop_box``, (top, left, bottom, right) with the last two exclusive, and
     ``full_size``, (height, width), for ``inverse`` and ``uncrop``.
 
     Args:
-        keys: What is cropped. The box is found from ``image``, and ``label`` if there is one.
-        threshold: A pixel is lit if a channel of it is brighter.
-        share: Least share of lit pixels, of a row's or a column's length.
+        keys: Keys to crop. The box is found from ``image``, and from ``label`` if there is one.
+        threshold: A pixel is lit if one of its channels is brighter than this, 0 to 1.
+        share: Smallest share of lit pixels in a row or column, 0 to 1.
         allow_missing_keys: Whether a clip may lack some of ``keys``.
     """
 
@@ -52,14 +52,14 @@ class CropBorderd(MapTransform, InvertibleTransform):
         return cropped
 
     def inverse(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        """Put ``keys`` back in their place; around them is black, or background.
+        """Put ``keys`` back into the full frame, with black or background around them.
 
-        To put back what a network made of the clip, list its key alone, or call ``uncrop``.
+        To put back a network's output, list only its key, or call ``uncrop``.
         """
         full = dict(data)
         box, size = full.pop("crop_box"), full.pop("full_size")
         for key in self.key_iterator(full):
-            # A frame that is not annotated is -1 all over.
+            # A frame that is not annotated is filled with -1.
             outside = full[key].amax((-3, -2), keepdim=True).clamp(max=0)
             full[key] = uncrop(full[key], box, size, outside)
         return full
@@ -86,20 +86,20 @@ def uncrop(
     size: Tensor | Sequence[int],
     outside: Tensor | float = 0.0,
 ) -> Tensor:
-    """Put back what ``CropBorderd`` has cut out.
+    """Put what ``CropBorderd`` cut out back into the full frame.
 
     Args:
         cropped: (..., h, w, T), such as a label map or logits.
         box: The clip's ``crop_box``.
-        size: Its ``full_size``.
-        outside: Value around the box, or a tensor that broadcasts to the result. Logits of 0 all
-            over are background to ``argmax``, which takes the first of equals.
+        size: The clip's ``full_size``.
+        outside: Value around the box, or a tensor that broadcasts to the result. Logits that are all 0
+            mean background to ``argmax``, which takes the first of equals.
 
     Returns:
         (..., H, W, T).
 
     Raises:
-        ValueError: ``cropped`` is not as large as the box.
+        ValueError: ``cropped`` does not have the size of the box.
     """
     top, left, bottom, right = (int(edge) for edge in box)
     height, width = (int(side) for side in size)
@@ -116,18 +116,18 @@ def uncrop(
 
 
 class ScaleSectord(MapTransform):
-    """Spread the grey values of an ultrasound sector over [0, 1], and make grey clips RGB.
+    """Scale the grey values of an ultrasound sector to [0, 1], and make grey clips RGB.
 
-    The darkest and brightest values of the sector, over all frames, give one linear map for the
-    whole clip, so no flicker comes in. What is black stays black. A sector of one grey only stays
-    as it is.
+    One linear map, from the darkest and brightest values of the sector over all frames, is used for
+    the whole clip, so that it does not flicker. Black pixels stay black. A sector with a single grey
+    value is not changed.
 
     Args:
-        keys: What is scaled.
-        lower: Percentile of the sector's grey values that becomes 0; what is below is cut off.
-        upper: Percentile that becomes 1, likewise.
-        threshold: Brighter pixels are the sector. Lossy compression leaves traces around it, which
-            0 would count in.
+        keys: Keys to scale.
+        lower: Percentile of the sector's grey values that becomes 0; lower values become 0 too.
+        upper: Percentile that becomes 1; higher values become 1 too.
+        threshold: Pixels brighter than this, 0 to 1, are the sector. Lossy compression leaves traces
+            around the sector, which 0 would include.
         allow_missing_keys: Whether a clip may lack some of ``keys``.
     """
 

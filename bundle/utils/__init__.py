@@ -1,1 +1,1 @@
-"""Devices, processes, options, files that appear whole."""
+"""Helpers: devices, processes, threads, options of the command line, paths, atomic file writing."""

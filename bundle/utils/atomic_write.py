@@ -1,7 +1,7 @@
-"""Write files and folders whole or not at all, even if the run is killed.
+"""Write files and folders completely or not at all, even if the run is killed.
 
-Everything is written in a folder beside its place, ``.<name>.<random>.partial``, and renamed. A killed
-run leaves that folder; the next one that writes the same removes it.
+Everything is written to a folder beside the target, ``.<name>.<random>.partial``, and then renamed. A
+killed run leaves that folder; the next run that writes the same target removes it.
 """
 
 import errno
@@ -17,30 +17,30 @@ from bundle.utils.paths import fit_name
 
 try:
     import fcntl
-except ImportError:  # Windows: what killed runs leave stays there
+except ImportError:  # Windows: folders of killed runs are not removed
     fcntl = None  # type: ignore[assignment]
 
 SUFFIX = ".partial"
 LOCK = "lock"
 ADDED = len("..12345678.partial")
-"""Letters that a folder's name has more than its target's."""
+"""Number of characters that the folder's name adds to its target's."""
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 TRIES = 10
 
 
 class DiskFullError(OSError):
-    """There is no room for a file; the message names it and says what to do."""
+    """The disk is full; the message names the file and says what to do."""
 
 
 @contextmanager
 def room_for(target: str | Path) -> Iterator[None]:
-    """Say of a full disk what could not be written.
+    """Turn errors of a full disk inside the with-block into ``DiskFullError``.
 
     Args:
-        target: The file or folder that was to be written.
+        target: The file or folder that is written.
 
     Raises:
-        DiskFullError: In place of an error that the disk, a quota or a limit of file size gave.
+        DiskFullError: The disk is full, or a quota or a limit on file size is reached.
     """
     try:
         yield
@@ -54,16 +54,16 @@ def room_for(target: str | Path) -> Iterator[None]:
 
 
 class StagingFolder:
-    """A folder beside ``target`` to write it in; gone when the with-block ends.
+    """A temporary folder beside ``target`` to write it in; removed when the with-block ends.
 
     Args:
-        target: The file or folder that is to appear whole. Its folder is made if it does not exist.
+        target: The file or folder to write. Its parent folder is made if it does not exist.
 
     Attributes:
         target: See above.
-        folder: ``.<name of target>.<random>.partial``, beside it; a name that would become too
-            long is cut, and stands in the file that locks the folder.
-        new: In ``folder``: what will take the target's place; to be written by the caller.
+        folder: ``.<name of target>.<random>.partial``, beside the target. If that would be too long,
+            the name is cut, and the lock file inside holds the whole name.
+        new: Path in ``folder`` where the caller writes the new file or folder.
     """
 
     def __init__(self, target: str | Path) -> None:
@@ -72,7 +72,7 @@ class StagingFolder:
     def __enter__(self) -> "StagingFolder":
         self.target.parent.mkdir(parents=True, exist_ok=True)
         sweep(self.target.parent, self.target.name)
-        # Another run's sweep may take it before the lock.
+        # Another run's sweep may remove the folder before it is locked.
         for _ in range(TRIES):
             self.folder = Path(
                 tempfile.mkdtemp(
@@ -93,12 +93,12 @@ class StagingFolder:
             raise OSError(f"cannot lock a folder beside {self.target}: is something removing it?")
         if fit_name(self.target.name, ADDED) != self.target.name:
             (self.folder / LOCK).write_bytes(os.fsencode(self.target.name))
-        # Its permissions are those of any new file or folder, other than those of ``folder``.
+        # Unlike ``folder``, which is private, the new file gets the usual permissions.
         self.new = self.folder / "new"
         return self
 
     def move_into_place(self) -> None:
-        """Let ``new`` take the target's name, and remove what had it."""
+        """Rename ``new`` to the target, and remove the old target."""
         if not self.target.is_dir():
             self.new.replace(self.target)
             return
@@ -123,13 +123,20 @@ class StagingFolder:
 
 @contextmanager
 def written_beside(target: str | Path) -> Iterator[Path]:
-    """Give a path to write to; the file takes the name ``target`` when the with-block ends well.
+    """Give a path to write to, which is renamed to ``target`` when the with-block ends without error.
 
     Args:
-        target: Replaced if it is there.
+        target: The file or folder; an existing one is replaced.
 
     Raises:
-        DiskFullError: There is no room for it.
+        DiskFullError: The disk is full.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with written_beside(Path(folder) / "a.txt") as beside:
+        ...         _ = beside.write_text("whole")
+        ...     os.listdir(folder)
+        ['a.txt']
     """
     with room_for(target), StagingFolder(target) as staging:
         yield staging.new
@@ -137,11 +144,11 @@ def written_beside(target: str | Path) -> Iterator[Path]:
 
 
 def sweep(parent: Path, name: str | None = None) -> None:
-    """Remove what killed runs left in a folder; what another process works in stays.
+    """Remove the temporary folders of killed runs; those that another process uses are kept.
 
     Args:
-        parent: The folder.
-        name: Only what was left of this target.
+        parent: The folder to clean.
+        name: Remove only temporary folders of this target.
     """
     start = "." if name is None else f".{fit_name(name, ADDED)}."
     with suppress(OSError):
@@ -153,11 +160,11 @@ def sweep(parent: Path, name: str | None = None) -> None:
 def _sweep_one(folder: Path) -> None:
     try:
         lock = _lock(folder, create=False)
-    except FileNotFoundError:  # not ours, unless it was killed before it was locked
+    except FileNotFoundError:  # of another program, or of a run that was killed before it locked it
         with suppress(OSError):
             folder.rmdir()
         return
-    except OSError:  # at work, or on a disk that knows no locks
+    except OSError:  # in use, or on a disk without locks
         return
     if lock is not None:
         _remove(folder)
@@ -165,17 +172,17 @@ def _sweep_one(folder: Path) -> None:
 
 
 def _lock(folder: Path, *, create: bool) -> int | None:
-    """The open lock file of a staging folder; the system lets go of it when the process ends.
+    """Lock a temporary folder; the system releases the lock when the process ends.
 
-    Not by filelock, which makes the file that it looks at: a folder of another program, which has none,
-    would look like ours then, and be removed.
+    The package filelock is not used: it creates the file to lock, so that a folder of another program
+    would look like one of ours and be removed.
 
     Returns:
-        None where locks are unknown.
+        The open lock file; None if the file system has no locks.
 
     Raises:
-        BlockingIOError: Another process has it.
-        FileNotFoundError: It is not there.
+        BlockingIOError: Another process has the lock.
+        FileNotFoundError: There is no lock file.
     """
     file = os.open(folder / LOCK, os.O_RDWR | (os.O_CREAT if create else 0), 0o644)
     try:
@@ -193,7 +200,7 @@ def _lock(folder: Path, *, create: bool) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a staging folder, after putting back what was set aside if nothing took its place."""
+    """Remove a temporary folder, after putting back the old target if the new one is missing."""
     with suppress(OSError):
         name = folder.name[1:].rsplit(".", 2)[0]
         if (folder / LOCK).is_file():
@@ -201,7 +208,7 @@ def _remove(folder: Path) -> None:
         target = folder.with_name(name)
         if (folder / "old").exists() and not target.exists():
             (folder / "old").rename(target)
-        # The lock last: without it the next sweep could not tell whose the rest is.
+        # The lock file goes last: without it, the next sweep would not recognise the folder.
         for path in sorted(folder.iterdir(), key=lambda path: path.name == LOCK):
             path.unlink() if path.is_symlink() or path.is_file() else shutil.rmtree(path)
         folder.rmdir()

@@ -1,10 +1,10 @@
-"""Where the bundle's own files lie: ``configs``, ``models`` and what the demo needs."""
+"""Find the bundle's own files (``configs``, ``models``, demo data) and its version."""
 
 import json
 from pathlib import Path
 
 INSIDE = "_bundle"
-"""Folder of the package into which a wheel puts them; see ``pyproject.toml``."""
+"""Folder inside the package where a wheel has them; see ``pyproject.toml``."""
 
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[1]
 def bundle_root(package: Path = PACKAGE) -> Path:
     """Find the folder that holds ``configs`` and ``models``.
 
-    In a clone it is the repository, in an installed wheel a folder in the package. Nothing is ever
+    In a clone it is the repository, in an installed wheel a folder inside the package. Nothing is
     written there: results go to the working directory.
 
     Args:
@@ -37,7 +37,7 @@ def bundle_root(package: Path = PACKAGE) -> Path:
 
 
 def program_version() -> str:
-    """The version, which stands in ``configs/metadata.json`` alone.
+    """The version of the program, from ``configs/metadata.json``.
 
     Example:
         >>> len(program_version().split("."))

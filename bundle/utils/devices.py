@@ -1,4 +1,4 @@
-"""Devices of a machine, the precision that is fastest on them, and free memory."""
+"""Choose a device and the precision that is fastest on it, and query free memory."""
 
 import ctypes
 import os
@@ -13,7 +13,7 @@ PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.floa
 
 
 def process_device() -> torch.device:
-    """The GPU of this process, by its place on the node; the CPU where there is no GPU.
+    """The GPU of this process, by its local rank (``LOCAL_RANK``); the CPU if there is no GPU.
 
     Raises:
         ValueError: The node has more processes than GPUs.
@@ -30,9 +30,9 @@ def process_device() -> torch.device:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of that name; ``auto`` is CUDA or MPS (Apple) if there is one, else the CPU.
+    """The device of a name; ``auto`` is CUDA or MPS (Apple) if there is one, else the CPU.
 
-    Of several GPUs each process that torchrun started gets its own.
+    With several GPUs, each process that torchrun started gets its own.
 
     Raises:
         ValueError: The name is unknown, or this machine has no such device.
@@ -55,10 +55,12 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
-    """Mixed precision for a device.
+    """A context manager that sets mixed precision for a device.
 
-    ``auto``: float16 on CUDA; on a CPU bfloat16 where that is faster, which takes AMX tile units;
-    elsewhere float32.
+    Args:
+        precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: float16 on CUDA, bfloat16 on
+            CPUs with AMX, where it is faster, else float32.
+        device: The device.
     """
     dtype = PRECISIONS.get(precision)
     if precision == "auto" and device.type == "cuda":
@@ -69,10 +71,9 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 
 def blend_type(precision: str, device: torch.device) -> torch.dtype:
-    """What memory is blended in: bfloat16 on CPUs with AMX unless ``precision`` says otherwise.
+    """Number type for averaging memory: bfloat16 on CPUs with AMX or if asked for, else float32.
 
-    Elsewhere float32: without AMX bfloat16 is slower than float32, and on CUDA the read is a small
-    part of a frame.
+    Without AMX bfloat16 is slower than float32, and on CUDA reading memory is a small part of a frame.
     """
     if device.type != "cpu" or precision not in ("auto", "bfloat16"):
         return torch.float32
@@ -81,19 +82,19 @@ def blend_type(precision: str, device: torch.device) -> torch.dtype:
 
 
 def free_bytes(device: torch.device) -> int:
-    """Free memory of a device; of the machine where the device does not say."""
+    """Free memory in bytes of a CUDA device; for other devices, of the machine."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for the next step of a training to take.
+    """Make the C library keep freed memory for the next step of a training.
 
-    By default glibc gives large blocks back at once. The next step then gets them page by page, which
-    takes a tenth of its time on CPUs. Other C libraries are left alone.
+    By default glibc returns large blocks to the system at once. Getting them back page by page takes a
+    tenth of a training step on CPUs. Other C libraries are not changed.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)
-        library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: blocks below that come from the heap
-        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: of which so much may lie free
+        library.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: smaller blocks come from the heap
+        library.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: so much of the heap may be unused

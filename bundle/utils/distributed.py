@@ -1,7 +1,6 @@
-"""Training and evaluation in several processes, one for each GPU, which torchrun starts.
+"""Train and evaluate in several processes, one for each GPU, started by torchrun.
 
-What processes tell each other goes through ``ignite.distributed``, where a single process that
-nobody started is rank 0 of 1.
+Processes communicate by ``ignite.distributed``, in which a single process is rank 0 of 1.
 """
 
 import logging
@@ -21,9 +20,9 @@ Item = TypeVar("Item")
 
 
 def start(device: torch.device) -> None:
-    """Join the processes that torchrun started: by NCCL on GPUs, by Gloo on CPUs.
+    """Connect the processes that torchrun started, by NCCL on GPUs and Gloo on CPUs.
 
-    Processes but the first log only errors from then on.
+    All processes but the first then log errors only.
 
     Args:
         device: Device of this process.
@@ -39,8 +38,8 @@ def start(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     init_process_group("nccl" if device.type == "cuda" else "gloo")
-    # Under Slurm, Ignite would take SLURM_LOCALID for the place on the node. That counts the
-    # torchruns of a node, not what they start, and is not always set.
+    # Under Slurm, Ignite would use SLURM_LOCALID as the local rank. That counts the torchruns of a
+    # node and not their processes, and is not always set.
     job = os.environ.pop("SLURM_JOB_ID", None)
     try:
         idist.sync()
@@ -52,38 +51,38 @@ def start(device: torch.device) -> None:
 
 
 def stop() -> None:
-    """Wait for the other processes, one of which may be writing a file, and part from them."""
+    """Wait for the other processes, one of which may be writing a file, and disconnect."""
     idist.barrier()
     idist.finalize()
     logging.disable(logging.NOTSET)
 
 
 def distribute(network: nn.Module, optimizer: torch.optim.Optimizer) -> DistributedDataParallel:
-    """Make the network average its gradients over the processes.
+    """Wrap the network so that its gradients are averaged over the processes.
 
-    The network itself stays as it is, so its state dict does.
+    The network itself and its state dict are not changed.
 
     Args:
         network: On the device of this process.
-        optimizer: Optimiser of the network. It is only asked for because freezing comes with it,
-            and what learns must be settled before.
+        optimizer: Optimiser of the network; unused. In a config, this argument ensures that it is
+            made first, since it freezes parameters.
     """
-    # Buffers are those of frozen BatchNorm, the same everywhere.
+    # Buffers are those of frozen BatchNorm, the same in all processes.
     return DistributedDataParallel(network, forward_sync_buffers=False)
 
 
 class ShardSampler(Sampler[int]):
-    """This process's share of a data set: every item goes to one process, in turn.
+    """This process's share of a data set: items are dealt to the processes in turn.
 
-    ``torch.utils.data.DistributedSampler`` repeats items to give all processes as many, and does
-    not follow a data set whose length changes, as ``ClipDataset``'s does where an epoch goes on.
+    ``torch.utils.data.DistributedSampler`` repeats items so that all processes have equally many, and
+    does not support a data set whose length changes, like ``ClipDataset`` in a resumed epoch.
 
     Args:
         dataset: The same in all processes.
 
     Raises:
-        ValueError: There are fewer items than processes. One without would never join in when the
-            others compute a metric.
+        ValueError: There are fewer items than processes. A process without items would block the
+            others when they compute a metric.
     """
 
     def __init__(self, dataset: Sized) -> None:
@@ -106,10 +105,10 @@ class ShardSampler(Sampler[int]):
 
 
 def gather_shards(shard: Sequence[Item]) -> list[Item]:
-    """What all processes made of their shares, in the order of the data set.
+    """Collect the results of all processes, in the order of the data set.
 
     Args:
-        shard: One for each item that ``ShardSampler`` gave, in its order.
+        shard: Result of each item from ``ShardSampler``, in its order.
     """
     shards = idist.all_gather(list(shard))
     count = sum(len(one) for one in shards)
@@ -117,7 +116,7 @@ def gather_shards(shard: Sequence[Item]) -> list[Item]:
 
 
 def mean_over_processes(values: Mapping[str, float]) -> dict[str, float]:
-    """Each value's mean over the processes that have it."""
+    """Mean of each value over the processes that have it."""
     shares = idist.all_gather(dict(values))
     names = dict.fromkeys(name for share in shares for name in share)
     return {name: fmean(share[name] for share in shares if name in share) for name in names}

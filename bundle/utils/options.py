@@ -1,5 +1,7 @@
-"""What MONAI's command line lacks: unknown names are refused, paths stay as they are, and errors take
-one line."""
+"""Improve MONAI's command line: reject unknown options, keep paths unchanged, print errors in a line.
+
+Also parse the values of options: switches, counts, lists.
+"""
 
 import ast
 import difflib
@@ -18,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class MissingPackageError(ModuleNotFoundError):
-    """A package that only some uses need is not installed; the message says how to get it."""
+    """An optional package is not installed; the message says how to install it."""
 
 
 USER_ERRORS = (ValueError, OSError, FloatingPointError, MissingPackageError)
@@ -34,19 +36,19 @@ def check_command_line(
     open_ended: Mapping[str, Iterable[str]] = MappingProxyType({}),
     gone: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Refuse an option that names nothing in the configs; from then on errors print as one line.
+    """Reject options that are not in the configs; print later errors in one line.
 
     Args:
         resolved: The config's values so far (``__local_refs`` in an expression of a config). Values
-            that MONAI would misread are put there as they were typed, see ``_typed_text``.
-        arguments: Those of the process by default. Looked at only if they are of
-            ``monai.bundle run``; a workflow made in Python is left alone.
-        old_names: Options that have a new name, which is named in a warning.
-        open_ended: Sections of the configs to names that may be added to them.
-        gone: Options that do nothing any more, and what holds instead, for a warning.
+            that MONAI would misread are stored there as typed, see ``_typed_text``.
+        arguments: The command line, by default that of the process. It is checked only if it is
+            ``monai.bundle run``, not for a workflow made in Python.
+        old_names: Old name -> new name of renamed options, for a warning.
+        open_ended: Section of the configs -> names that may be added to it.
+        gone: Removed option -> what applies instead, for a warning.
 
     Raises:
-        ValueError: An unknown option; the message has the nearest known name.
+        ValueError: An option is unknown; the message has the most similar name.
     """
     arguments = sys.argv if arguments is None else arguments
     if len(arguments) < 2 or "monai" not in arguments[0] or arguments[1] != "run":
@@ -55,7 +57,7 @@ def check_command_line(
     options = _options(arguments[2:])
     if "config_file" not in options:
         return
-    from monai.bundle import ConfigParser  # here, since it takes seconds, which others need not
+    from monai.bundle import ConfigParser  # here, since it takes seconds
 
     parser = ConfigParser(ConfigParser.load_config_files(_literal(options["config_file"])))
     known = [str(name) for name in parser.get() if name != "imports"]
@@ -81,13 +83,13 @@ def check_command_line(
 
 
 def suggest(name: str, known: Sequence[str], others: Sequence[str] = (), prefix: str = "--") -> str:
-    """The end of a message about an unknown option: the nearest name, or all that are known.
+    """The end of a message about an unknown option: the most similar name, or all known names.
 
     Args:
-        name: Without its dashes.
-        known: What is told if none is near.
-        others: What may be near beside them.
-        prefix: Before the nearest name.
+        name: The unknown name, without dashes.
+        known: Known names; all are listed if none is similar.
+        others: More names that may be suggested but are not listed.
+        prefix: Text before the suggested name.
 
     Example:
         >>> suggest("overwrit", ["overwrite", "mask"])
@@ -98,11 +100,11 @@ def suggest(name: str, known: Sequence[str], others: Sequence[str] = (), prefix:
 
 
 def _typed_text(value: str) -> str | None:
-    """A value that MONAI would misread, as it was typed; None for all others.
+    """The value as typed, if MONAI would misread it; else None.
 
-    MONAI writes each ``#`` as ``::``, evaluates what begins with ``$``, and looks up what begins with
-    ``@``. In a path these are letters like others. (What begins with ``%`` fails before this is called:
-    such a path must be written as ``./%name``.)
+    MONAI replaces each ``#`` by ``::``, evaluates values that begin with ``$``, and looks up those that
+    begin with ``@``. In a path these are ordinary characters. (A value that begins with ``%`` fails
+    before this is called: write such a path as ``./%name``.)
     """
     if value.startswith(("$", "@")):
         return value if Path(value).exists() else None
@@ -110,17 +112,21 @@ def _typed_text(value: str) -> str | None:
 
 
 def _evaluated(value: str) -> Any:
-    """A value of the command line as MONAI reads it: a number, list or mapping, or else text."""
+    """A value of the command line as MONAI evaluates it: a number, list or mapping, or else text."""
     with suppress(ValueError, SyntaxError):
         return ast.literal_eval(value)
     return value
 
 
 def parse_bool(value: Any, name: str) -> bool:
-    """Read a switch strictly: the command line turns ``false`` into text, which Python takes as true.
+    """Parse a switch; the text ``false`` from the command line would count as true in Python.
 
     Raises:
-        ValueError: It is neither ``true`` nor ``false``.
+        ValueError: The value is neither ``true`` nor ``false``.
+
+    Example:
+        >>> parse_bool("false", "overwrite")
+        False
     """
     if isinstance(value, bool):
         return value
@@ -130,10 +136,10 @@ def parse_bool(value: Any, name: str) -> bool:
 
 
 def parse_count(value: Any, name: str) -> int | None:
-    """Read a whole number or ``null``, which the command line hands over as text.
+    """Parse a whole number or ``null``, which may be text from the command line.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: The value is neither.
     """
     if parse_text(value) is None:
         return None
@@ -144,13 +150,13 @@ def parse_count(value: Any, name: str) -> int | None:
 
 
 def parse_workers(value: Any) -> int:
-    """Read the number of a loader's processes, and make sure that they can hand anything over.
+    """Parse the number of a data loader's processes, and check that they can send data.
 
-    They do so through sockets in the folder for temporary files. Where none can be made there, as its
-    path is too long for one, PyTorch would wait for the first batch for ever.
+    They use sockets in the folder for temporary files. If its path is too long for a socket, PyTorch
+    would wait for the first batch forever.
 
     Raises:
-        ValueError: It is no whole number from 0 on.
+        ValueError: The value is not a whole number from 0.
         OSError: No socket can be made.
     """
     count = _read_number(value)
@@ -168,7 +174,7 @@ def parse_workers(value: Any) -> int:
 
 
 def _read_number(value: Any) -> Any:
-    """A number that is written as text, as a number; all else as it is."""
+    """Turn text that is a number into a number; other values are returned unchanged."""
     for kind in (int, float):
         if isinstance(value, str):
             with suppress(ValueError):
@@ -177,15 +183,24 @@ def _read_number(value: Any) -> Any:
 
 
 def parse_text(value: Any) -> str | None:
-    """Read text, or ``null``, which the command line hands over as text."""
+    """Parse text, or ``null``, which may be text from the command line.
+
+    Example:
+        >>> parse_text("null"), parse_text("a.mp4")
+        (None, 'a.mp4')
+    """
     return None if value is None or str(value).lower() in ("null", "none") else str(value)
 
 
 def parse_list(value: Any, name: str) -> list[str]:
-    """Read a list of texts, or one text with commas between them, each once.
+    """Parse a list of texts, or one text with commas; repeated entries are dropped.
 
     Raises:
-        ValueError: It is neither, or an entry is empty.
+        ValueError: The value is neither, or an entry is empty.
+
+    Example:
+        >>> parse_list("png, nifti,png", "formats")
+        ['png', 'nifti']
     """
     texts = value.strip("[]").split(",") if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
@@ -199,19 +214,19 @@ def parse_list(value: Any, name: str) -> list[str]:
 def print_error(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """An exception hook: what went wrong in one line, if it is a user's to mend.
+    """An exception hook that prints errors which a user can fix in one line.
 
-    MONAI's configs wrap each exception in another, which buries the message. Errors of the kinds that
-    this package raises on bad input are printed alone. Others, and all with TCMN_TRACEBACK=1 in the
-    environment, keep their traceback.
+    MONAI's configs wrap each exception in another, which hides the message. Errors of the types that
+    this package raises for bad input are printed without traceback. Others, and all errors if
+    TCMN_TRACEBACK=1 is in the environment, keep their traceback.
     """
     root = error
     while root.__cause__ is not None and isinstance(root, RuntimeError):
         root = root.__cause__
-    # By name, since MONAI need not be imported: its own error for a package that is not installed.
+    # MONAI's own error for a missing package; by name, so that MONAI is not imported here.
     expected = isinstance(root, USER_ERRORS) or type(root).__name__ == "OptionalImportError"
     if expected and os.environ.get("TCMN_TRACEBACK") != "1":
-        text = str(root).replace("\n", "\\n")  # such as of a file's name: one line
+        text = str(root).replace("\n", "\\n")  # a file name may contain line breaks
         print(f"error: {text}", file=sys.stderr)
     elif isinstance(root, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
@@ -220,7 +235,7 @@ def print_error(
 
 
 def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """``--name value`` and ``--name=value`` pairs; fire takes - and _ in names alike."""
+    """Parse ``--name value`` and ``--name=value``; like fire, it treats - and _ in names alike."""
     options, name = {}, None
     for argument in arguments:
         if argument.startswith("--"):

@@ -1,16 +1,16 @@
-"""Paths as users type them, and names that file systems take."""
+"""Expand ``~`` in paths, and shorten names that file systems would reject."""
 
 import hashlib
 from pathlib import Path
 
 MAX_NAME_BYTES = 255
-"""Of a file or folder, on all file systems in use."""
+"""Largest length in bytes of a file's or folder's name, on common file systems."""
 
 
 def expand_user(path: str | Path) -> Path:
-    """Put the home folder in for ``~`` and ``~NAME``, where a shell has not done so.
+    """Replace ``~`` and ``~NAME`` by the home folder, if the shell has not done so.
 
-    A NAME that is nobody's stays as it is: files may be called so.
+    If there is no user NAME, the path is not changed, since a file may have such a name.
 
     Example:
         >>> expand_user("~nobody.here/video.mp4").as_posix()
@@ -23,14 +23,14 @@ def expand_user(path: str | Path) -> Path:
 
 
 def fit_name(name: str, more: int = 0) -> str:
-    """A name that leaves room for what is added to it; a long one is cut and ends in a digest.
+    """Shorten a name that is too long for a file system; the end is replaced by a digest.
 
     Args:
         name: Name of a file or folder, such as a video's.
-        more: Bytes that will be added, suffixes and prefixes.
+        more: Number of bytes that will be added, for suffixes and prefixes.
 
     Returns:
-        The name itself wherever it fits; equal for equal names, different for others.
+        The name itself if it fits; otherwise a shorter name that is the same for the same name.
 
     Example:
         >>> fit_name("cine", 18)

@@ -1,18 +1,18 @@
-"""Share work among processes that torchrun started, without a process group."""
+"""Share work among independent processes that torchrun started, without a process group."""
 
 import os
 import time
 
 
 def process_share() -> tuple[int, int]:
-    """This process's number, and how many torchrun started; 0 and 1 if it did not."""
+    """Number of this process and number of processes that torchrun started; (0, 1) without it."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def wait_for_others() -> None:
-    """Wait until all processes that torchrun started have come as far; takes no process group.
+    """Wait until all processes that torchrun started have called this, without a process group.
 
-    For processes that work on their own: torchrun ends all of them as soon as one exits in error.
+    It is for processes that work independently: torchrun ends all as soon as one exits with an error.
     """
     if process_share()[1] == 1:
         return

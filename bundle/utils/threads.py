@@ -1,4 +1,4 @@
-"""Let PyTorch's threads sleep while they wait, so that others can use their cores."""
+"""Make PyTorch's idle threads sleep instead of spin, so that other threads can use their cores."""
 
 import functools
 import threading
@@ -6,17 +6,17 @@ import threading
 import torch
 
 SOME = 2**18
-"""Numbers that PyTorch adds with all its threads."""
+"""Size of a tensor that is large enough for PyTorch to use all its threads."""
 
 
 def wait_passively() -> None:
-    """Have PyTorch's threads sleep between two operations instead of spinning, from now on.
+    """Make PyTorch's threads sleep between operations instead of spinning, from now on.
 
-    GNU's OpenMP, which PyTorch comes with on Linux, has a thread that waits spin for some three
-    milliseconds, and so take a core from OpenVINO's threads or from another program's. It leaves that
-    when it sees more threads than cores. So one more thread is made here that has used PyTorch, with
-    OpenMP's threads of its own, and sleeps for good. ``GOMP_SPINCOUNT`` and ``OMP_WAIT_POLICY`` do the
-    same, but only from before PyTorch is imported, which is not always ours to choose.
+    On Linux, PyTorch uses GNU's OpenMP, whose waiting threads spin for about three milliseconds and so
+    take cores from OpenVINO or other programs. It stops spinning if there are more threads than cores.
+    So this starts one more thread, which uses PyTorch once, and thereby has OpenMP threads of its own,
+    and then sleeps forever. ``GOMP_SPINCOUNT`` and ``OMP_WAIT_POLICY`` have the same effect, but only
+    if they are set before PyTorch is imported.
     """
     if torch.get_num_threads() > 1:
         _oversubscribe()

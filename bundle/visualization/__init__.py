@@ -1,1 +1,1 @@
-"""Pictures of results: palette, overlays, curves."""
+"""Draw pictures of results: palette, overlays, curves."""

@@ -1,4 +1,4 @@
-"""The curves of a training as one picture, from its tables of losses and of validation scores."""
+"""Draw the curves of a training, from its CSV tables of losses and validation scores."""
 
 import csv
 import math

@@ -1,4 +1,4 @@
-"""Draw results: the palette, a frame with its labels, an overlay video, a summary picture.
+"""Draw results: a frame with its labels, an overlay video, a summary picture; the palette.
 
 Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids; ``bundle.types`` has the legend.
 """
@@ -17,11 +17,11 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from bundle.types import Frame, LabelMap
 
 DEFAULT_FPS = 25.0
-"""Of the overlay video where the source gives no frame rate; tables then have no times."""
+"""Frame rate of the overlay video if the source has none; tables then have no times."""
 MIN_FPS = 1.0
-"""Of the overlay video: a time-lapse series at its own rate would stand still."""
+"""Lowest frame rate of the overlay video: a time-lapse series would seem to stand still."""
 UNEVEN_TIME_BASE = Fraction(1, 90_000)
-"""Of an overlay video whose frames come unevenly."""
+"""Time base in seconds of an overlay video with uneven frame times."""
 PANELS = 8
 FIGURE_WIDTH_IN = 12.0
 DPI = 120
@@ -48,10 +48,10 @@ PALETTE = davis_palette()
 
 
 def blend(frame: Frame, labels: LabelMap) -> Frame:
-    """Draw each object on the frame: half its palette colour inside, a solid outline of it.
+    """Draw each object on the frame: half transparent in its palette colour, with a solid outline.
 
-    The outline lies inside the object and is one pixel wide, or more on frames of 540 lines and up.
-    What belongs to no object stays as it is.
+    The outline is inside the object and one pixel wide, or wider on frames of 540 lines and more. The
+    background is not changed.
 
     Args:
         frame: (H, W, 3).
@@ -85,10 +85,10 @@ class OverlayVideo:
     Args:
         path: The file to write.
         size: (H, W) of the frames; an odd side is padded by one pixel.
-        fps: Frames a second; ``DEFAULT_FPS`` if None, at least ``MIN_FPS``.
-        spacing_mm: Distance between rows and between columns, so that players show true shapes.
-        times: (T,) rising seconds at which frames are shown, if they come unevenly; then ``fps`` is
-            their mean rate.
+        fps: Frames per second; ``DEFAULT_FPS`` if None, at least ``MIN_FPS``.
+        spacing_mm: Distance between rows and between columns, so that players show the true aspect.
+        times: (T,) rising seconds at which frames are shown, if they are uneven; ``fps`` is then their
+            mean rate.
 
     Raises:
         OSError: The file cannot be written; ``write`` and ``flush`` raise it too.
@@ -110,11 +110,11 @@ class OverlayVideo:
         # 4:2:0 has one colour sample for 2x2 pixels, so both sides must be even.
         self._stream.height, self._stream.width = (side + side % 2 for side in size)
         self._stream.pix_fmt = "yuv420p"
-        # No B-frames: with them x264's AVX-512 code reads memory that nobody wrote, where frames are
-        # narrow, and the same frames give another file now and then.
+        # No B-frames: with them, x264's AVX-512 code reads uninitialised memory if frames are narrow,
+        # so that the same frames sometimes give another file.
         self._stream.options = {"crf": "20", "preset": "veryfast", "bf": "0"}
         codec = self._stream.codec_context
-        # With several, x264 now and then gives another file for the same frames on a busy machine.
+        # With several threads, x264 sometimes gives another file for the same frames.
         codec.thread_count = 1
         # Untagged, players guess the colours from the size.
         codec.colorspace, codec.color_range = Colorspace.ITU709, ColorRange.MPEG
@@ -126,7 +126,7 @@ class OverlayVideo:
         self._ticks: npt.NDArray[np.int64] | None = None
         if times is not None:
             self._time_base = codec.time_base = UNEVEN_TIME_BASE
-            slower = min((fps or MIN_FPS) / MIN_FPS, 1.0)  # than in the source, not to stand still
+            slower = min((fps or MIN_FPS) / MIN_FPS, 1.0)  # keeps the rate at MIN_FPS or more
             ticks = np.rint(times * slower / float(UNEVEN_TIME_BASE)).astype(np.int64)
             self._ticks = ticks + np.arange(len(ticks)) * (np.diff(ticks, prepend=-1).min() < 1)
         self._written = 0
@@ -155,7 +155,7 @@ class OverlayVideo:
 
 
 def pick_frames(frame_count: int, given: int) -> list[int]:
-    """Indices of the frames to show: ``given``, and others evenly over the video, in order.
+    """Indices of up to 8 frames to show: ``given``, and others evenly spread over the video.
 
     Example:
         >>> pick_frames(30, given=0)
@@ -176,18 +176,18 @@ def draw_summary(
     spacing_mm: tuple[float, float] | None,
     given: Collection[int],
 ) -> None:
-    """Write the picture of one video: overlays in the order of time, and area curves below.
+    """Write the summary picture of one video: overlays in time order, and area curves below.
 
     Args:
         path: The PNG file to write.
         name: The title.
-        panels: Frame index to overlay, each (h, w, 3), at most ``PANELS``.
-        areas_px: Object id to its area in pixels in each frame, (T,).
-        times: (T,) seconds at which frames are shown; None draws over the frame number.
-        spacing_mm: Distance between rows and between columns; None draws pixels.
+        panels: Frame index -> overlay (h, w, 3); at most ``PANELS``.
+        areas_px: Object id -> its area in pixels in each frame, (T,).
+        times: (T,) seconds at which frames are shown; None for frame numbers.
+        spacing_mm: Distance between rows and between columns; None for areas in pixels.
         given: Indices of the frames whose mask was given.
     """
-    # Here, since it takes half a second, which other formats need not.
+    # Imported here, since it takes half a second, and not all formats need it.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -199,7 +199,7 @@ def draw_summary(
     heights_in = [rows * (panel_in + 0.3) + 0.3, 3.3]
     figure = Figure(figsize=(FIGURE_WIDTH_IN, sum(heights_in)), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)  # no pyplot: its global state would keep every figure alive
-    # Apart, so that a wide legend narrows only the curves.
+    # Separate subfigures, so that a wide legend narrows only the curves.
     grid = figure.add_gridspec(2, 1, height_ratios=heights_in)
     top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
     for place, (index, overlay) in enumerate(panels.items(), start=1):
@@ -211,7 +211,7 @@ def draw_summary(
     title = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
     figure.suptitle(title, fontsize=13, parse_math=False)
     with warnings.catch_warnings():
-        # A name in a script that the font lacks draws boxes; that is no reason to warn or fail.
+        # A name in a script that the font lacks is drawn as boxes, without a warning.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure.savefig(path, format="png", dpi=DPI)
 
