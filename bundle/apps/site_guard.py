@@ -1,4 +1,4 @@
-"""Access control of the page: this machine's browser, or whoever has the token."""
+"""Access control of the web servers: allow this machine's browser, or requests with the token."""
 
 import secrets
 from collections.abc import Collection
@@ -15,20 +15,20 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "frame-ancestors 'none'; form-action 'none'"
 )
-"""For the browser: nothing comes from elsewhere or goes there, nor is the page shown within another."""
+"""Content security policy: the page loads nothing from other sites, and no site may embed it."""
 
 
 class Guard:
-    """ASGI middleware that refuses requests without access, WebSockets included.
+    """ASGI middleware that rejects requests without access, including WebSockets.
 
-    Other pages in the same browser can send requests to this machine too, by its address or by a
-    name of theirs that leads here. So ``Host`` must be one of ours, and ``Origin``, where a browser
-    sends it, the same. With a token, it must come in the address once and then as a cookie.
+    Pages of other sites in the same browser can send requests to this machine too, by its address or by
+    a name of theirs that resolves to it. So ``Host`` must be an allowed name, and ``Origin``, if the
+    browser sends it, must be the same. A token must be in the address once, and then in a cookie.
 
     Args:
-        app: What is guarded.
-        token: None where only this machine can reach it.
-        hosts: Names by which it may be called; none to allow any, which wants a token.
+        app: The ASGI application to protect.
+        token: The token; None if only this machine can reach the server.
+        hosts: Allowed host names; empty to allow any, which needs a token.
     """
 
     def __init__(self, app: ASGIApp, token: str | None, hosts: Collection[str]) -> None:

@@ -1,1 +1,1 @@
-"""Reading and writing of files."""
+"""Read videos and masks from files, write results to files, and list the structures of object ids."""

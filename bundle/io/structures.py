@@ -1,7 +1,7 @@
-"""What object ids stand for: one list of structures that many videos share.
+"""Read and write the list of structures: the name, colour and code of each object id.
 
-A list comes from JSON, from a colour table of 3D Slicer or from a DICOM segmentation, and goes to
-JSON. Codes, such as those of SNOMED CT, are kept as they are and travel into DICOM segmentations.
+A list is read from JSON, a colour table of 3D Slicer or a DICOM segmentation, and written as JSON.
+Codes, such as those of SNOMED CT, are kept and written into DICOM segmentations.
 """
 
 import csv

@@ -1,1 +1,1 @@
-"""A folder of videos on its way to a reviewed data set: state on disk, review, export; no page."""
+"""Projects: annotate a folder of videos to a reviewed data set; state on disk, review, export."""

@@ -1,4 +1,4 @@
-"""A project as a data set: which videos and frames, split by patient, with a manifest."""
+"""Export a project as a data set, split by patient, with a manifest of files and checksums."""
 
 import hashlib
 import platform

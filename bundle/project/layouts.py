@@ -1,6 +1,6 @@
-"""How a data set lies on disk: one class for each layout, which takes the videos one after another.
+"""Write data sets in several layouts (DAVIS, COCO, YOLO, CVAT, nnU-Net and others), a class for each.
 
-Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids. A video's masks are of some of its frames.
+Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids. A video may have masks of only some frames.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Which videos a project has: found in a folder or read from a list; what each is called."""
+"""Find the videos of a project in a folder or a CSV list, with their names and patients."""
 
 import csv
 import hashlib

@@ -1,8 +1,8 @@
-"""Locks: one person at a time has a video open, on any machine that sees the folder.
+"""Lock a video so that only one person at a time has it open, on any machine that sees the folder.
 
-The lock is a file that its holder renews, so that it works on network folders that know no locks of
-their own (``filelock.SoftFileLease``). One that a killed process left is taken over at once on the same
-machine, and by other machines when it has not been renewed for ``LEASE_S``.
+The lock is a file that its holder renews, so that it works on network folders without locks
+(``filelock.SoftFileLease``). A lock that a killed process left is taken over at once on the same
+machine, and by other machines when it has not been renewed for ``LEASE_S`` seconds.
 """
 
 import getpass

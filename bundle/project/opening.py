@@ -1,4 +1,4 @@
-"""What a path stands for: one video, or a project of many, which is opened or made."""
+"""Decide whether a path is one video or a project of many, and open or create the project."""
 
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""Find the frames of a video that need review, with the reason and in a useful order.
+"""Find the frames of a video that need review, with the reason, those that help most first.
 
-Looks at areas, centres and confidences alone, never at pixels, so that it is fast enough to run after
-each action. Areas in pixels, centres as (row, column) in pixels.
+It uses only areas, centres and confidences, not pixels, so that it is fast enough to run after each
+action. Areas are in pixels, centres are (row, column) in pixels.
 """
 
 import math
@@ -20,7 +20,7 @@ Centre: TypeAlias = tuple[float, float]
 Reason: TypeAlias = Literal["low confidence", "vanished", "area jumps", "position jumps"]
 MAD_TO_SIGMA = 1.4826
 GAP = 2
-"""Flagged frames with so many others between them, or fewer, are one stretch."""
+"""Flagged frames with at most this many others between them form one stretch."""
 
 
 @dataclass(frozen=True)

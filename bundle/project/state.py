@@ -1,7 +1,7 @@
-"""The state of one video of a project, and its form in JSON.
+"""The state of one video of a project, and how it is read from and written to JSON.
 
-``state.json`` refers to masks by the names of their files, which are written before and never change,
-so a process that is killed at any time leaves the state before or the state after an action.
+``state.json`` refers to mask files, which are written first and never change. So a process that is
+killed at any time leaves either the state before an action or the state after it.
 """
 
 from collections.abc import Mapping

@@ -8,9 +8,9 @@
       videos/<name>/masks/*.png   its masks, pixel values are object ids
       videos/<name>/open.lock     while somebody has it open; see ``bundle.project.locks``
 
-Each video's files are written only by whoever has the video open, so two people who work on two videos
-of one network folder never write the same file. That is why it is JSON and no SQLite file, which must
-not be shared over a network.
+The files of a video are written only by the person who has it open, so two people who work on two
+videos of a network folder never write the same file. A SQLite file must not be shared over a network,
+so JSON is used.
 """
 
 import json
@@ -53,7 +53,7 @@ from bundle.utils.atomic_write import room_for, written_beside
 HEAD = "project.json"
 STATE = "state.json"
 IDLE_S = 60.0
-"""A pause longer than this between two actions counts as so long: nobody worked."""
+"""Longest time in seconds that counts as work between two actions."""
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""A page to annotate videos in: paint one frame, propagate the mask, correct it (``tcmn annotate``)."""
+"""The annotation page (``tcmn annotate``): paint or point in one frame, propagate, correct, export."""

@@ -1,6 +1,6 @@
-"""One video being annotated: its objects, the masks that were given, what was propagated from them.
+"""The state of one annotation: objects, given masks, and results of their propagation.
 
-Knows nothing of the page. Labels are (H, W) in the video's own pixels, 0 for background.
+It does not depend on the page. Labels are (H, W) in the video's own pixels, 0 for background.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +22,7 @@ from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 
 NEVER = -1
-"""Revision that was saved last, of what was never saved."""
+"""Value of ``saved`` for an annotation that was never saved."""
 
 
 class Snapshot(NamedTuple):
@@ -30,12 +30,12 @@ class Snapshot(NamedTuple):
 
     Attributes:
         revision: Revision of that moment.
-        prompts: The masks that were given.
-        propagated: Those that were propagated last.
-        found: What is known of the frames that were found from them.
-        objects: By id.
-        direction: Which way masks were propagated last.
-        proposal: What waits to be accepted or dropped.
+        prompts: Frame index -> given mask.
+        propagated: Frame index -> given mask, as of the last propagation.
+        found: Frame index -> summary of the mask that was propagated to it.
+        objects: Object id -> name and colour.
+        direction: Direction of the last propagation.
+        proposal: The proposal to be accepted or dropped; None if there is none.
     """
 
     revision: int
@@ -48,20 +48,20 @@ class Snapshot(NamedTuple):
 
 
 class Annotation(GivenMasks):
-    """The state of an annotation; methods may be called from any thread.
+    """The state of an annotation. Methods may be called from any thread.
 
-    A mask that is given, painted or corrected, is a prompt. Prompts reach the propagation when
-    ``propagate`` is called, so that results stay in view while somebody paints.
+    A mask that is painted, corrected or confirmed is a prompt. Prompts take effect when ``propagate``
+    is called, so that results stay visible while somebody paints.
 
     Args:
-        video: What is annotated.
-        model: What propagates masks.
+        video: The video to annotate.
+        model: Propagates masks.
 
     Attributes:
-        place: The frame that was looked at last.
-        direction: Which way masks were propagated last.
+        place: Index of the frame that was shown last.
+        direction: Direction of the last propagation.
         saved: Revision that was saved last.
-        completer: What proposes masks.
+        completer: Proposes masks from boxes, points and scribbles.
     """
 
     def __init__(self, video: VideoSource, model: VideoSegmenter) -> None:
@@ -74,10 +74,10 @@ class Annotation(GivenMasks):
         self._summaries: dict[int, FrameSummary] = {}
 
     def labels(self, index: int) -> LabelMap:
-        """The mask that was given for a frame, else what was found, else an empty one.
+        """The given mask of a frame, else the propagated one, else an empty one.
 
         Raises:
-            IndexError: There is no such frame.
+            IndexError: The frame does not exist.
         """
         self._check_frame(index)
         with self._lock:
@@ -88,7 +88,7 @@ class Annotation(GivenMasks):
         if labels is None:
             return np.zeros(self.size, np.uint8)
         lookup = np.zeros(256, np.uint8)
-        lookup[known] = known  # an object that was removed may linger in older results
+        lookup[known] = known  # older results may still show an object that was removed
         return lookup[labels]
 
     def summary(self, index: int) -> FrameSummary | None:
@@ -122,16 +122,16 @@ class Annotation(GivenMasks):
         return "".join(letters)
 
     def areas(self, object_id: int) -> list[int | None]:
-        """An object's pixels in each frame; None where there is no mask yet."""
+        """Area of an object in pixels in each frame; None where there is no mask yet."""
         found: list[int | None] = [None] * self.frame_count
         for index, summary in [*list(self._summaries.items()), *list(self._given.items())]:
             found[index] = summary.areas.get(object_id, 0)
         return found
 
     def absent(self, index: int) -> list[int]:
-        """Objects that count as gone in a frame only because its mask does not show them.
+        """Objects that count as absent in a frame only because its given mask does not show them.
 
-        Other masks show them, and nothing was found in this frame that says whether they are there.
+        Other masks show them, and the frame was not propagated, so they may have been forgotten.
         """
         given = self._given.get(index)
         if given is None or index in self._summaries:
@@ -158,7 +158,7 @@ class Annotation(GivenMasks):
         return self.saved != self.revision
 
     def suggest(self) -> int | None:
-        """The frame whose mask should help most, as ``Propagation.suggest``; None if none is done."""
+        """The frame whose correction should help most; None before the first propagation."""
         confidence = {
             i: summary.confidence
             for i, summary in list(self._summaries.items())
@@ -167,13 +167,13 @@ class Annotation(GivenMasks):
         return suggest_frame(confidence, list(self.prompts))
 
     def propagate(self, direction: str = "both") -> None:
-        """Propagate the masks in the background; only what changes of prompts touch is gone over.
+        """Propagate the masks in the background; only frames that changed prompts affect are updated.
 
-        Another direction than before begins anew.
+        After a change of direction all frames are segmented again.
 
         Raises:
-            ValueError: No mask shows an object, the direction is unknown, it is under way, or there is
-                a proposal.
+            ValueError: No mask shows an object, the direction is unknown, a propagation is running, or
+                there is a proposal.
         """
         with self._lock:
             if self.worker.running:
@@ -195,7 +195,7 @@ class Annotation(GivenMasks):
             self.worker.start(self.propagation, self._found)
 
     def snapshot(self) -> Snapshot:
-        """All that a session holds."""
+        """Everything that a session file holds."""
         with self._lock:
             propagated = {} if self.propagation is None else self.propagation.prompts
             return Snapshot(
@@ -209,7 +209,7 @@ class Annotation(GivenMasks):
             )
 
     def found_labels(self, index: int, summary: FrameSummary) -> LabelMap | None:
-        """The mask of a frame of a snapshot; None if another propagation was begun since."""
+        """The propagated mask of a frame of a snapshot; None if another propagation has started."""
         with self._lock:
             if self.propagation is None or self._summaries.get(index) is not summary:
                 return None
@@ -218,13 +218,13 @@ class Annotation(GivenMasks):
     def restore_results(
         self, prompts: Mapping[int, LabelMap], results: Iterable[FrameResult]
     ) -> None:
-        """Put back what an earlier process propagated from these prompts, in ``direction``."""
+        """Restore the results of an earlier process, propagated from these prompts in ``direction``."""
         self.propagation = self._begin(self.direction, prompts)
         for index in self.propagation.restore(results):
             self._found(index)
 
     def close(self) -> None:
-        """End what is under way."""
+        """Stop the propagation and the proposals."""
         self.worker.cancel()
         self.worker.wait()
         self.completer.close()

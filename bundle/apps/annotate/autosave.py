@@ -1,7 +1,7 @@
-"""Keeps an annotation on disk while somebody works on it, in case the program ends before it was saved.
+"""Save an annotation to disk while somebody works on it, so that a crash loses nothing.
 
-Each video that is open has a session file of its own in the state folder, and a lock that the system
-releases when the process ends, however it ends. A file without a holder is work that was not saved.
+Each open video has its own session file in the state folder, and a lock that the system releases when
+the process ends in any way. A file whose lock nobody holds is work that was not saved.
 """
 
 import hashlib
@@ -23,9 +23,9 @@ from bundle.io.reading.video import VideoSource
 logger = logging.getLogger(__name__)
 
 DELAY_S = 1.0
-"""From an edit until it is on disk, at most, while that is quick."""
+"""Seconds between two saves, if saving is quick."""
 SHARE = 0.1
-"""Of the time that is spent on it at most: long videos are kept less often."""
+"""Largest share of the time to spend on saving: long videos are saved less often."""
 
 
 class Slot:
@@ -117,22 +117,22 @@ def _fingerprint(video: VideoSource) -> str:
 
 
 class Autosave:
-    """Writes an annotation to its slot after each change, in a thread of its own.
+    """Writes an annotation to its slot after each change, in its own thread.
 
-    What was saved by hand needs no copy: it is deleted then, until the next change.
+    After the user has saved, the copy is deleted until the next change.
 
     Args:
-        annotation: What is annotated.
-        slot: Where to.
+        annotation: The annotation.
+        slot: The session file to write.
 
     Attributes:
-        problem: Why the last change could not be written, if so.
+        problem: The error of the last write; None if it succeeded.
     """
 
     def __init__(self, annotation: Annotation, slot: Slot) -> None:
         self.annotation, self.slot = annotation, slot
         self.problem: Exception | None = None
-        self._written = annotation.revision  # what is opened is on disk already
+        self._written = annotation.revision  # an opened annotation is already on disk
         self._encoded = EncodedMasks()
         self._pause = DELAY_S
         self._end, self._lock = threading.Event(), threading.Lock()

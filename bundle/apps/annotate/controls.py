@@ -1,4 +1,4 @@
-"""The two columns of the page: tools and edits on the left, propagation and the frame on the right."""
+"""Controls of the page: tools and edits (left column), propagation and frame status (right column)."""
 
 from collections.abc import Callable
 from typing import Protocol, runtime_checkable

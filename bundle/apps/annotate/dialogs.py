@@ -1,4 +1,4 @@
-"""The dialogs of the page: open, save, export."""
+"""Dialogs of the page: open a video or session, save, export masks, export a project."""
 
 import shutil
 from collections.abc import Callable, Iterator

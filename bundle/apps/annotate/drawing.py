@@ -1,4 +1,4 @@
-"""What the tools of the page do to a label map. Each gives a new map and leaves the old as it is.
+"""Drawing tools of the page: brush, eraser, polygon, fill, close holes. Each returns a new label map.
 
 Points are (x, y) in pixels from the top left corner of the frame, so that the centre of the first
 pixel is (0.5, 0.5). Labels are (H, W); 0 erases.
@@ -18,10 +18,10 @@ Point = Sequence[float]
 
 
 def paint(labels: LabelMap, points: Sequence[Point], size: float, value: int) -> LabelMap:
-    """A stroke of a round brush along points: every pixel whose centre it covers.
+    """Paint a stroke of a round brush along points: every pixel whose centre it covers.
 
     Args:
-        labels: What is painted on.
+        labels: Label map to paint on.
         points: Points of the stroke; a single one makes a dot.
         size: Diameter in pixels.
         value: Object id.
@@ -53,7 +53,7 @@ def _touch(touched: np.ndarray, start: np.ndarray, end: np.ndarray, radius: floa
 
 
 def fill_polygon(labels: LabelMap, points: Sequence[Point], value: int) -> LabelMap:
-    """Every pixel whose centre lies in a polygon.
+    """Fill a polygon: every pixel whose centre is inside.
 
     Raises:
         ValueError: The polygon has fewer than three corners, or holds no pixel of the frame.
@@ -65,7 +65,7 @@ def fill_polygon(labels: LabelMap, points: Sequence[Point], value: int) -> Label
 
 
 def flood_fill(labels: LabelMap, points: Sequence[Point], value: int) -> LabelMap:
-    """All pixels that hang together with that of the last point and have its label.
+    """Fill the connected region of equal label around the last point.
 
     Raises:
         ValueError: There is no point, or it misses the frame; or it is background that reaches the
@@ -82,7 +82,7 @@ def flood_fill(labels: LabelMap, points: Sequence[Point], value: int) -> LabelMa
 
 
 def close_holes(labels: LabelMap, value: int) -> LabelMap:
-    """Background that one object encloses becomes that object."""
+    """Fill background that is enclosed by an object with that object."""
     holes = ndimage.binary_fill_holes(labels == value) & (labels == 0)
     return np.where(holes, np.uint8(value), labels)
 

@@ -1,4 +1,4 @@
-"""What somebody marks in a video: objects, masks of single frames; undoing that and redoing it.
+"""Objects and given masks of an annotation: paint, propose, accept, remove; with undo and redo.
 
 Labels are (H, W) in the video's own pixels, 0 for background.
 """
@@ -33,12 +33,12 @@ class MarkedObject:
 
 
 class FrameSummary(NamedTuple):
-    """What is known of a frame's labels without unpacking them.
+    """Summary of a frame's labels.
 
     Attributes:
-        areas: Object id to its pixels, for those that are there.
-        confidence: Object id to confidence.
-        review: Somebody should look.
+        areas: Object id -> area in pixels, of the objects in the frame.
+        confidence: Object id -> confidence, 0 to 1.
+        review: Whether the frame should be checked.
     """
 
     areas: Mapping[int, int]
@@ -47,7 +47,7 @@ class FrameSummary(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What an edit replaced: masks by frame, packed (None: there was none), objects, the proposal."""
+    """What an edit replaced: compressed masks by frame (None: no mask), objects, the proposal."""
 
     prompts: Mapping[int, bytes | None]
     objects: Mapping[int, MarkedObject]
@@ -55,17 +55,17 @@ class Step(NamedTuple):
 
 
 class GivenMasks:
-    """Objects, and masks that were given; methods may be called from any thread.
+    """Objects and given masks. Methods may be called from any thread.
 
     Args:
-        video: What they are of.
+        video: The video.
 
     Attributes:
-        prompts: Frame index to label map, replaced and never changed in place.
-        objects: Object id to name and colour.
-        reserved: Ids that new objects do not take: they stand for something elsewhere.
-        proposal: A mask that waits to be accepted or dropped, if there is one.
-        revision: Rises with each change of what can be seen.
+        prompts: Frame index -> label map, which is replaced and never changed in place.
+        objects: Object id -> name and colour.
+        reserved: Ids that new objects must not take, since they are used in other videos.
+        proposal: A mask to be accepted or dropped; None if there is none.
+        revision: Number that rises with each visible change.
     """
 
     def __init__(self, video: Frames) -> None:

@@ -1,4 +1,4 @@
-"""The notes of the page about masks that are on disk but were not saved by hand."""
+"""Notes of the page on autosaved masks: when they were saved, and those left by an earlier process."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -16,11 +16,11 @@ SURE = "Really delete them?"
 
 @runtime_checkable
 class Kept(Protocol):
-    """What keeps an annotation on disk.
+    """Something that saves an annotation to disk, such as ``Autosave`` or ``ProjectSaver``.
 
     Attributes:
-        time: When it did last; None if there is nothing to keep.
-        problem: Why the last change could not be kept, if so.
+        time: When it saved last; None if there is nothing to save.
+        problem: The error of the last save; None if it succeeded.
     """
 
     @property
@@ -30,7 +30,7 @@ class Kept(Protocol):
 
 
 def build_kept_note(autosave: Kept) -> None:
-    """Say in the header whether the last change is on disk."""
+    """Show in the header whether the last change is on disk."""
     note = ui.label().classes("tcmn-about").props("data-testid=kept")
 
     def show() -> None:
@@ -41,7 +41,7 @@ def build_kept_note(autosave: Kept) -> None:
 
 
 def describe(time: datetime | None, problem: Exception | None) -> str:
-    """What the header says.
+    """Text for the header.
 
     Example:
         >>> describe(datetime(2026, 5, 4, 13, 7, 9), None)
@@ -53,7 +53,7 @@ def describe(time: datetime | None, problem: Exception | None) -> str:
 
 
 def build_kept_bar(workspace: Workspace) -> None:
-    """Say that masks were not saved the last time, and offer the others."""
+    """Show a bar if there are masks that were not saved the last time, with buttons to open them."""
     left = None if workspace.left is None else workspace.left.time
     if workspace.resumed is None and left is None:
         return

@@ -1,4 +1,4 @@
-"""``tcmn annotate``: opens a page in the browser to annotate a video in, on this machine alone."""
+"""Run ``tcmn annotate``: load the network, serve the page, and open it in the browser."""
 
 import secrets
 import socket
@@ -35,29 +35,29 @@ def open_page(
     """Serve the page until interrupted.
 
     Args:
-        video: What to open at once: a video, a folder of frames, or a saved session; or a project:
-            a folder of videos, or a list of them.
-        mask: Masks to begin with.
-        host: The address to listen at. One that other machines reach asks for a token.
-        port: 0 takes a free one.
-        token: Ask for a token on this machine as well.
-        browser: Open the page in the browser.
+        video: Opened at the start: a video, a folder of frames or a saved session; or a project: a
+            folder or a list of videos.
+        mask: Masks to start with.
+        host: Address to listen at. If other machines can reach it, the page asks for a token.
+        port: Port; 0 takes a free one.
+        token: Whether to ask for a token on this machine too.
+        browser: Whether to open the page in the browser.
         as_project: Whether a folder is a project of many videos, or one video; None to find out.
-        structures: What ids stand for in the project.
-        who: Who works on the project; the user of this process by default.
+        structures: File with the names of object ids, for the project.
+        who: Name of the person who works on the project; by default the user of this process.
         options: Options of ``VideoSegmenter.from_pretrained``.
 
     Raises:
         MissingPackageError: NiceGUI is not installed.
-        ValueError: A value is out of range, a mask is given without a video, what belongs to a
-            project without one; or the project is damaged or of a newer version.
-        FileNotFoundError: There is no such video, mask or weights.
+        ValueError: A value is out of range, a mask is given without a video, an option of projects
+            without a project; or the project is damaged or of a newer version.
+        FileNotFoundError: A video, mask or weights do not exist.
     """
     if find_spec("nicegui") is None:
         raise MissingPackageError("the page needs NiceGUI: pip install 'tcmn[annotate]'")
     if mask is not None and video is None:
         raise ValueError("--mask goes with a video: tcmn annotate VIDEO --mask MASK")
-    # Here, since they take seconds, which refusals need not.
+    # Imported here, since they take seconds, and errors above should come at once.
     from bundle.apps.annotate.project_workspace import ProjectWorkspace
     from bundle.apps.annotate.server import bind, make_app, make_server
     from bundle.apps.annotate.workspace import Workspace

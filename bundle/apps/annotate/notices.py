@@ -1,4 +1,4 @@
-"""Notifications of errors and warnings on the page."""
+"""Show errors and warnings as notifications on the page."""
 
 import logging
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ EXPECTED = (*USER_ERRORS, IndexError)
 
 
 def explain(error: Exception) -> str:
-    """An error in words; of one that nobody foresaw its kind, too."""
+    """The message of an error, with its type if it is not an expected one."""
     return str(error) if isinstance(error, EXPECTED) else f"{type(error).__name__}: {error}"
 
 
@@ -26,7 +26,7 @@ def show_error(error: Exception) -> None:
 
 
 def show_warning(text: str) -> None:
-    """Show something that somebody should know before they go on."""
+    """Show a warning as a notification."""
     ui.notify(
         text, type="warning", position="top", multi_line=True, timeout=8000, close_button="OK"
     )
@@ -34,7 +34,7 @@ def show_warning(text: str) -> None:
 
 @contextmanager
 def errors_shown() -> Iterator[None]:
-    """Errors become notifications; what nobody foresaw is logged, too."""
+    """Show errors inside the with-block as notifications; log unexpected ones too."""
     try:
         yield
     except Exception as error:

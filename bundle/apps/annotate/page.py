@@ -1,4 +1,4 @@
-"""The page: what it shows, and what its buttons do. The state is in ``annotation``."""
+"""Build the page and connect its buttons and keys to the annotation, which holds the state."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path

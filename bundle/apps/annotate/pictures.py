@@ -1,4 +1,4 @@
-"""Frames as the browser gets them: decoded on demand, at display size, as JPEG."""
+"""Encode frames as JPEG at display size for the browser, on demand and cached."""
 
 import threading
 from collections import OrderedDict
@@ -12,7 +12,7 @@ LONGER_SIDE_PX = 1024
 """Larger frames are shown at this size; masks keep the video's own."""
 QUALITY = 92
 BLOCK = 8
-"""Frames decoded at once: files are slow to leap in and fast to read on."""
+"""Number of frames decoded at once: seeking in a file is slow, reading on is fast."""
 CACHE_BYTES = 64 * 2**20
 
 

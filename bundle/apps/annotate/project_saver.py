@@ -1,4 +1,4 @@
-"""Writes an annotation to its project after each change."""
+"""Save an annotation to its project after each change, and restore it from there."""
 
 import logging
 import threading
@@ -19,17 +19,16 @@ from bundle.types import LabelMap
 logger = logging.getLogger(__name__)
 
 DELAY_S = 0.5
-"""From an edit until it is on disk, at most, while that is quick."""
+"""Seconds between two saves, if saving is quick."""
 SHARE = 0.1
-"""Of the time that is spent on it at most: while masks are propagated, long videos are saved less
-often."""
+"""Largest share of the time to spend on saving: long videos are saved less often."""
 
 
 def restore_annotation(opened: OpenVideo, project: Project, model: VideoSegmenter) -> Annotation:
-    """An annotation as its project has it.
+    """Restore the annotation of a video from its project.
 
     Raises:
-        ValueError: A mask of it is damaged.
+        ValueError: A mask is damaged.
     """
     annotation, state = Annotation(opened.source, model), opened.state
     given = opened.given_masks()
@@ -54,21 +53,21 @@ def restore_annotation(opened: OpenVideo, project: Project, model: VideoSegmente
 
 
 class ProjectSaver:
-    """Saves an annotation in its project, in a thread of its own.
+    """Saves an annotation in its project, in its own thread.
 
-    Whenever the process ends, what is on disk is the annotation as it was at some moment: results are
-    there only beside the masks that they were propagated from.
+    The files are consistent whenever the process ends: results are on disk only together with the
+    masks that they were propagated from.
 
     Args:
-        project: Whose list of structures takes up new names and colours.
-        opened: Where to.
-        annotation: What is annotated, as ``restore_annotation`` gave it.
-        weights: Gives what propagates: file name and SHA-256.
+        project: The project; new names and colours are added to its list of structures.
+        opened: The open video of the project.
+        annotation: The annotation, from ``restore_annotation``.
+        weights: Returns the file name and SHA-256 of the weights that propagate.
 
     Attributes:
-        problem: Why the last change could not be saved, if so.
-        time: When something was saved last; None if nothing was.
-        saves: Rises whenever something was saved.
+        problem: The error of the last save; None if it succeeded.
+        time: Time of the last save; None if nothing was saved.
+        saves: Number that rises with each save.
     """
 
     def __init__(
@@ -219,7 +218,7 @@ class ProjectSaver:
 
 
 class _Saved:
-    """Everything is saved before, nobody else saves within, and the page looks after."""
+    """A with-block that first saves all changes and then keeps other threads from saving."""
 
     def __init__(self, saver: ProjectSaver) -> None:
         self._saver = saver
@@ -239,7 +238,7 @@ class _Saved:
 
 
 def refuse_unfinished(annotation: Annotation) -> None:
-    """Refuse what should wait for something under way.
+    """Check that no propagation is running and no proposal is open.
 
     Raises:
         ValueError: Masks are being propagated, or one is proposed.

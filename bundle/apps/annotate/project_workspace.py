@@ -1,4 +1,4 @@
-"""What the process has open of a project: one video at a time, saved as it is worked on."""
+"""The open video of a project, or its list of videos; saves the video while somebody works on it."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -18,19 +18,19 @@ logger = logging.getLogger(__name__)
 
 
 class ProjectWorkspace(Workspace):
-    """Like ``Workspace``, but what is opened is a video of a project, and what is done is saved there.
+    """A ``Workspace`` for the videos of a project, which are saved in the project.
 
     Args:
-        model: What propagates masks.
-        project: Whose videos.
-        state: Where an annotation goes that could not be saved in the project when the process ends.
-        weights: Gives what propagates: file name and SHA-256.
+        model: Propagates masks.
+        project: The project.
+        state: Folder for an annotation that cannot be saved in the project when the process ends.
+        weights: Returns the file name and SHA-256 of the weights that propagate.
 
     Attributes:
         project: See above.
-        opened: The video that is open; None while the list is shown.
-        saver: What saves it.
-        thumbnails: Of all videos.
+        opened: The open video; None while the list is shown.
+        saver: Saves the open video.
+        thumbnails: Thumbnails of all videos.
     """
 
     def __init__(
@@ -48,14 +48,14 @@ class ProjectWorkspace(Workspace):
         self._rescue = state
 
     def open_video(self, name: str) -> Annotation:
-        """Open a video of the project; the one that was open is closed.
+        """Open a video of the project, after closing the one that is open.
 
         Raises:
-            KeyError: There is no such video.
+            KeyError: The video does not exist.
             VideoLockedError: Somebody else has it open; the list stays.
-            FileNotFoundError: It is not there any more.
-            ValueError: It is another one than it was, or unreadable, or a mask of it is damaged; or
-                the video that is open is not finished with.
+            FileNotFoundError: Its file has gone.
+            ValueError: Its file has changed or cannot be read, a mask is damaged, or masks of the open
+                video are being propagated or proposed.
         """
         self.close_video()
         self.project.reload()
@@ -63,7 +63,7 @@ class ProjectWorkspace(Workspace):
         try:
             annotation = restore_annotation(opened, self.project, self.model)
             pictures = FramePictures(annotation.video)
-            pictures.jpeg(annotation.place)  # what cannot be read is better known now
+            pictures.jpeg(annotation.place)  # a frame that cannot be read should fail here
             saver = ProjectSaver(self.project, opened, annotation, self._weights)
         except BaseException:
             opened.close()

@@ -1,4 +1,4 @@
-"""A propagation that runs beside the page and can be stopped."""
+"""Run a propagation in a thread, so that the page stays responsive and can cancel it."""
 
 import threading
 from collections.abc import Callable, Generator
@@ -9,12 +9,12 @@ from bundle.inference.propagation import Propagation
 
 
 class PropagationThread:
-    """Runs one propagation at a time in a thread of its own.
+    """Runs one propagation at a time in its own thread.
 
     Attributes:
-        problem: What ended the last run, if it was not its end.
-        finished: Frames gone over in this run.
-        total: Number of frames in all.
+        problem: The error that ended the last run; None if there was none.
+        finished: Number of frames done in this run.
+        total: Number of frames of this run.
     """
 
     def __init__(self) -> None:
@@ -28,14 +28,14 @@ class PropagationThread:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, propagation: Propagation, found: Callable[[int], None]) -> None:
-        """Begin.
+        """Start a propagation.
 
         Args:
-            propagation: What to run.
-            found: Called with each frame as it is done, in the worker's thread.
+            propagation: The propagation to run.
+            found: Called with the index of each frame as it is done, in the worker's thread.
 
         Raises:
-            ValueError: One is running.
+            ValueError: A propagation is running.
         """
         if self.running:
             raise ValueError(
@@ -65,5 +65,5 @@ class PropagationThread:
                     self.finished += 1
                     if self._stop.is_set():
                         return
-        except Exception as error:  # told on the page, whatever it was
+        except Exception as error:  # any error is shown on the page
             self.problem = error

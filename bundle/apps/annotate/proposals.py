@@ -1,4 +1,4 @@
-"""Masks that the network proposes from what somebody points at, one click after another."""
+"""Propose masks from boxes, points and scribbles, with the frame's features cached between clicks."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -25,12 +25,12 @@ NOT_TRAINED = (
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What the network makes of a frame, before somebody accepts it.
+    """A mask proposed for a frame, before the user accepts it.
 
     Attributes:
-        frame: Its index.
-        prompts: Object id to all that was pointed at.
-        packed: The frame's label map, as ``marks.pack`` makes it small.
+        frame: Index of the frame.
+        prompts: Object id -> its prompts.
+        packed: The frame's label map, compressed by ``given_masks.pack``.
     """
 
     frame: int
@@ -39,7 +39,7 @@ class Proposal:
 
 
 def describe_prompts(prompts: Mapping[int, ObjectPrompt]) -> list[dict[str, object]]:
-    """What was pointed at, for the page to draw.
+    """Prompts in a form that the page can draw.
 
     Example:
         >>> describe_prompts({2: ObjectPrompt().with_points([(3.5, 4.0)], [False])})
@@ -61,7 +61,7 @@ def describe_prompts(prompts: Mapping[int, ObjectPrompt]) -> list[dict[str, obje
 
 
 def read_hint(kind: str, points: Sequence[Point], positive: bool = True) -> ObjectPrompt:
-    """One thing that was pointed at.
+    """Make a prompt from one hint of the page.
 
     Args:
         kind: ``box``, whose points are two opposite corners, ``point`` or ``scribble``.
@@ -106,10 +106,10 @@ def read_prompts(hints: Iterable[Mapping[str, Any]]) -> dict[int, ObjectPrompt]:
 
 
 class EncodedOnce:
-    """A network that keeps the features of the last image, so that further clicks take less time.
+    """A network that caches the features of the last image, so that further clicks are faster.
 
     Args:
-        network: What does the work.
+        network: The network.
     """
 
     def __init__(self, network: VideoNetwork) -> None:
@@ -122,7 +122,7 @@ class EncodedOnce:
 
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> FrameFeatures:
         if self._last is None or not _equal(self._last[0], image):
-            # Copies: those of OpenVINO are valid until the next frame alone.
+            # Copies, since OpenVINO's maps are valid only until the next frame.
             features = FrameFeatures(*(x.clone() for x in self._network.encode(image)))
             self._last = image, features
         return self._last[1]
@@ -161,10 +161,10 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 
 
 class FrameCompleter:
-    """Completes frames of one video in a thread of its own, whose buffers and features stay warm.
+    """Segments frames of one video from prompts in its own thread, which keeps buffers and features.
 
     Args:
-        model: With a network that takes partial masks, or not: see ``problem``.
+        model: The segmenter; if its network takes no partial masks, see ``problem``.
         video: The frames.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""Writing an annotation out, in every format that ``bundle.io.writing`` has."""
+"""Export an annotation in the formats of ``bundle.io.writing``."""
 
 import csv
 import os
@@ -24,25 +24,26 @@ def export(
     pending_empty: bool = False,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
-    """Write the masks of all frames to DIR/<name of the video>, all or nothing.
+    """Write the masks of all frames to DIR/<name of the video>, completely or not at all.
 
-    ``DIR/<name>_objects.csv`` says what the ids stand for.
+    ``DIR/<name>_objects.csv`` lists the names of the object ids.
 
     Args:
-        annotation: What was annotated.
+        annotation: The annotation.
         output_dir: DIR.
         formats: See ``bundle.io.writing.ResultWriter``.
-        overwrite: Replace earlier results.
-        pending_empty: Write frames that have no mask yet as empty, flagged for review.
-        progress: Called with the share that is done.
+        overwrite: Whether to replace earlier results.
+        pending_empty: Whether to write frames without a mask as empty, flagged for review.
+        progress: Called with the share that is done, 0 to 1.
 
     Returns:
-        The folder.
+        The folder of the results.
 
     Raises:
-        ValueError: Masks are being propagated or proposed, frames have none, or a format does not suit.
-        FileExistsError: There are results already.
-        OSError: Nothing can be written there.
+        ValueError: Masks are being propagated or proposed, frames have no mask, or a format does not
+            suit the video.
+        FileExistsError: There are earlier results.
+        OSError: The folder cannot be written to.
     """
     if annotation.worker.running:
         raise ValueError("masks are being propagated: wait for the end, or cancel, then export")

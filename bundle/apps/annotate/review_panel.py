@@ -1,4 +1,4 @@
-"""The part of the page that leads through what should be looked at in a video of a project."""
+"""The review panel: leads through the frames of a project's video that should be checked."""
 
 from collections.abc import Awaitable, Callable, Sequence
 

@@ -1,4 +1,4 @@
-"""The web server: the page, and what its canvas asks for."""
+"""The web server: serves the page, and the frames, masks, drawings and proposals of its canvas."""
 
 import socket
 import warnings
@@ -26,7 +26,7 @@ FAVICON = (
     'fill="#1b1e23"/><path d="M8 3L13 7L11 13H5L3 7Z" fill="#3ecf8e"/></svg>'
 )
 NO_STORE = {"Cache-Control": "no-store"}
-"""Nothing of a patient stays in the browser's cache on disk."""
+"""Keeps patients' images out of the browser's cache on disk."""
 MAX_POINTS = 100_000
 
 

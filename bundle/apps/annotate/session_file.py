@@ -1,8 +1,8 @@
-"""An annotation in one file, to go on with it later: a zip of JSON and PNGs, without the video.
+"""Save an annotation to one file, and open it again: a zip of JSON and PNGs, without the video.
 
-``session.json`` says which video, objects and frames; ``prompts/00000.png`` ... are the masks that
-were given, ``carried/`` those of them that were propagated last where they differ, ``results/`` what
-was found, ``proposal.png`` what waits to be accepted. Pixel values are object ids.
+``session.json`` names the video, objects and frames. ``prompts/00000.png`` ... are the given masks,
+``carried/`` those of the last propagation if they differ, ``results/`` the propagated masks, and
+``proposal.png`` an open proposal. Pixel values are object ids.
 """
 
 import json
@@ -28,7 +28,7 @@ HEAD = "session.json"
 PROPOSAL = "proposal.png"
 VERSION = 1
 TOO_LARGE = 64 * 2**20
-"""Bytes of ``session.json`` that no session has."""
+"""Size of ``session.json`` in bytes above which a file is rejected."""
 
 
 def is_session(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""Small pictures of many videos, made one after another in the background."""
+"""Make thumbnails of many videos, one after another in the background."""
 
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor

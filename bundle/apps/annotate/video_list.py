@@ -1,4 +1,4 @@
-"""The start page of a project: its videos, in the order in which they should be worked on."""
+"""The start page of a project: the list of its videos, those that need work most first."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""The open annotation of the process, and its temporary uploads."""
+"""The workspace of the process: the open annotation, its autosave, and temporary uploads."""
 
 import logging
 import tempfile
@@ -24,19 +24,19 @@ logger = logging.getLogger(__name__)
 
 
 class Workspace:
-    """Where the page and its requests find what is open; it outlives every tab.
+    """Holds the open annotation for the page and its requests, independent of browser tabs.
 
     Args:
-        model: What propagates masks.
-        state: Where annotations are kept until they are saved; None to keep them in memory alone.
+        model: Propagates masks.
+        state: Folder for annotations that are not saved yet; None to keep them in memory only.
 
     Attributes:
-        annotation: What is annotated; None before a video is opened.
-        pictures: Its frames.
-        number: Rises with each video that is opened.
-        autosave: What keeps ``annotation`` on disk.
-        resumed: When the masks that it went on with were kept; None if it began otherwise.
-        left: Other masks of the video that were not saved, if there are any.
+        annotation: The open annotation; None before a video is opened.
+        pictures: Frames of its video as JPEG.
+        number: Number that rises with each video that is opened.
+        autosave: Saves ``annotation`` to disk.
+        resumed: When the masks that it resumed from were saved; None if it did not resume.
+        left: Other masks of the video that were not saved; None if there are none.
     """
 
     def __init__(self, model: VideoSegmenter, state: Path | None = None) -> None:
@@ -74,7 +74,7 @@ class Workspace:
         if masks is not None:
             annotation.give(read_annotations(masks, annotation.video))
         pictures = FramePictures(annotation.video)
-        pictures.jpeg(annotation.place)  # what cannot be read is better known now
+        pictures.jpeg(annotation.place)  # a frame that cannot be read should fail here
         self._put_away()
         left = None if self._state is None else self._state.find_left(annotation.video)
         resumed = (

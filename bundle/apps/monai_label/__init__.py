@@ -1,1 +1,1 @@
-"""An app for MONAI Label: paint one frame in 3D Slicer, get all."""
+"""The MONAI Label app: segment a video in 3D Slicer from a painted frame or from points."""

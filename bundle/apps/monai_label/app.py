@@ -1,7 +1,7 @@
-"""An app for MONAI Label: paint a structure on one frame in 3D Slicer, get it in all frames.
+"""The MONAI Label app and its tasks: segment from a painted frame or from points, and suggest images.
 
-Needs the optional extra ``label``; without it the classes are there, but not of use. What a request
-holds is read in ``bundle.apps.monai_label.requests``.
+It needs the optional extra ``label``; without it the classes can be imported but not used. Requests are
+read in ``bundle.apps.monai_label.requests`` and ``points``.
 """
 
 import shutil
@@ -51,24 +51,24 @@ POINTS_DESCRIPTION = (
 FRAME_DESCRIPTION = "Segments a structure that was pointed at, in this frame alone"
 DESCRIPTION = "Propagates a structure that was painted on one frame to all frames of the video"
 RECORD = "tcmn"
-"""Key of what the tasks note of an image in the datastore."""
+"""Key under which the tasks store confidences of an image in the datastore."""
 UNSEEN = np.zeros((0, 0, 3), dtype=np.uint8)
-"""In place of frames, which the writer of label volumes does not look at."""
+"""Stands in for a frame, which the writer of label volumes does not use."""
 
 
 class PaintedFrameTask(InferTask):
-    """Segments a video from a frame that was painted; keeps nothing of a request.
+    """Segments a video from a painted frame. It keeps no state of a request.
 
-    The answer is a label volume in the video's geometry. What it says besides: which frames the mask
-    was taken from, each frame's confidence (of its worst object), which frames to look at, and the
-    one where a mask would help most.
+    The answer is a label volume in the video's geometry. It also names the painted frames, the
+    confidence of each frame (of its worst object), the frames to check, and the frame whose correction
+    should help most.
 
     Args:
-        model: What serves.
-        kind: ``scribbles``, the only type to which 3D Slicer sends what its user painted, or
+        model: The network to serve.
+        kind: ``scribbles``, the only type to which 3D Slicer sends painted masks, or
             ``segmentation``.
-        datastore: Datastore of the app. Confidences are noted in it.
-        stored_label: Take the label that is stored for the image if the request has none.
+        datastore: Datastore of the app, in which confidences are stored.
+        stored_label: Whether to use the label stored for the image if the request has none.
     """
 
     def __init__(
@@ -168,15 +168,15 @@ class PaintedFrameTask(InferTask):
 
 
 class PointsTask(PaintedFrameTask):
-    """Segments a video, or one of its frames, from points or a box; keeps nothing of a request.
+    """Segments a video, or one of its frames, from points or a box. It keeps no state of a request.
 
-    Of type ``deepedit`` without labels, to which 3D Slicer's *SmartEdit* panel sends foreground and
-    background points of the selected segment. The answer is as ``PaintedFrameTask``'s.
+    Its type is ``deepedit`` without labels, to which 3D Slicer's *SmartEdit* panel sends foreground and
+    background points of the selected segment. The answer has the form of ``PaintedFrameTask``'s.
 
     Args:
-        model: What serves.
-        datastore: Datastore of the app. Confidences are noted in it.
-        one_frame: Segment only the frame in which the last point was set.
+        model: The network to serve.
+        datastore: Datastore of the app, in which confidences are stored.
+        one_frame: Whether to segment only the frame of the last point.
     """
 
     def __init__(self, model: ServedModel, datastore: Any, one_frame: bool = False) -> None:
@@ -222,7 +222,7 @@ def _latencies(begin: float, opened: float) -> dict[str, float]:
 
 
 class LowestConfidence(Strategy):
-    """Proposes what to look at next: the image, and of it the frame, of lowest confidence.
+    """Suggests the next image, and its frame, by lowest confidence.
 
     First the images that were segmented but not submitted and have a frame below ``review_below``,
     then those that nobody painted yet, then the rest of the segmented ones.

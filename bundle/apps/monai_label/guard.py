@@ -1,4 +1,4 @@
-"""Access control of the label server: it refuses pages of other sites in the user's browser."""
+"""Protect the label server from requests that pages of other sites send from the user's browser."""
 
 from collections.abc import Iterable
 from typing import Any

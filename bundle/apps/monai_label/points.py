@@ -1,7 +1,7 @@
-"""Requests that point at a structure: what 3D Slicer's and OHIF's *SmartEdit* panels send.
+"""Answer requests with points or a box, as 3D Slicer's and OHIF's *SmartEdit* panels send them.
 
-A point is [x, y, frame] in the video's pixels, as volumes count them: (0, 0) is the middle of the first
-pixel. Nothing is kept of a request, so each one brings all points that were set so far.
+A point is [x, y, frame] in the video's pixels, in the convention of volumes: (0, 0) is the middle of
+the first pixel. The server keeps no state, so each request has all points that were set so far.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Files that clients send to the label server: kept inside its folders, and removed if refused.
+"""Handle uploads to the label server safely: keep files inside its folders, remove refused ones.
 
-MONAI Label would join names that a client chose to its folders, unpack any archive to anywhere, and
-answer the page of any site that the user's browser has open.
+MONAI Label itself joins names chosen by a client to its folders, and unpacks archives whose entries
+may lead outside of them.
 """
 
 import atexit

@@ -1,1 +1,1 @@
-"""Videos and masks from files, lazily and within limits; nothing else opens them."""
+"""Read videos and masks from files of many formats, lazily and within size limits."""

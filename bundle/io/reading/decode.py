@@ -1,4 +1,4 @@
-"""Opening single frames and single masks: still pictures, and 2D images in NIfTI or MetaImage.
+"""Read single images (frames or masks): still pictures, and 2D images in NIfTI, MetaImage or NRRD.
 
 Frames are (H, W, 3) uint8 RGB, masks (H, W) uint8 label maps. Whole videos:
 ``bundle.io.reading.video``.

@@ -1,4 +1,4 @@
-"""DICOM as a video: size, times and place from the header, frames on demand."""
+"""Open a multi-frame DICOM file as a video: header values at once, frames decoded on demand."""
 
 import importlib
 import io

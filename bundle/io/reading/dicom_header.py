@@ -1,7 +1,7 @@
-"""What DICOM headers say of frames: their order in time, place in space, window and padding.
+"""Read from DICOM headers the order of frames in time, their place in space, windows and spacing.
 
-An enhanced multi-frame file says it in functional groups, shared or one a frame; a series of files
-says it in each file. Both become ``FrameHeader``s.
+An enhanced multi-frame file has these in functional groups, shared or per frame; a series of files has
+them in each file. Both become ``FrameHeader``s.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""A folder of DICOM files with one frame each as a video, ordered by time and never by file name."""
+"""Open a folder of single-frame DICOM files as a video, ordered by time and not by file name."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence

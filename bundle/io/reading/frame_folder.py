@@ -1,4 +1,4 @@
-"""Folders of pictures: which of them are frames, and which are masks that lie among them."""
+"""List the frames and the masks in a folder of pictures that may hold both."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Where a frame lies: a picture of its own, or one of many in a file."""
+"""References to frames on disk: a picture, or a frame of a file with many."""
 
 from dataclasses import dataclass
 from pathlib import Path

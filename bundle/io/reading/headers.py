@@ -1,4 +1,4 @@
-"""What the headers of NIfTI and MetaImage files say of space and time.
+"""Read pixel spacing and frame times from the headers of NIfTI and MetaImage files.
 
 Units that a header does not declare are unknown, not millimetres.
 """

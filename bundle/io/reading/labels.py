@@ -1,4 +1,4 @@
-"""Turn the values of mask files into object ids, judged over all masks of a video together.
+"""Turn the pixel values of mask files into object ids, decided over all masks of a video together.
 
 H rows and W columns of a mask. Files are opened elsewhere: ``mask_pictures``, ``mask_volumes``.
 """

@@ -1,6 +1,6 @@
-"""Limits on the sizes that files declare, checked before memory is taken for them.
+"""Limits on the sizes that files declare, checked before memory is allocated.
 
-A header of a few bytes can ask for any amount of memory. Readers ask here first.
+A header of a few bytes can claim any size. Readers call these checks first.
 """
 
 from pathlib import Path

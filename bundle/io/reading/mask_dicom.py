@@ -1,4 +1,4 @@
-"""Masks in DICOM segmentations, binary, fractional or label maps."""
+"""Read masks from DICOM segmentations: binary, fractional or label maps."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Which picture of masks belongs to which frame."""
+"""Match the mask pictures of a folder with the frames of a video, by names and numbers."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Masks in JSON: our own ``masks.json``, COCO and labelme."""
+"""Read masks from JSON: our own ``masks.json``, COCO and labelme."""
 
 import base64
 import io

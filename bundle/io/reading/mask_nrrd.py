@@ -1,4 +1,4 @@
-"""Masks in NRRD: segmentations of 3D Slicer, whose segments may overlap, and volumes of labels.
+"""Read masks from NRRD: 3D Slicer's segmentations, with overlapping segments too, and label volumes.
 
 H rows and W columns of a frame. Axes are listed as in the header, the fastest first.
 """

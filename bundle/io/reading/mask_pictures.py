@@ -1,6 +1,6 @@
-"""Masks in still pictures: palette, grey, transparency and colours.
+"""Read masks from still pictures: palette, grey, transparency and colours.
 
-What their values mean is decided by ``bundle.io.reading.labels``, over all masks of a video.
+``bundle.io.reading.labels`` decides what their values mean, over all masks of a video.
 """
 
 import csv

@@ -1,4 +1,4 @@
-"""Masks in volumes, put onto the pixels of their video by where both lie in space.
+"""Read masks from volumes, and place them on the video's pixels by the positions of both in space.
 
 Volumes list x first and time last; label maps are (H, W) = (y, x). Affines take voxel indices to RAS,
 in mm.

@@ -1,4 +1,4 @@
-"""Masks in CVAT's XML, for video 1.1 and for images 1.1."""
+"""Read masks from CVAT's XML, "for video 1.1" and "for images 1.1"."""
 
 import zipfile
 from collections.abc import Iterator, Sequence

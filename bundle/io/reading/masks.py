@@ -1,4 +1,4 @@
-"""Reading the masks that annotate some frames of a video, whatever holds them."""
+"""Read the masks of some frames of a video from any supported file or folder."""
 
 from collections.abc import Sequence
 from dataclasses import replace

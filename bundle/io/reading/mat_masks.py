@@ -1,4 +1,4 @@
-"""Masks in MATLAB files, which HMC-QU comes with."""
+"""Read the masks of the data set HMC-QU from its MATLAB files."""
 
 import math
 from pathlib import Path

@@ -1,7 +1,7 @@
-"""Check the headers of MetaImage files before ITK opens them.
+"""Read and check the headers of MetaImage files before ITK opens them.
 
-ITK believes their headers: more axes than it has room for overwrite memory, and packed pixels that
-are fewer than declared are waited for without end.
+ITK trusts headers: with too many axes it overwrites memory, and with fewer compressed pixels than
+declared it waits forever.
 """
 
 import importlib

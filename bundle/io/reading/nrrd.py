@@ -1,4 +1,4 @@
-"""NRRD files, as 3D Slicer writes them: images over time, sequences, and what their axes mean.
+"""Open NRRD files as 3D Slicer writes them: find the meaning of their axes, read frames in blocks.
 
 The header is parsed by pynrrd; its axes are listed fastest first. Pixels are read in blocks, so that
 memory does not grow with the video. http://teem.sourceforge.net/nrrd/format.html

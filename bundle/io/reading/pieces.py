@@ -1,4 +1,4 @@
-"""Parts of files as one file that can be read and sought in, without copying them."""
+"""Present parts of one or several files as a single file object, without copying them."""
 
 import io
 from bisect import bisect_right

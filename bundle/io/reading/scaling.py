@@ -1,7 +1,7 @@
-"""Values of any type as 8 bits of RGB: which values become black and which white.
+"""Scale pixel values of any type to 8-bit RGB: choose the values that become black and white.
 
-A few pixels must not decide that. A hot pixel, a burnt-in marker or the padding around a picture lies
-far from all other values and would leave the picture black or pale.
+Outliers are ignored. A hot pixel, a burnt-in marker or the padding around a picture has values far from
+all others, and would otherwise make the picture black or pale.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Outlines and run lengths of other tools as pixels; what files declare is checked before it is drawn.
+"""Draw polygons, ellipses and run lengths of annotation files as masks, after checking their sizes.
 
 H rows and W columns. Coordinates are in pixels from the upper left corner of the frame, so that the
 centre of the first pixel is at (0.5, 0.5).

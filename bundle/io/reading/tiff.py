@@ -1,4 +1,4 @@
-"""Stacks of pictures in one TIFF file: ImageJ, OME-TIFF, BigTIFF, or plainly many pages."""
+"""Open TIFF stacks as videos: ImageJ, OME-TIFF, BigTIFF, or simply several pages."""
 
 import math
 import re

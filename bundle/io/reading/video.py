@@ -1,8 +1,8 @@
-"""Opening a whole video, whatever holds it.
+"""Open a video of any supported format: ``open_video`` picks the reader.
 
-Frames are (H, W, 3) uint8 RGB. The record that is returned and the array files are in
-``bundle.io.reading.volumes``, DICOM in ``bundle.io.reading.dicom``, single pictures in
-``bundle.io.reading.decode``, masks in ``bundle.io.reading.masks``.
+Frames are (H, W, 3) uint8 RGB. ``VideoSource`` and volumes are in ``bundle.io.reading.volumes``, DICOM
+in ``bundle.io.reading.dicom``, single images in ``bundle.io.reading.decode``, masks in
+``bundle.io.reading.masks``.
 """
 
 import logging
@@ -56,8 +56,8 @@ def open_video(path: str | Path) -> VideoSource:
             whatever its suffix, or a folder of DICOM files of one frame each (sorted by time).
 
     Raises:
-        FileNotFoundError: There is no such file or folder.
-        ValueError: It is no video, holds no frames, or is truncated.
+        FileNotFoundError: The file or folder does not exist.
+        ValueError: It is not a video, has no frames, or is truncated.
     """
     path = Path(path)
     if not path.exists():

@@ -1,8 +1,8 @@
-"""Frames of a video file by their number, through PyAV (FFmpeg).
+"""Read frames of a video file by their numbers, with PyAV (FFmpeg).
 
-A frame's number is its place in what decoding the whole file gives. To reach one without all before
-it, the packets' timestamps are read once, which decodes nothing, and decoding begins at a key frame.
-Where a file does not bear its timestamps out it is decoded from its start.
+The number of a frame is its position when the whole file is decoded. To reach it quickly, the
+timestamps of packets are read once without decoding, and decoding starts at a key frame. If the
+timestamps of a file turn out to be wrong, it is decoded from its start.
 """
 
 import io

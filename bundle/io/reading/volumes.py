@@ -1,7 +1,7 @@
-"""The record of one video, and the openers of files that hold it as an array: NIfTI, MetaImage.
+"""``VideoSource``, an opened video, and the readers of volumes over time: NIfTI and MetaImage.
 
-Files list x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) = (y, x). Nothing is
-read before it is asked for, and never more than a block of frames at once.
+Files have x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) = (y, x). Pixels are read
+on demand, at most a block of frames at once.
 """
 
 import logging
@@ -76,15 +76,14 @@ class Geometry:
 
 @dataclass(frozen=True, eq=False)
 class VideoSource:
-    """One video on disk; every pass over it decodes anew, so memory does not grow with its length.
+    """One video on disk. Frames are decoded on demand, so memory does not grow with its length.
 
     A video is also a sequence: ``len(video)``, ``video[i]`` and ``for frame in video`` give its frames,
     (H, W, 3) uint8 RGB.
 
-    Values of 8 bits pass as they are unless the file has a window. Others are scaled by one window
-    for the whole video: the file's first that shows something, else 0 to 255 if all values fit that,
-    else the range of up to 16 evenly spaced frames without outliers (``scaling.robust_range``; what
-    lies outside is clipped).
+    Values of 8 bits are not changed unless the file has a window. Others are scaled by one window for
+    the whole video: the first window of the file that shows something; else 0 to 255 if all values fit;
+    else the range of up to 16 evenly spaced frames without outliers (``scaling.robust_range``).
 
     Attributes:
         path: The file or folder.

@@ -1,4 +1,4 @@
-"""Writing one video's results; a module for each kind of file."""
+"""Write the results of one video; one module for each format."""
 
 from bundle.io.writing.results import ResultWriter
 from bundle.visualization.overlay import blend

@@ -1,4 +1,4 @@
-"""A stack of pictures as one image file, for tools that want it so."""
+"""Write a stack of pictures as one volume file, such as NIfTI."""
 
 from pathlib import Path
 

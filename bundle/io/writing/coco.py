@@ -1,4 +1,4 @@
-"""``coco.json``: COCO with tracks, for tools that train on it or show it."""
+"""Write ``coco.json``: COCO annotations with tracks."""
 
 import json
 from collections.abc import Collection

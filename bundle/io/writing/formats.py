@@ -1,4 +1,4 @@
-"""Which formats there are, and which of them one video's results get."""
+"""The list of output formats, and the choice of those for one video."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
-"""Which files of a folder of results were written here, so that no others are ever replaced.
+"""Write and check the manifest of a results folder, so that overwriting never loses a user's files.
 
-``manifest.json`` lists them with their sizes and checksums. What a user put beside them, or changed
-since, outlives an overwrite.
+``manifest.json`` lists the files that this program wrote, with sizes and checksums. Files that a user
+added, or has changed since, are kept when results are overwritten.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""One mask as a PNG whose pixel values are object ids, shown in the palette of DAVIS."""
+"""Encode and decode a mask as a palette PNG: pixel values are object ids, colours those of DAVIS."""
 
 import io
 

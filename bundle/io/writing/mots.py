@@ -1,4 +1,4 @@
-"""``mots``: masks of tracks as the MOTS benchmarks have them, as pictures and as text."""
+"""Write ``mots``: masks in the format of the MOTS benchmarks, as pictures and as text."""
 
 from collections.abc import Collection
 from pathlib import Path

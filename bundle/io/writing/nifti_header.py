@@ -1,4 +1,4 @@
-"""Where a label volume lies: the NIfTI header that goes with a video's masks."""
+"""Make the NIfTI header of a label volume, with the geometry of its video."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Results to look at: palette PNGs, the overlay video, the summary picture."""
+"""Write results to look at: palette PNGs, the overlay video, the summary picture."""
 
 from collections.abc import Collection
 from pathlib import Path

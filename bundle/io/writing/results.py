@@ -1,8 +1,7 @@
-"""The folder of one video's results, complete or not there at all.
+"""Write the results folder of one video, in all chosen formats, completely or not at all.
 
-Everything streams to disk frame by frame, in a thread, while the next frame is computed; what grows
-with the video's length is small, see the modules beside this one. Videos are read by
-``bundle.io.reading.video``.
+A thread writes each frame while the next one is computed. Little memory grows with the video's length;
+see the modules of the formats.
 """
 
 import os
@@ -29,11 +28,11 @@ KNOWN = frozenset(kind.file for kind in FORMATS.values())
 
 
 class ResultWriter:
-    """Writes one video's results frame by frame into DIR/<name>, all or nothing.
+    """Writes one video's results frame by frame into DIR/<name>, completely or not at all.
 
-    The folder appears, complete, when the with-block ends well; after an exception nothing of it is
-    left, and what was there before is untouched. What a killed run left is removed by the next one
-    for the same video. By format it holds
+    The folder appears when the with-block ends without error. After an exception nothing of it is left,
+    and earlier results are not changed. Temporary files of a killed run are removed by the next run for
+    the same video. By format it holds
 
     - ``nifti``: ``masks.nii.gz``, uint8 label volume in the source's geometry,
     - ``png``: ``masks/00000.png`` ..., palette PNGs whose indices are the ids, in DAVIS colours,
@@ -262,23 +261,23 @@ def write_results(
     overwrite: bool = False,
     annotated: Collection[int] = (0,),
 ) -> Path:
-    """Write one video's results, all or nothing; see ``ResultWriter``.
+    """Write one video's results, completely or not at all; see ``ResultWriter``.
 
     Args:
-        output_dir: They go to ``output_dir/NAME``, NAME being the video's.
+        output_dir: Results go to ``output_dir/NAME``, where NAME is the video's name.
         video: From ``open_video``.
-        results: One for each frame, in order of time, such as ``VideoSegmenter.segment`` yields.
+        results: One for each frame, in time order, such as from ``VideoSegmenter.segment``.
         formats: ``auto``, or names of formats.
-        overwrite: Replace results that are there already.
-        annotated: Indices of the frames whose mask was given, for the titles of the picture.
+        overwrite: Whether to replace earlier results.
+        annotated: Indices of the frames whose mask was given, for the titles of the summary picture.
 
     Returns:
-        The folder.
+        The folder of the results.
 
     Raises:
-        FileExistsError: There are results already and ``overwrite`` is off.
-        ValueError: The results are not as many as the frames, or of another size.
-        DiskFullError: There is no room.
+        FileExistsError: There are earlier results and ``overwrite`` is off.
+        ValueError: The number of results differs from that of the frames, or a size differs.
+        DiskFullError: The disk is full.
     """
     writer = ResultWriter(
         output_dir, video, overwrite=overwrite, annotated=annotated, formats=formats

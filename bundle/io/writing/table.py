@@ -1,4 +1,4 @@
-"""``frames.csv``: what each object measures in each frame."""
+"""Write ``frames.csv``: area, centroid and confidence of each object in each frame."""
 
 import csv
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What the writers of all formats have in common, and how they run while the next frame is computed."""
+"""The interface of the writers of all formats, and a thread that writes while frames are computed."""
 
 from collections import deque
 from collections.abc import Callable, Mapping

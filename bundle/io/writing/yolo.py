@@ -1,4 +1,4 @@
-"""``yolo``: outlines as YOLO's segmentation networks train on them."""
+"""Write ``yolo``: outlines in the format of YOLO's segmentation networks."""
 
 import json
 from collections.abc import Collection
