@@ -9,6 +9,8 @@ import importlib.util
 import json
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +50,23 @@ class OpenVINONetwork(NetworkOfParts):
     """A network from a folder of OpenVINO's graphs; for inference on a CPU only.
 
     Stands in for ``TCMN`` where a video is segmented. Threads may share it. The maps of a frame but
-    its key are valid until the same thread encodes the next frame. Under PyTorch's autocast it
-    computes in bfloat16, else in float32.
+    its key are valid until the same thread has encoded two more. Under PyTorch's autocast it computes
+    in bfloat16, else in float32.
 
     Args:
         folder: With the three parts, as ``convert`` or ``quantize`` wrote it.
         threads: CPU threads; by default those of PyTorch.
 
+    Attributes:
+        encodes_ahead: It gains where a thread encodes the next frame while another one segments: what
+            lies between its parts then costs no time.
+
     Raises:
         MissingPackageError: OpenVINO is not installed.
         FileNotFoundError: A part is missing.
     """
+
+    encodes_ahead = True
 
     def __init__(self, folder: str | Path, threads: int | None = None) -> None:
         for name in (*(f"{part}.xml" for part in PARTS), DESCRIPTION):
@@ -72,18 +80,39 @@ class OpenVINONetwork(NetworkOfParts):
         )
         self._folder, self._threads = Path(folder), threads or torch.get_num_threads()
         self._core = core()
-        self._compile = functools.lru_cache(MOST_COMPILED)(self._compile_part)
+        self._begin = functools.lru_cache(MOST_COMPILED)(self._begin_to_compile)
         self._requests = threading.local()
         # A parameter, so that callers can ask for the network's device.
         self.anchor = nn.Parameter(torch.zeros(()), requires_grad=False)
         wait_passively()
 
+    def prepare(self, height: int, width: int, objects: int) -> None:
+        """Begin to compile for frames of a size, in two threads; a part that is needed is waited for.
+
+        Args:
+            height: A multiple of 16, like ``width``.
+            width: In pixels.
+            objects: How many objects they have.
+        """
+        encode = self._read("encode", (1, height, width, 3))
+        _, query, stride16, *skips = (tuple(x.shape) for x in encode.outputs)
+        masks, grid = (1, height, width, objects), (objects, *query[1:3])
+        partial = [masks] if self.partial_masks else []
+        previous = [(*grid, 2)] if self.previous_mask else []
+        number_type = self._number_type()
+        self._begin("encode", number_type, (1, height, width, 3))
+        self._begin("memorize", number_type, masks, stride16, *partial)
+        self._begin("decode", number_type, (*grid, query[-1]), query, *skips, *previous)
+
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]
         compiled = self._compile(part, self._number_type(), *(x.shape for x in arrays))
         if getattr(self._requests, part, (None,))[0] is not compiled:
-            setattr(self._requests, part, (compiled, compiled.create_infer_request()))
-        request = getattr(self._requests, part)[1]
+            # Two that take turns for what must outlive the next frame's.
+            count = 2 if part == "encode" else 1
+            turns = cycle([compiled.create_infer_request() for _ in range(count)])
+            setattr(self._requests, part, (compiled, turns))
+        request = next(getattr(self._requests, part)[1])
         found = request.infer(arrays, share_inputs=True, share_outputs=True)
         return [torch.from_numpy(found[i]).movedim(-1, 1) for i in range(len(found))]
 
@@ -92,16 +121,39 @@ class OpenVINONetwork(NetworkOfParts):
         mixed = torch.is_autocast_enabled("cpu")
         return "bf16" if mixed and torch.get_autocast_dtype("cpu") == torch.bfloat16 else "f32"
 
-    def _compile_part(self, part: str, number_type: str, *shapes: tuple[int, ...]) -> Any:
-        """Compile a part for maps of these shapes only, which is faster than for any shape."""
+    def _compile(self, part: str, number_type: str, *shapes: tuple[int, ...]) -> Any:
+        try:
+            return self._begin(part, number_type, *shapes).result()
+        except BaseException:
+            self._begin.cache_clear()  # what failed for lack of memory, say, may work later
+            raise
+
+    def _begin_to_compile(self, *what: Any) -> Future[Any]:
+        return _compilers().submit(self._compile_part, *what)
+
+    def _read(self, part: str, *shapes: tuple[int, ...]) -> Any:
+        """Read a part for maps of these shapes only, which is faster than for any shape."""
         model = self._core.read_model(str(self._folder / f"{part}.xml"))
         model.reshape({model.input(i): list(shape) for i, shape in enumerate(shapes)})
+        return model
+
+    def _compile_part(self, part: str, number_type: str, *shapes: tuple[int, ...]) -> Any:
+        model = self._read(part, *shapes)
         settings = {
             "INFERENCE_NUM_THREADS": self._threads,
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": number_type,
+            # Pinned, threads of all parts share the first cores, whatever else runs there, and a part
+            # that runs beside another one waits for it.
+            "ENABLE_CPU_PINNING": False,
         }
         return self._core.compile_model(model, "CPU", settings)
+
+
+@functools.cache
+def _compilers() -> ThreadPoolExecutor:
+    """Compiling takes one thread a part, and most of the time to the first mask."""
+    return ThreadPoolExecutor(2, thread_name_prefix="compile")
 
 
 class QuantizedTCMN(OpenVINONetwork):

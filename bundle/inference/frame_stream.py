@@ -107,7 +107,7 @@ def check_size(index: int, labels: LabelMap, size: tuple[int, int]) -> None:
 def to_image(frame: Frame, device: torch.device) -> torch.Tensor:
     """Turn an RGB frame into a tensor (1, 3, H, W) in [0, 1]."""
     # Copied, since a frame may be read-only or have negative strides, which tensors do not support.
-    return torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float() / 255
+    return torch.from_numpy(frame.copy()).to(device).movedim(-1, 0)[None].float().div_(255)
 
 
 def read_ahead(items: Iterator[Item], count: int = AHEAD) -> Iterator[Item]:

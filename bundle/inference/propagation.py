@@ -372,6 +372,7 @@ class Propagation:
         prompts, ids = self._prompts_of(stretch.prompt), self._given.ids
         shown = self._shown(prompts)
         session = VideoSession(self.settings, self.network, self.inference_size)
+        session.prepare((self.video.height, self.video.width), len(ids), self.device)
         session.known = torch.tensor([i in shown for i in ids], device=self.device)
         if position is not None:
             session.load_state(position["session"])
@@ -383,8 +384,11 @@ class Propagation:
         begin = 0 if position is None else skip
         left = stretch.frames[begin:]
         pictures = read_ahead(read_range(self.video, left))
-        for number, (index, frame) in enumerate(zip(left, pictures, strict=True), start=begin):
-            found = session.step(to_image(frame, self.device))
+        encoded = (session.encode(to_image(each, self.device)) for each in pictures)
+        if getattr(self.network, "encodes_ahead", False):
+            encoded = read_ahead(encoded, 1)
+        for number, (index, frame) in enumerate(zip(left, encoded, strict=True), start=begin):
+            found = session.advance(frame)
             if number < skip:
                 continue
             trust = zip(ids, found.confidence[0].tolist(), strict=True)

@@ -16,6 +16,7 @@ from torch import Tensor
 from bundle.inference.confidence import expected_jaccard
 from bundle.inference.settings import InferenceSettings
 from bundle.memory.bank import MemoryBank
+from bundle.networks.encoders import FrameFeatures
 from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
 from bundle.utils.devices import autocast, blend_type, free_bytes
 
@@ -23,6 +24,13 @@ logger = logging.getLogger(__name__)
 
 NOT_THERE = -16.0
 """Class logit of an object that cannot be in a frame; about the lowest that ``aggregate`` gives."""
+
+
+class EncodedFrame(NamedTuple):
+    """A frame's features and its own size (H, W)."""
+
+    features: FrameFeatures
+    size: torch.Size
 
 
 class StepResult(NamedTuple):
@@ -140,15 +148,30 @@ class VideoSession:
         Raises:
             RuntimeError: No mask has been given yet.
         """
+        return self.advance(self.encode(image))
+
+    @torch.inference_mode()
+    def encode(self, image: Float[Tensor, "B 3 H W"]) -> EncodedFrame:
+        """The part of ``step`` that needs no other frame, so that another thread may do it before."""
+        with autocast(self.settings.precision, image.device):
+            return EncodedFrame(self.network.encode(self._enter(image)), image.shape[-2:])
+
+    @torch.inference_mode()
+    def advance(self, frame: EncodedFrame) -> StepResult:
+        """The rest of ``step``.
+
+        Raises:
+            RuntimeError: No mask has been given yet.
+        """
         if self._bank is None:
             raise RuntimeError("memory is empty: give the mask of a frame before the next")
-        with autocast(self.settings.precision, image.device):
-            features = self.network.encode(self._enter(image))
+        features, size = frame
+        with autocast(self.settings.precision, features.key.device):
             readout = self._bank.read(features.key)
             logits = self.network.segment(features, readout, self._previous)
-            if self.known is not None:
+            if self.known is not None and not self.known.all():
                 logits[:, 1:][:, ~self.known] = NOT_THERE
-            height, width = self._inference_shape(*image.shape[-2:])
+            height, width = self._inference_shape(*size)
             probability = logits.float().softmax(1)
             confidence = expected_jaccard(
                 logits[..., :height, :width], probability[..., :height, :width]
@@ -158,7 +181,14 @@ class VideoSession:
                 value = self.network.memorize(features, self._previous)
                 self._add(features.key, value, prompt=False)
         self.frames += 1
-        return StepResult(self._leave(logits.float(), image.shape[-2:]), confidence)
+        return StepResult(self._leave(logits.float(), size), confidence)
+
+    def prepare(self, size: tuple[int, int], objects: int, device: torch.device) -> None:
+        """Let a network that compiles itself for frames of (H, W) begin, if it does."""
+        prepare = getattr(self.network, "prepare", None)
+        if prepare is not None:
+            with autocast(self.settings.precision, device):
+                prepare(*(side + -side % STRIDE for side in self._inference_shape(*size)), objects)
 
     @property
     def remembered(self) -> int:
@@ -207,7 +237,9 @@ class VideoSession:
         if shape != x.shape[-2:]:
             x = F.interpolate(x, shape, mode="bilinear", antialias=True, align_corners=False)
         padding = (0, -shape[1] % STRIDE, 0, -shape[0] % STRIDE)
-        return F.pad(x, padding).contiguous(memory_format=torch.channels_last)
+        if any(padding):  # else a copy that costs a tenth of a frame
+            x = F.pad(x, padding)
+        return x.contiguous(memory_format=torch.channels_last)
 
     def _leave(self, logits: Tensor, size: torch.Size) -> Tensor:
         """Crop the padding and resize to the frame's own size."""

@@ -206,6 +206,7 @@ def draw_summary(
         axes = top.add_subplot(rows, columns, place)
         axes.imshow(overlay, aspect=aspect)
         axes.set_axis_off()
+        axes.set(xticks=[], yticks=[])  # hidden ones are laid out all the same, which takes longest
         axes.set_title(_panel_title(index, times, index in given), fontsize=10)
     _draw_curves(bottom.add_subplot(), areas_px, times, spacing_mm)
     title = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"

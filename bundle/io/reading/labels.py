@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
+import scipy  # whose ndimage is imported when used: most masks need it not
 
 from bundle.types import LabelMap
 
@@ -194,7 +194,10 @@ def _judge_grey(
     for mask in masks:
         if mask.kind == "grey":
             values = mask.values
-            low, high = ndimage.minimum_filter(values, 3), ndimage.maximum_filter(values, 3)
+            low, high = (
+                scipy.ndimage.minimum_filter(values, 3),
+                scipy.ndimage.maximum_filter(values, 3),
+            )
             core += np.bincount(values[low == high], minlength=256)
             between += np.bincount(values[(low < values) & (values < high)], minlength=256)
     solid, coreless = levels[core[levels] > 0], levels[core[levels] == 0]
@@ -221,7 +224,9 @@ def _cut(picture: np.ndarray, owned: np.ndarray) -> LabelMap:
     """Give each pixel to the nearest owned one, if it is above half of that one's value."""
     if not owned.any():
         return np.zeros_like(picture)
-    nearest = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+    nearest = scipy.ndimage.distance_transform_edt(
+        ~owned, return_distances=False, return_indices=True
+    )
     owner = picture[tuple(nearest)]
     return np.where(picture > owner // 2, owner, 0).astype(np.uint8)
 
@@ -245,7 +250,10 @@ def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str)
     for mask in masks:
         if mask.kind in kinds:
             values = mask.values
-            low, high = ndimage.minimum_filter(values, 3), ndimage.maximum_filter(values, 3)
+            low, high = (
+                scipy.ndimage.minimum_filter(values, 3),
+                scipy.ndimage.maximum_filter(values, 3),
+            )
             flat += np.bincount(values[high - low <= NOISE // 2], minlength=256)
             brightest = max(brightest, int(values.max()))
     levels: list[int] = []
@@ -277,16 +285,16 @@ def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str)
 def _has_area(picture: np.ndarray, value: int) -> bool:
     """Whether values near this one fill a 5x5 square: slopes and ringing do not."""
     near = np.abs(picture.astype(np.int16) - value) <= NOISE // 2
-    return bool(ndimage.minimum_filter(near, 5).any())
+    return bool(scipy.ndimage.minimum_filter(near, 5).any())
 
 
 def _cut_lossy(picture: np.ndarray, levels: Sequence[int]) -> LabelMap:
     ids = np.array(levels)
     away = np.abs(picture.astype(np.int16)[..., None] - ids)
     nearest = ids[away.argmin(axis=-1)].astype(np.uint8)
-    near = ndimage.minimum_filter(away.min(axis=-1) <= NOISE, 3)
+    near = scipy.ndimage.minimum_filter(away.min(axis=-1) <= NOISE, 3)
     # Something too small to have an inside has the level that its brightest pixel is nearest to.
-    parts, count = ndimage.label(picture > ids[0] // 2, np.ones((3, 3)))
+    parts, count = scipy.ndimage.label(picture > ids[0] // 2, np.ones((3, 3)))
     owned, values = near.copy(), np.where(near, nearest, picture)
     for part in range(1, count + 1):
         inside = parts == part
@@ -297,7 +305,9 @@ def _cut_lossy(picture: np.ndarray, levels: Sequence[int]) -> LabelMap:
             values[inside & (picture > level // 2)] = level
     if not owned.any():
         return np.zeros_like(picture)
-    where = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+    where = scipy.ndimage.distance_transform_edt(
+        ~owned, return_distances=False, return_indices=True
+    )
     owner = values[tuple(where)]
     return np.where(owned | (picture > owner // 2), owner, 0).astype(np.uint8)
 
@@ -316,7 +326,9 @@ def _judge_colours(masks: Iterable[StoredMask], source: str) -> dict[int, int]:
         if picture is not None:
             names |= mask.colours or {}
             present.update(np.unique(picture).tolist())
-            core = ndimage.minimum_filter(picture, 3) == ndimage.maximum_filter(picture, 3)
+            core = scipy.ndimage.minimum_filter(picture, 3) == scipy.ndimage.maximum_filter(
+                picture, 3
+            )
             solid.update(np.unique(picture[core]).tolist())
             edges = np.concatenate([picture[0], picture[-1], picture[:, 0], picture[:, -1]])
             border.update(edges.tolist())
@@ -392,7 +404,9 @@ def _number(mask: StoredMask, colours: Mapping[int, int]) -> LabelMap:
     if not owned.any():
         return np.zeros(picture.shape, np.uint8)
     if not owned.all():
-        where = ndimage.distance_transform_edt(~owned, return_distances=False, return_indices=True)
+        where = scipy.ndimage.distance_transform_edt(
+            ~owned, return_distances=False, return_indices=True
+        )
         picture = picture[tuple(where)]
     return ids[np.searchsorted(known, picture)]
 

@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 import numpy as np
-from scipy import io
+import scipy
 
 from bundle.io.reading.decode import check_file, explained
 from bundle.io.reading.limits import check_size, check_stored
@@ -19,7 +19,7 @@ def read_mat_masks(path: Path) -> np.ndarray:
     """
     mat_masks_shape(path)
     with explained(f"cannot read {path} as a MATLAB file"):
-        return np.asarray(io.loadmat(path, variable_names="predicted")["predicted"])
+        return np.asarray(scipy.io.loadmat(path, variable_names="predicted")["predicted"])
 
 
 def mat_masks_shape(path: Path) -> tuple[int, ...]:
@@ -31,7 +31,7 @@ def mat_masks_shape(path: Path) -> tuple[int, ...]:
     """
     check_file(path)
     with explained(f"cannot read {path} as a MATLAB file"):
-        shapes = {name: shape for name, shape, _ in io.whosmat(path)}
+        shapes = {name: shape for name, shape, _ in scipy.io.whosmat(path)}
     shape = shapes.get("predicted", ())
     if len(shape) != 3:
         raise ValueError(f"{path} holds {shapes}: expected 'predicted', (frames, height, width)")

@@ -1,6 +1,8 @@
 """Write results to look at: palette PNGs, the overlay video, the summary picture."""
 
+import threading
 from collections.abc import Collection
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +68,8 @@ class SummaryWriter:
         self._picks = pick_frames(video.frame_count, given=min(given, default=0))
         self._panels: dict[int, Frame] = {}
         self._areas_px: dict[int, npt.NDArray[np.int64]] = {}
+        # While others work: at the end everybody would wait for it.
+        threading.Thread(target=import_module, args=["matplotlib.backends.backend_agg"]).start()
 
     def write(self, result: Segmented) -> None:
         areas = np.bincount(result.labels.ravel())
