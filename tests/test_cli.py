@@ -1,6 +1,9 @@
 """The command line: one test per message, names that go on working, paths of any letters."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -211,3 +214,33 @@ def test_paths_may_have_any_letter(name, tmp_path, monkeypatch):
     assert main(["segment", f"{name}/v", *options, "--inference-size", "64"]) == 0
     found = np.asarray(Image.open(tmp_path / name / "out" / "v" / "masks" / "00000.png"))
     np.testing.assert_array_equal(found, mask)
+
+
+LEAVING = """
+import atexit, sys, threading, time
+from bundle.utils.processes import leave
+def work():
+    time.sleep(0.3)
+    print("thread")
+class Noisy:
+    def __del__(self): print("taken apart", flush=True)
+noisy = Noisy()
+atexit.register(lambda: print("atexit"))
+threading.Thread(target=work).start()
+print("main")
+leave(3)
+"""
+
+
+def test_leaving_waits_for_threads_runs_exit_functions_and_writes_out_but_frees_nothing():
+    done = subprocess.run([sys.executable, "-c", LEAVING], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (3, ["main", "thread", "atexit"]), done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_leaving_fails_where_output_cannot_be_written():
+    code = "from bundle.utils.processes import leave; print('x'); leave(0)"
+    with open("/dev/full", "w") as full:
+        buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
+        done = subprocess.run([sys.executable, "-c", code], stdout=full, env=buffered)
+    assert done.returncode == 120

@@ -5,7 +5,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -13,6 +13,7 @@ from bundle.cli import annotate, check_data, configs, networks, segment, serve, 
 from bundle.cli.options import EXTRA_VALUES, forget_warnings, normalize
 from bundle.utils.bundle_files import program_version
 from bundle.utils.options import print_error
+from bundle.utils.processes import leave
 
 app = typer.Typer(
     name="tcmn",
@@ -76,6 +77,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # which go with the process anyway.
         gc.freeze()
     return 0
+
+
+def run() -> NoReturn:
+    """Run a command as a process of its own, and end the process."""
+    status = main()
+    if segment.was_used():
+        # It has closed all that it wrote, or given it up, and nothing depends on how objects end.
+        leave(status)
+    sys.exit(status)
 
 
 def _set_up_screen() -> None:

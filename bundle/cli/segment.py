@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -175,6 +176,11 @@ def segment(
             precision=precision,
         ),
     )
+
+
+def was_used() -> bool:
+    """Whether the command ran in this process."""
+    return "bundle.commands.segment" in sys.modules
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from bundle.inference.frame_stream import (
 )
 from bundle.inference.prompted_frames import FoundObjects, PromptedFrames, Search
 from bundle.inference.results import FrameResult, flag_result
-from bundle.inference.session import VideoSession
+from bundle.inference.session import EncodedFrame, VideoSession
 from bundle.inference.settings import InferenceSettings
 from bundle.inference.stretches import Stretch, plan_stretches
 from bundle.networks.tcmn import VideoNetwork
@@ -384,7 +384,9 @@ class Propagation:
         begin = 0 if position is None else skip
         left = stretch.frames[begin:]
         pictures = read_ahead(read_range(self.video, left))
-        encoded = (session.encode(to_image(each, self.device)) for each in pictures)
+        encoded: Iterator[EncodedFrame] = (
+            session.encode(to_image(each, self.device)) for each in pictures
+        )
         if getattr(self.network, "encodes_ahead", False):
             encoded = read_ahead(encoded, 1)
         for number, (index, frame) in enumerate(zip(left, encoded, strict=True), start=begin):

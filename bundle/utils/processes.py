@@ -1,7 +1,11 @@
 """Share work among independent processes that torchrun started, without a process group."""
 
+import atexit
 import os
+import sys
+import threading
 import time
+from typing import NoReturn
 
 
 def process_share() -> tuple[int, int]:
@@ -25,3 +29,26 @@ def wait_for_others() -> None:
     while arrived < processes:
         time.sleep(0.5)
         arrived = store.add("arrived", 0)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process in order, but without taking the interpreter apart.
+
+    As at any end of Python, threads that are no daemons are waited for, functions registered with
+    ``atexit`` run (so child processes are joined and temporary folders removed), and what was printed
+    is written out. Only then the process ends, with all its memory: to free the million objects of
+    PyTorch and OpenVINO one by one takes 0.2 s, and touches 130 MiB more. Files must be closed by then:
+    what Python still buffers for an open one is lost.
+
+    Args:
+        status: Exit status; 120 takes its place if output cannot be written, as Python does.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except (OSError, ValueError):
+            status = 120
+    os._exit(status)
