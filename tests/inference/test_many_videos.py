@@ -24,6 +24,7 @@ TINY = {
     **OPTIONS,
     "progress": False,
     "device": "cpu",
+    "backend": "torch",  # or each test would convert weights of its own, for some ten seconds
     "formats": "nifti,csv",
 }
 HEIGHT, WIDTH, COUNT = 24, 40, 6

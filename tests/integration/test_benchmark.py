@@ -191,7 +191,10 @@ def prepare(name, variant, **settings):
     return workload
 
 
-@pytest.mark.parametrize("variant", ["plain", "torch", "openvino", "int8"])
+@pytest.mark.parametrize(
+    "variant",
+    ["plain", "torch", pytest.param("openvino", marks=pytest.mark.heavy), "int8"],
+)
 def test_the_video_case_times_each_variant(variant):
     if variant in ("openvino", "int8"):
         pytest.importorskip("openvino")
@@ -205,6 +208,7 @@ def test_the_busy_case_tells_what_a_busy_core_costs():
     assert figures["busy_to_calm"] == pytest.approx(figures["ms_busy"] / figures["ms_per_frame"])
 
 
+@pytest.mark.heavy
 def test_the_long_case_bounds_what_is_remembered(monkeypatch):
     memory = module("bundle.memory.bank")
     held, add = [], memory.MemoryBank.add
@@ -221,6 +225,7 @@ def test_the_long_case_bounds_what_is_remembered(monkeypatch):
     assert max(held) == 7
 
 
+@pytest.mark.heavy
 def test_the_training_case_learns_in_each_variant(monkeypatch):
     from tests.tiny import NETWORK
 

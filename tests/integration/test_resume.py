@@ -67,6 +67,7 @@ def run(folder, monkeypatch):
                 device="cpu",
                 backend="torch",
                 weights=folder / "model.pt",
+                inference_size=HEIGHT,
                 **options,
             )
 

@@ -98,7 +98,7 @@ def test_nothing_that_is_read_becomes_code():
     trees = {path: ast.parse(path.read_text()) for path in SOURCES}
     found = {str(path): list(unsafe_calls(tree)) for path, tree in trees.items()}
     assert {path: calls for path, calls in found.items() if calls} == {}
-    loads = sum(ast.unparse(tree).count("torch.load(") for tree in trees.values())
+    loads = sum(path.read_text().count("torch.load(") for path in SOURCES)
     assert loads >= 5  # the names above are those that are used
 
 

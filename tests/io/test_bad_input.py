@@ -21,6 +21,7 @@ TINY = {
     **OPTIONS,
     "progress": False,
     "device": "cpu",
+    "backend": "torch",  # or each test would convert weights of its own, for some ten seconds
 }
 
 
