@@ -74,8 +74,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     finally:
         # The interpreter collects garbage as it ends: a second, for a million objects of PyTorch,
-        # which go with the process anyway.
-        gc.freeze()
+        # which go with the process anyway. Triton, which training imports, would list what is left.
+        if "triton" not in sys.modules:
+            gc.freeze()
     return 0
 
 
