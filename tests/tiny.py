@@ -16,5 +16,26 @@ OPTIONS = {f"network_def#{name}": value for name, value in NETWORK.items()}
 PROMPTED_OPTIONS = {f"network_def#{name}": value for name, value in PROMPTED.items()}
 """Likewise, as the command line and ``ConfigWorkflow`` take them."""
 
+
+class Blinded:
+    """A network that never sees some objects, and is sure of that.
+
+    Args:
+        network: What sees the others.
+        objects: Places of the objects among all, from 0.
+    """
+
+    def __init__(self, network, *objects):
+        self.network, self.objects = network, [i + 1 for i in objects]
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def segment(self, *inputs):
+        logits = self.network.segment(*inputs)
+        logits[:, self.objects] = -16.0
+        return logits
+
+
 OWN_SIZE = {"inference_size": None, "spatial_prior": None}
 """Settings of the paper: frames at their own size, no spatial prior."""

@@ -1,6 +1,5 @@
 """Count masks shown where the object is absent, objects that were lost, and how many were flagged."""
 
-import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
@@ -15,7 +14,8 @@ def presence(scores: Sequence[VideoScores], review_below: float) -> dict[str, An
     The unit is an object of the given mask in a scored frame. It is *absent* where the truth does not
     show it, and *answered* there if the method shows at least one pixel of it. It is *lost* where the
     truth shows it and the method's mask does not overlap it. A frame is flagged for review if the
-    network's confidence in any of its objects is below ``review_below``.
+    network's confidence in any of its objects is below ``review_below``, or its mask of one
+    is empty.
 
     Args:
         scores: Scores of one method and perturbation.
@@ -57,8 +57,12 @@ def _count(scores: Sequence[VideoScores], review_below: float, *, absent: bool) 
 
 def _flags(members: Sequence[VideoScores], review_below: float) -> list[bool] | None:
     """Whether each frame of a video is flagged; None where no confidence is known."""
-    said = [one.confidence for one in members if one.confidence is not None]
-    if not said:
-        return None
-    worst = [min(values, default=math.inf) for values in zip(*said, strict=True)]
-    return [value < review_below for value in worst]
+    said = [
+        [
+            value < review_below or not answered
+            for value, answered in zip(one.confidence, one.answered, strict=True)
+        ]
+        for one in members
+        if one.confidence is not None
+    ]
+    return [any(frame) for frame in zip(*said, strict=True)] if said else None

@@ -234,7 +234,7 @@ def _presence(unchanged: Sequence[Mapping[str, Any]], settings: Mapping[str, Any
         "times, counted by object and frame); answered: the method shows it anyway. Lost: the "
         f"truth shows it ({first['shown']['frames']} times) and the method's mask does not touch it. "
         "Flagged: the share of these whose frame has a confidence below "
-        f"{settings.get('review_below', 0.0)}.",
+        f"{settings.get('review_below', 0.0)}, or an empty mask.",
         "",
         _row(["method", "gone, answered", "of these flagged", "shown, lost", "of these flagged"]),
         _row(["---", *["---:"] * 4]),

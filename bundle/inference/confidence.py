@@ -63,7 +63,7 @@ def suggest_frame(
     either side, so that a series of poor frames counts more than a single blurred one.
 
     Args:
-        confidence: Frame index -> object id -> confidence.
+        confidence: Frame index -> object id -> confidence; 0 for an object that vanished.
         annotated: Frames that already have a mask.
 
     Returns:

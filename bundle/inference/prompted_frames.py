@@ -82,7 +82,8 @@ class PromptedFrames:
             else masks[i]
             for i in sorted(masks)
         }
-        self.ids = list_ids(self.masks.values())
+        self._shown = {i: frozenset(list_ids([labels])) for i, labels in self.masks.items()}
+        self.ids = sorted(frozenset[int]().union(*self._shown.values()))
         self._found: dict[int, FoundObjects] = {}
 
     def covers(self, frame: int) -> frozenset[int]:
@@ -90,6 +91,10 @@ class PromptedFrames:
         if frame not in self.masks:
             return frozenset()
         return self.objects.get(frame, frozenset(self.ids))
+
+    def absent(self, frame: int) -> frozenset[int]:
+        """The objects that a frame's mask covers and does not show: it says that they are gone."""
+        return self.covers(frame) - self._shown.get(frame, frozenset())
 
     def missing(self, frame: int) -> frozenset[int]:
         """The objects that must still be found in a frame with a mask."""
@@ -108,7 +113,7 @@ class PromptedFrames:
         """Object id -> confidence: 1 for objects of the given mask, lower for others found there."""
         found = self._found.get(frame)
         trust = {} if found is None else dict(found.confidence)
-        return dict(sorted({**trust, **dict.fromkeys(list_ids([self.masks[frame]]), 1.0)}.items()))
+        return dict(sorted({**trust, **dict.fromkeys(self._shown[frame], 1.0)}.items()))
 
     def add_found(self, frame: int, new: FoundObjects) -> None:
         """Store objects found in a frame; those given or found there before are not changed."""

@@ -7,7 +7,7 @@ import logging
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +24,15 @@ from bundle.inference.frame_stream import (
     to_image,
 )
 from bundle.inference.prompted_frames import FoundObjects, PromptedFrames, Search
-from bundle.inference.results import FrameResult, flag_result
+from bundle.inference.results import (
+    FrameResult,
+    find_vanished,
+    flag_result,
+    trust_by_object,
+)
 from bundle.inference.session import EncodedFrame, VideoSession
 from bundle.inference.settings import InferenceSettings
-from bundle.inference.stretches import Stretch, plan_stretches
+from bundle.inference.stretches import Stretch, find_start, plan_stretches
 from bundle.networks.tcmn import VideoNetwork
 from bundle.types import LabelMap
 
@@ -35,6 +40,15 @@ logger = logging.getLogger(__name__)
 
 SMALLEST_PX = 128
 """Smallest inference size to fall back to when a device runs out of memory."""
+
+
+class _Packed(NamedTuple):
+    """A frame's result; ``labels`` are compressed."""
+
+    labels: bytes
+    shape: tuple[int, ...]
+    confidence: dict[int, float]
+    vanished: frozenset[int]
 
 
 class Propagation:
@@ -81,7 +95,7 @@ class Propagation:
         self.device = torch.device(device)
         self.inference_size = settings.inference_size
         self._pending: list[Stretch] = []
-        self._results: dict[int, tuple[bytes, tuple[int, ...], dict[int, float]]] = {}
+        self._results: dict[int, _Packed] = {}
         self._remembered: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
         self._under_way: tuple[Stretch, int, VideoSession] | None = None
         self._position: Mapping[str, Any] | None = None
@@ -266,10 +280,11 @@ class Propagation:
                 sought = self._shown(self._prompts_of(index))
                 labels = np.where(np.isin(labels, sought), labels, np.uint8(0))
                 trust = {i: value for i, value in trust.items() if i in sought}
-            return flag_result(self.settings, index, labels, trust)
-        packed, shape, confidence = self._results[index]
-        labels = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape)
-        return flag_result(self.settings, index, labels, confidence)
+            vanished = self._vanished(index, labels, trust)
+            return flag_result(self.settings, index, labels, trust, vanished)
+        kept = self._results[index]
+        labels = np.frombuffer(zlib.decompress(kept.labels), np.uint8).reshape(kept.shape)
+        return flag_result(self.settings, index, labels, kept.confidence, kept.vanished)
 
     def done(self, index: int) -> bool:
         """Whether the frame has a result."""
@@ -283,8 +298,12 @@ class Propagation:
 
     def suggest(self) -> int | None:
         """Index of the finished frame whose correction should help most; None if there is none."""
-        confidence = {i: each for i, (_, _, each) in self._results.items() if each}
-        return suggest_frame(confidence, list(self.prompts))
+        trust = {
+            i: trust_by_object(each.confidence, each.vanished)
+            for i, each in self._results.items()
+            if each.confidence
+        }
+        return suggest_frame(trust, list(self.prompts))
 
     def _check(self, index: int, labels: LabelMap) -> None:
         if not 0 <= index < self.video.frame_count:
@@ -419,7 +438,17 @@ class Propagation:
         return (self._remembered[i] for i in prompts)
 
     def _keep(self, index: int, labels: LabelMap, confidence: dict[int, float]) -> None:
-        self._results[index] = zlib.compress(labels.tobytes(), 1), labels.shape, confidence
+        packed, vanished = (
+            zlib.compress(labels.tobytes(), 1),
+            self._vanished(index, labels, confidence),
+        )
+        self._results[index] = _Packed(packed, labels.shape, confidence, vanished)
+
+    def _vanished(self, index: int, labels: LabelMap, sought: Collection[int]) -> frozenset[int]:
+        """The objects that are not in a frame, though the mask that it comes from shows them."""
+        start = find_start(list(self.prompts), index, self.settings.direction)
+        absent = frozenset[int]() if start is None else self._given.absent(start)
+        return find_vanished(labels, sought, absent)
 
     def _shrink(self) -> bool:
         """After the device ran out of memory, reduce the inference size by a quarter, if possible."""

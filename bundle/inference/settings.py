@@ -45,7 +45,8 @@ class InferenceSettings:
             share of the shorter side, above 0; ``auto`` to adapt it to each frame's motion; None for
             none (the paper). See ``bundle.memory.bank``.
         review_below: Frames with an object whose confidence is below this, 0 to 1, are flagged for
-            review; 0 flags none.
+            review; 0 flags none for it. Frames in which an object vanished are flagged in any case, see
+            ``bundle.inference.results``.
 
     Raises:
         ValueError: A setting is out of range.

@@ -22,7 +22,7 @@ from bundle.inference.frame_stream import (
 from bundle.inference.inputs import PromptedVideo
 from bundle.inference.prompts import LoadedNetwork
 from bundle.inference.propagation import Propagation
-from bundle.inference.results import FrameResult, flag_result
+from bundle.inference.results import FrameResult, find_vanished, flag_result
 from bundle.inference.session import VideoSession
 from bundle.inference.settings import InferenceSettings
 from bundle.networks.tcmn import VideoNetwork
@@ -108,21 +108,24 @@ def _stream_live(
     ids = list_ids(annotations.values())
     lookup = np.array([0, *ids], dtype=np.uint8)
     session, shown = VideoSession(settings, network, settings.inference_size), set[int]()
+    absent: set[int] = set()
     for index, frame in enumerate(frames):
         image = to_image(frame, device)
         if index in annotations:
             labels = annotations[index]
             check_size(index, labels, frame.shape[:2])
-            shown |= set(list_ids([labels]))
+            here = list_ids([labels])
+            shown |= set(here)
+            absent = shown - set(here)
             session.known = torch.tensor([i in shown for i in ids], device=device)
             session.prompt(image, split_objects(labels, ids, device))
-            yield flag_result(settings, index, labels, dict.fromkeys(list_ids([labels]), 1.0))
+            yield flag_result(settings, index, labels, dict.fromkeys(here, 1.0))
         elif not shown:
             yield flag_result(settings, index, np.zeros(frame.shape[:2], np.uint8), {})
         else:
             found = session.step(image)
-            trust = zip(ids, found.confidence[0].tolist(), strict=True)
+            each = zip(ids, found.confidence[0].tolist(), strict=True)
+            trust = {i: value for i, value in each if i in shown}
             labels = lookup[choose_class(found.logits)[0].cpu().numpy()]
-            yield flag_result(
-                settings, index, labels, {i: value for i, value in trust if i in shown}
-            )
+            vanished = find_vanished(labels, trust, absent)
+            yield flag_result(settings, index, labels, trust, vanished)

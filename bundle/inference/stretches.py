@@ -4,6 +4,7 @@ A prompt is a frame whose mask was given. Prompts divide a video into stretches.
 segmented frame by frame, starting at one prompt, forwards or backwards.
 """
 
+from bisect import bisect
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -48,3 +49,25 @@ def plan_stretches(prompts: Sequence[int], count: int, direction: str) -> list[S
         stretches.append(Stretch(b, range(b - 1, middle - 1, -1)))
     stretches.append(Stretch(last if reaches_on else None, range(last + 1, count)))
     return [stretch for stretch in stretches if len(stretch.frames)]
+
+
+def find_start(prompts: Sequence[int], frame: int, direction: str) -> int | None:
+    """Which prompt a frame is propagated from, as ``plan_stretches`` has it; itself if it is one.
+
+    Args:
+        prompts: Indices of annotated frames, rising.
+        frame: Its index.
+        direction: ``both``, ``forward`` or ``backward``.
+
+    Example:
+        >>> find_start([2, 7], 5, "both"), find_start([2, 7], 1, "forward")
+        (7, None)
+    """
+    place = bisect(prompts, frame)
+    before = prompts[place - 1] if place else None
+    after = prompts[place] if place < len(prompts) else None
+    if before == frame or direction == "forward" or (after is None and direction == "both"):
+        return before
+    if direction == "backward" or before is None or after is None:
+        return after
+    return before if frame - before < after - frame else after

@@ -8,7 +8,7 @@ import pytest
 from bundle.inference.checkpoint import RunCheckpoint
 from bundle.inference.settings import parse_settings
 from bundle.inference.streaming import stream_results
-from tests.tiny import OWN_SIZE
+from tests.tiny import OWN_SIZE, Blinded
 
 HEIGHT, WIDTH, COUNT = 32, 48, 14
 
@@ -75,7 +75,7 @@ def assert_same(found, expected):
     assert [each.frame for each in found] == [each.frame for each in expected]
     for one, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(one.labels, other.labels)
-        assert (one.confidence, one.review) == (other.confidence, other.review)
+        assert one[2:] == other[2:]  # confidence and flags
 
 
 SETTINGS = [
@@ -102,6 +102,15 @@ def test_masks_of_some_objects(tmp_path, frames, network):
     job.masks, job.objects = {0: make_mask(1, 2), 8: make_mask(2)}, {8: [2]}
     whole = list(job.start(keep=False)[0])
     job.interrupt(10)
+    assert_same(list(job.start()[0]), whole)
+
+
+def test_what_vanished_is_flagged_as_if_it_had_not_been_interrupted(tmp_path, frames, network):
+    job = Job(tmp_path / "kept", frames, Blinded(network, 1))
+    job.masks = {0: make_mask(1, 2), 8: make_mask(1)}
+    whole = list(job.start(keep=False)[0])
+    assert [each.frame for each in whole if each.vanished] == [1, 2, 3]
+    job.interrupt(3)
     assert_same(list(job.start()[0]), whole)
 
 

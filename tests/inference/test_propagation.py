@@ -10,11 +10,13 @@ from bundle.inference.confidence import choose_class, expected_jaccard, margin, 
 from bundle.inference.frame_stream import FrameList, read_ahead, read_range
 from bundle.inference.inferers import VideoInferer
 from bundle.inference.session import count_that_fits
-from bundle.inference.stretches import Stretch, plan_stretches
+from bundle.inference.settings import parse_settings
+from bundle.inference.streaming import stream_results
+from bundle.inference.stretches import Stretch, find_start, plan_stretches
 from bundle.io.reading.video import open_video
 from bundle.networks import TCMN
 from bundle.networks.tcmn import aggregate
-from tests.tiny import OWN_SIZE
+from tests.tiny import OWN_SIZE, Blinded
 
 HEIGHT, WIDTH, COUNT = 32, 48, 12
 
@@ -44,6 +46,14 @@ class TestPlan:
         plan = plan_stretches(prompts, 10, direction)
         visited = [i for stretch in plan for i in stretch.frames]
         assert sorted(visited + prompts) == list(range(10))
+
+    @pytest.mark.parametrize("direction", ["both", "forward", "backward"])
+    @pytest.mark.parametrize("prompts", [[0], [5], [0, 9], [2, 3], [1, 3, 8], list(range(10))])
+    def test_the_prompt_that_a_frame_comes_from(self, prompts, direction):
+        expected = dict(zip(prompts, prompts, strict=True))
+        for stretch in plan_stretches(prompts, 10, direction):
+            expected |= dict.fromkeys(stretch.frames, stretch.prompt)
+        assert {i: find_start(prompts, i, direction) for i in range(10)} == expected
 
     def test_each_stretch_starts_beside_its_prompt(self):
         for direction, prompts in itertools.product(
@@ -254,6 +264,50 @@ class TestCorrection:
             assert work.result(i).confidence == pytest.approx(before.result(i).confidence)
 
 
+class TestVanished:
+    """An object that a mask shows and a frame does not, however sure the network is."""
+
+    def results(self, network, frames, annotations, objects=None, **settings):
+        settings = parse_settings(**OWN_SIZE, precision="float32", review_below=0, **settings)
+        return list(stream_results(settings, network, frames, annotations, objects=objects))
+
+    def test_each_empty_frame_is_flagged(self, network, frames):
+        first, *others = self.results(Blinded(network, 0), frames, {0: make_labels((3, 7))})
+        assert not first.review
+        for result in others:
+            assert result.confidence[3] > 0.99
+            assert (result.vanished, result.review) == ({3}, True)
+
+    def test_not_where_a_mask_says_that_it_is_gone(self, network, frames):
+        masks = {0: make_labels((3, 7)), 8: make_labels((7,))}
+        found = self.results(Blinded(network, 0), frames, masks)
+        # Frames from 4 on come from the mask of frame 8.
+        assert [r.frame for r in found if r.review] == [1, 2, 3]
+        found = self.results(Blinded(network, 0), frames, masks, direction="forward")
+        assert [r.frame for r in found if r.review] == list(range(1, 8))
+        found = self.results(Blinded(network, 0), frames, masks, direction="backward")
+        assert not any(r.review for r in found)
+
+    def test_where_a_mask_does_not_cover_it(self, network, frames):
+        masks = {0: make_labels((3, 7)), 8: make_labels((7,))}
+        found = self.results(Blinded(network, 0), frames, masks, {8: [7]})
+        assert [r.frame for r in found if r.review] == list(range(1, COUNT))
+
+    def test_a_camera_gives_what_forward_gives(self, network, frames):
+        masks = {2: make_labels((3, 7)), 6: make_labels((7,)), 9: make_labels((3,))}
+        live = self.results(Blinded(network, 0, 1), iter(frames), masks)
+        forward = self.results(Blinded(network, 0, 1), frames, masks, direction="forward")
+        expected = {3: {3, 7}, 4: {3, 7}, 5: {3, 7}, 7: {7}, 8: {7}, 10: {3}, 11: {3}}
+        for found in (live, forward):
+            assert {r.frame: r.vanished for r in found if r.vanished} == expected
+
+    def test_it_is_suggested(self, network, frames):
+        masks = {0: make_labels((3, 7)), 6: make_labels((7,))}
+        work = VideoInferer(**OWN_SIZE).open(frames, masks, Blinded(network, 0))
+        list(work.run())
+        assert work.suggest() in (1, 2)  # from frame 3 on they come from the mask of frame 6
+
+
 class TestConfidence:
     def test_expected_jaccard_by_hand(self):
         # Inside 0.9 and 0.8, outside 0.3 and 0: overlap 1.7 of a union of 2.3.
@@ -287,6 +341,7 @@ class TestConfidence:
         for result in found[1:]:
             assert set(result.confidence) == {3, 7}
             assert all(0 <= value <= 1 for value in result.confidence.values())
+            assert not result.vanished
             assert result.review == (min(result.confidence.values()) < 0.99)
 
     def test_the_frame_to_annotate_next(self):

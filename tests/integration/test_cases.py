@@ -29,8 +29,6 @@ CASES = Path(__file__).resolve().parents[3] / "shared" / "cases"
 DISK = 797
 """Pixels of the object in most cases."""
 RIGHT = {}
-BY_WEIGHTS = {"many_objects_vanish_unflagged", "tiny_object_lost_unflagged"}
-"""Wrong today: the network is sure of an answer that is empty. One that passes fails the test."""
 
 pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="needs the folder of shared cases")
 
@@ -326,15 +324,7 @@ def zero_one_masks_called_empty(case):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=pytest.mark.xfail(strict=True, reason="the loss is not flagged"))
-        if name in BY_WEIGHTS
-        else name
-        for name in RIGHT
-    ],
-)
+@pytest.mark.parametrize("name", RIGHT)
 def test_each_case_is_right(name, tmp_path):
     if not (CASES / name).is_dir():
         pytest.skip(f"there is no {name} in {CASES}")

@@ -16,7 +16,7 @@ from bundle.inference.confidence import suggest_frame
 from bundle.inference.frame_stream import require_object
 from bundle.inference.prompts import ObjectPrompt
 from bundle.inference.propagation import Propagation
-from bundle.inference.results import FrameResult
+from bundle.inference.results import FrameResult, trust_by_object
 from bundle.io.reading.video import VideoSource
 from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
@@ -159,12 +159,12 @@ class Annotation(GivenMasks):
 
     def suggest(self) -> int | None:
         """The frame whose correction should help most; None before the first propagation."""
-        confidence = {
-            i: summary.confidence
+        trust = {
+            i: trust_by_object(summary.confidence, summary.vanished)
             for i, summary in list(self._summaries.items())
             if summary.confidence
         }
-        return suggest_frame(confidence, list(self.prompts))
+        return suggest_frame(trust, list(self.prompts))
 
     def propagate(self, direction: str = "both") -> None:
         """Propagate the masks in the background; only frames that changed prompts affect are updated.
@@ -241,7 +241,8 @@ class Annotation(GivenMasks):
     def _found(self, index: int) -> None:
         assert self.propagation is not None
         result = self.propagation.result(index)
-        summary = FrameSummary(measure(result.labels), result.confidence, result.review)
+        areas = measure(result.labels)
+        summary = FrameSummary(areas, result.confidence, result.review, result.vanished)
         with self._lock:
             self._summaries[index] = summary
             self.revision += 1

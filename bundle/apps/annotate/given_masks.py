@@ -39,11 +39,13 @@ class FrameSummary(NamedTuple):
         areas: Object id -> area in pixels, of the objects in the frame.
         confidence: Object id -> confidence, 0 to 1.
         review: Whether the frame should be checked.
+        vanished: Ids of the objects that the mask which the frame comes from shows, and the frame does not.
     """
 
     areas: Mapping[int, int]
     confidence: Mapping[int, float]
     review: bool
+    vanished: frozenset[int] = frozenset()
 
 
 class Step(NamedTuple):

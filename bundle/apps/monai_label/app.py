@@ -31,7 +31,7 @@ from bundle.apps.monai_label.uploads import (
     use_scratch_folder,
 )
 from bundle.inference.confidence import suggest_frame
-from bundle.inference.results import FrameResult
+from bundle.inference.results import FrameResult, trust_by_object
 from bundle.inference.settings import DIRECTIONS
 from bundle.io.reading.decode import natural_key
 from bundle.io.reading.video import VideoSource
@@ -123,12 +123,14 @@ class PaintedFrameTask(InferTask):
     ) -> tuple[str, dict[str, Any]]:
         """The path of the label volume, and what is told beside it; ``given`` are frames."""
         confidence: dict[int, dict[int, float]] = {}
+        trust: dict[int, dict[int, float]] = {}
         review, ids = [], set[int]()
         with tempfile.TemporaryDirectory() as folder:
             writer = NiftiWriter(Path(folder), video, ())
             for result in results:
                 writer.write(Segmented(result.frame, UNSEEN, result.labels))
                 confidence[result.frame] = dict(result.confidence)
+                trust[result.frame] = trust_by_object(result.confidence, result.vanished)
                 ids |= set(result.confidence)
                 if result.review:
                     review.append(result.frame)
@@ -143,7 +145,7 @@ class PaintedFrameTask(InferTask):
             "painted_frames": sorted(given),
             "confidence": list(worst.values()),
             "review": review,
-            "suggested_frame": suggest_frame(confidence, list(given)),
+            "suggested_frame": suggest_frame(trust, list(given)),
         }
 
     def _stored(self, image_id: str) -> tuple[str, dict[str, int]]:
@@ -163,7 +165,11 @@ class PaintedFrameTask(InferTask):
     def _note(self, image_id: str, answer: Mapping[str, Any]) -> None:
         if image_id in self.datastore.list_images() and answer["suggested_frame"] is not None:
             frame = answer["suggested_frame"]
-            note = {"lowest_confidence": min(answer["confidence"]), "frame": frame}
+            note = {
+                "lowest_confidence": min(answer["confidence"]),
+                "flagged": bool(answer["review"]),
+                "frame": frame,
+            }
             self.datastore.update_image_info(image_id, {RECORD: note})
 
 
@@ -224,8 +230,8 @@ def _latencies(begin: float, opened: float) -> dict[str, float]:
 class LowestConfidence(Strategy):
     """Suggests the next image, and its frame, by lowest confidence.
 
-    First the images that were segmented but not submitted and have a frame below ``review_below``,
-    then those that nobody painted yet, then the rest of the segmented ones.
+    First the images that were segmented but not submitted and have a frame that is flagged for
+    review, then those that nobody painted yet, then the rest of the segmented ones.
     """
 
     def __init__(self, review_below: float) -> None:
@@ -234,10 +240,12 @@ class LowestConfidence(Strategy):
 
     def __call__(self, request: Mapping[str, Any], datastore: Any) -> dict[str, Any] | None:
         def rank(image_id: str) -> tuple[int, float]:
-            found = notes[image_id].get("lowest_confidence")
+            note = notes[image_id]
+            found = note.get("lowest_confidence")
             if found is None:
                 return 1, 0.0
-            return (0 if found < self.review_below else 2), found
+            flagged = note.get("flagged", found < self.review_below)  # older notes lack it
+            return (0 if flagged else 2), found
 
         images = sorted(datastore.get_unlabeled_images(), key=natural_key)
         notes = {i: datastore.get_image_info(i).get(RECORD, {}) for i in images}
