@@ -1,6 +1,7 @@
 """The command line: one test per message, names that go on working, paths of any letters."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from bundle.cli import main
 from bundle.commands.prompt_options import read_prompt_options
 from bundle.commands.serve import serve_label_app
 from bundle.utils.bundle_files import bundle_root, program_version
+from bundle.utils.options import parse_bool, parse_count
 
 
 def said(capsys, *arguments):
@@ -244,3 +246,21 @@ def test_leaving_fails_where_output_cannot_be_written():
         buffered = {**os.environ, "PYTHONUNBUFFERED": ""}
         done = subprocess.run([sys.executable, "-c", code], stdout=full, env=buffered)
     assert done.returncode == 120
+
+
+OF_OTHER_PROGRAMS = {"config_file", "logging_file", "nproc_per_node"}
+"""Options of monai.bundle and torchrun, spelled as these spell them."""
+
+
+def test_messages_spell_options_as_the_help_does():
+    """``--mask-frame`` everywhere; ``--mask_frame`` is understood, but not what anybody is told."""
+    for path in (bundle_root() / "bundle").rglob("*.py"):
+        found = set(re.findall(r"--([a-z]+(?:_[a-z0-9]+)+)", path.read_text(encoding="utf-8")))
+        assert found <= OF_OTHER_PROGRAMS, f"{path} says --{', --'.join(sorted(found))}"
+
+
+def test_a_value_that_is_refused_names_its_option_as_the_help_does():
+    with pytest.raises(ValueError, match="--mask-frame must be a whole number or null, got 'one'"):
+        parse_count("one", "mask_frame")
+    with pytest.raises(ValueError, match="--save-masks must be true or false, got 'maybe'"):
+        parse_bool("maybe", "save_masks")

@@ -22,7 +22,7 @@ def train(
     output_dir: OutputDir = None,
     config: Configs = None,
 ) -> None:
-    """Train a network. Any value of the config train can be given: --epochs 20 --batch_size 8."""
+    """Train a network. Any value of the config train can be given: --epochs 20 --batch-size 8."""
     _run_config("training", ["train", *(config or ())], context, dataset_dir, output_dir)
 
 

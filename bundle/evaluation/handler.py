@@ -99,11 +99,11 @@ class EvaluationReport:
         if self.predictions and self.predictions.resolve() == self.masks.resolve():
             raise ValueError(
                 f"--predictions {self.predictions} is where this run writes the network's masks: "
-                "choose another --output_dir"
+                "choose another --output-dir"
             )
         if self.predictions and self.predictions_name in (NETWORK, *BASELINES):
             raise ValueError(
-                f"--predictions_name {self.predictions_name} is the name of another row: choose one "
+                f"--predictions-name {self.predictions_name} is the name of another row: choose one "
                 f"that is not {', '.join((NETWORK, *BASELINES))}"
             )
         self.names = folder_names(dataset.data)

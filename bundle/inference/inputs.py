@@ -108,11 +108,11 @@ class OpenPromptedVideod:
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         image, label, prompts = data.get("image"), data.get("label"), data.get("prompts", ())
         if image is None:
-            raise ValueError("no video given: add --video PATH, or --input_dir DIR for many videos")
+            raise ValueError("no video given: add --video PATH, or --input-dir DIR for many videos")
         if label is None and not prompts:
             raise ValueError(
                 "no mask given: add --mask PATH, or --prompts FILE.json with a box or points, or "
-                "--input_dir DIR for many videos"
+                "--input-dir DIR for many videos"
             )
         video = PromptedVideo(
             Path(str(image)),
@@ -158,15 +158,15 @@ def list_inputs(
     given = parse_text(input_dir)
     entries = _read_prompts(prompts)
     if entries and given is not None:
-        raise ValueError("--prompts is for one video: leave it out, or --input_dir")
+        raise ValueError("--prompts is for one video: leave it out, or --input-dir")
     if given is None:
         items: list[dict[str, Any]] = [{"image": parse_text(video), "label": parse_text(mask)}]
     elif parse_text(video) is not None or parse_text(mask) is not None:
-        raise ValueError("--input_dir is for many videos: leave it out, or --video and --mask")
+        raise ValueError("--input-dir is for many videos: leave it out, or --video and --mask")
     elif Path(given).is_dir():
         if output_dir is not None and Path(output_dir).resolve() == Path(given).resolve():
             raise ValueError(
-                f"--output_dir is the --input_dir {given}, where results would be taken for videos "
+                f"--output-dir is the --input-dir {given}, where results would be taken for videos "
                 "the next time: choose another output_dir"
             )
         items = _list_folder(Path(given))
@@ -220,9 +220,9 @@ def _list_folder(folder: Path) -> list[dict[str, Any]]:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
-        raise FileNotFoundError(f"no such folder or list: --input_dir {path}")
+        raise FileNotFoundError(f"no such folder or list: --input-dir {path}")
     if path.suffix.lower() != ".csv":
-        raise ValueError(f"--input_dir {path} is neither a folder nor a .csv list")
+        raise ValueError(f"--input-dir {path} is neither a folder nor a .csv list")
     items: list[dict[str, Any]] = []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:  # Excel writes a byte order mark

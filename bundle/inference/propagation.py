@@ -458,7 +458,7 @@ class Propagation:
             return False
         logger.warning(
             "out of memory on %s: continuing with frames of %d pixels (shorter side); "
-            "a lower --max_memory_frames takes less memory",
+            "a lower --max-memory-frames takes less memory",
             self.device,
             size,
         )

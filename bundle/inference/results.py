@@ -44,6 +44,7 @@ def find_vanished(
         absent: Those that the given mask which the frame is propagated from says are not there.
 
     Example:
+        >>> import numpy as np
         >>> find_vanished(np.array([[0, 1]], np.uint8), sought=[1, 2, 3], absent=[3])
         frozenset({2})
     """

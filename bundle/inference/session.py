@@ -255,7 +255,7 @@ def _tell_limit(frames: int) -> None:
     """Log once in a process that memory is full."""
     logger.info(
         "memory holds %d frames: from now on the oldest are dropped, except those whose mask was "
-        "given; --max_memory_frames null keeps all",
+        "given; --max-memory-frames null keeps all",
         frames,
     )
 

@@ -118,6 +118,16 @@ def _evaluated(value: str) -> Any:
     return value
 
 
+def spell(name: str) -> str:
+    """An option's name as ``tcmn --help`` shows it; ``_`` may stand for ``-`` wherever it is typed.
+
+    Example:
+        >>> spell("mask_frame")
+        '--mask-frame'
+    """
+    return f"--{name.replace('_', '-')}"
+
+
 def parse_bool(value: Any, name: str) -> bool:
     """Parse a switch; the text ``false`` from the command line would count as true in Python.
 
@@ -132,7 +142,7 @@ def parse_bool(value: Any, name: str) -> bool:
         return value
     if str(value).lower() in ("true", "false"):
         return str(value).lower() == "true"
-    raise ValueError(f"--{name} must be true or false, got {value!r}")
+    raise ValueError(f"{spell(name)} must be true or false, got {value!r}")
 
 
 def parse_count(value: Any, name: str) -> int | None:
@@ -146,7 +156,7 @@ def parse_count(value: Any, name: str) -> int | None:
     number = _read_number(value)
     if isinstance(number, int) and not isinstance(number, bool):
         return number
-    raise ValueError(f"--{name} must be a whole number or null, got {value!r}")
+    raise ValueError(f"{spell(name)} must be a whole number or null, got {value!r}")
 
 
 def parse_workers(value: Any) -> int:
@@ -204,10 +214,10 @@ def parse_list(value: Any, name: str) -> list[str]:
     """
     texts = value.strip("[]").split(",") if isinstance(value, str) else value
     if not isinstance(texts, (list, tuple)) or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"--{name} must be a list, or text with commas, got {value!r}")
+        raise ValueError(f"{spell(name)} must be a list, or text with commas, got {value!r}")
     stripped = [text.strip(" '\"") for text in texts]
     if not all(stripped):
-        raise ValueError(f"--{name} has an empty entry: {value!r}")
+        raise ValueError(f"{spell(name)} has an empty entry: {value!r}")
     return list(dict.fromkeys(stripped))
 
 

@@ -510,7 +510,7 @@ def test_predictions_must_not_be_what_the_run_writes(davis, tmp_path):
     dataset = VideoDataset(read_protocol("davis", davis))
     with pytest.raises(ValueError, match=r"--predictions .*masks is where this run writes the"):
         EvaluationReport(dataset, tmp_path, "", {}, predictions=tmp_path / "masks")
-    with pytest.raises(ValueError, match=r"--predictions_name network is the name of another row"):
+    with pytest.raises(ValueError, match=r"--predictions-name network is the name of another row"):
         EvaluationReport(dataset, tmp_path, "", {}, predictions=tmp_path / "network")
 
 

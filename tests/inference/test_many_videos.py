@@ -189,17 +189,17 @@ def test_nothing_is_opened_before_it_is_used_and_then_once(videos):
 
 @pytest.mark.parametrize("given", [("a.mp4", None), (None, "m.png")])
 def test_one_video_or_many(tmp_path, given):
-    with pytest.raises(ValueError, match="--input_dir is for many videos: leave it out, or --vid"):
+    with pytest.raises(ValueError, match="--input-dir is for many videos: leave it out, or --vid"):
         list_inputs(*given, tmp_path)
 
 
 def test_results_beside_the_videos_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"--output_dir is the --input_dir .*: choose another"):
+    with pytest.raises(ValueError, match=r"--output-dir is the --input-dir .*: choose another"):
         list_inputs(None, None, touch(tmp_path / "in", "a_mask.png"), tmp_path / "in" / ".")
 
 
 def test_no_folder_and_no_list(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no such folder or list: --input_dir .*nothing"):
+    with pytest.raises(FileNotFoundError, match=r"no such folder or list: --input-dir .*nothing"):
         list_inputs(None, None, tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"a.xlsx is neither a folder nor a .csv list"):
         list_inputs(None, None, touch(tmp_path, "a.xlsx") / "a.xlsx")

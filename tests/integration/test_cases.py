@@ -209,7 +209,7 @@ def nrrd_not_read(case):
 def numbered_picture_taken_for_frame_0(case):
     video = open_video(CASES / "upload_video_and_mask" / "v.mp4")
     for name, number in (("00007.png", 7), ("m1", 1)):
-        with pytest.raises(ValueError, match=f"--mask.frame {number}"):
+        with pytest.raises(ValueError, match=f"--mask-frame {number}"):
             case.areas(name, video)
     assert list(case.areas("m1", video, 0)) == [0]
     assert list(case.areas("00007.png", frames_of_disks())) == [7]  # called like that frame

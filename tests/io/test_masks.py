@@ -70,7 +70,7 @@ def test_a_mask_without_another_number_is_the_first_frames(tmp_path, name):
 def test_a_number_in_a_masks_name_is_asked_about(tmp_path, name):
     video, _ = nifti_video(tmp_path)
     mask = save_mask(tmp_path / name)
-    message = "has the number 4 in its name: say which frame .* --mask_frame 0, or --mask_frame 4"
+    message = "has the number 4 in its name: say which frame .* --mask-frame 0, or --mask-frame 4"
     with pytest.raises(ValueError, match=message):
         read_annotations(mask, video)
     assert list(read_annotations(mask, video, 4)) == [4]
@@ -94,12 +94,12 @@ def test_numbers_that_the_video_has_as_well_say_nothing(tmp_path):
 def test_numbers_within_words_are_taken_aloud_as_no_frame(tmp_path, caplog):
     video, _ = nifti_video(tmp_path)
     assert list(read_annotations(save_mask(tmp_path / "touch2.png"), video)) == [0]
-    assert "is taken as the mask of the first frame: --mask_frame N says otherwise" in caplog.text
+    assert "is taken as the mask of the first frame: --mask-frame N says otherwise" in caplog.text
 
 
 def test_a_frame_that_is_not_there(tmp_path):
     video, _ = nifti_video(tmp_path)
-    with pytest.raises(ValueError, match=r"--mask_frame 6: .* has 6 frames, expected 0 to 5"):
+    with pytest.raises(ValueError, match=r"--mask-frame 6: .* has 6 frames, expected 0 to 5"):
         read_annotations(save_mask(tmp_path / "a.png"), video, 6)
 
 
@@ -108,7 +108,7 @@ def test_numbers_of_a_folder_may_count_from_0_or_from_1(tmp_path):
     folder = save_mask(tmp_path / "masks" / "00001.png").parent
     (folder / "._00001.png").write_bytes(b"of macOS")
     with pytest.raises(
-        ValueError, match=r"numbered from 1.*--mask_frame 1 .*--mask_frame 0 if from 1"
+        ValueError, match=r"numbered from 1.*--mask-frame 1 .*--mask-frame 0 if from 1"
     ):
         read_annotations(folder, video)
     assert list(read_annotations(folder, video, 0)) == [0]

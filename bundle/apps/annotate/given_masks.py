@@ -5,6 +5,7 @@ Labels are (H, W) in the video's own pixels, 0 for background.
 
 import threading
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -56,7 +57,7 @@ class Step(NamedTuple):
     proposal: Proposal | None
 
 
-class GivenMasks:
+class GivenMasks(ABC):
     """Objects and given masks. Methods may be called from any thread.
 
     Args:
@@ -348,11 +349,11 @@ class GivenMasks:
         packed = {i: pack(self.prompts[i]) if i in self.prompts else None for i in frames}
         return Step(packed, dict(self.objects), self.proposal)
 
+    @abstractmethod
     def _complete(
         self, index: int, prompts: Mapping[int, ObjectPrompt], labels: LabelMap
     ) -> LabelMap:
         """A frame's label map after prompts."""
-        raise NotImplementedError
 
     def _require_proposal(self) -> Proposal:
         if self.proposal is None:

@@ -110,7 +110,7 @@ def frame_of_mask(
     if frame is not None:
         if not 0 <= frame < count:
             raise ValueError(
-                f"--mask_frame {frame}: {video} has {count} frames, expected 0 to {count - 1}"
+                f"--mask-frame {frame}: {video} has {count} frames, expected 0 to {count - 1}"
             )
         return frame
     stems = {each.stem: i for i, each in enumerate(frames) if isinstance(each, Path)}
@@ -130,12 +130,12 @@ def frame_of_mask(
         number = [each for each in numbers if each][-1]
         raise ValueError(
             f"{mask} has the number {number} in its name: say which frame it belongs to, the first "
-            f"is 0, with --mask_frame 0, or --mask_frame {min(number, count - 1)} if that is its "
+            f"is 0, with --mask-frame 0, or --mask-frame {min(number, count - 1)} if that is its "
             "frame"
         )
     if count > 1 and re.search("[1-9]", " ".join(rest)):
         logger.warning(
-            "%s is taken as the mask of the first frame: --mask_frame N says otherwise", mask
+            "%s is taken as the mask of the first frame: --mask-frame N says otherwise", mask
         )
     return 0
 
@@ -157,8 +157,8 @@ def _by_number(
         elif max(given) < len(frames):
             raise ValueError(
                 f"{folder} has masks numbered from {min(given)}, and {video} has {len(frames)} "
-                f"frames: say which frame the lowest number is, the first is 0: --mask_frame "
-                f"{min(given)} if numbers count from 0, --mask_frame {min(given) - 1} if from 1"
+                f"frames: say which frame the lowest number is, the first is 0: --mask-frame "
+                f"{min(given)} if numbers count from 0, --mask-frame {min(given) - 1} if from 1"
             )
     return [n - first if n is not None and 0 <= n - first < len(frames) else None for n in numbers]
 
