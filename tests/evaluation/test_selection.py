@@ -166,7 +166,7 @@ def test_the_page_tells_of_lost_objects_only_where_there_are_any():
     lost = make_scores("a", [0.0, 0.8], answered=(False, True), confidence=(0.95, 0.9))
     page = make_markdown(make_summary([lost], "x", {"review_below": 0.7}), "davis")
     assert "## Objects that are gone or lost" in page
-    assert "| network | - | - | 50.00 | 0.0 |" in page
+    assert "| network | - | - | 50.00 | 100.0 |" in page  # an empty mask is flagged
     sound = make_scores("a", [0.7, 0.8])
     page = make_markdown(make_summary([sound], "x", {"review_below": 0.7}), "davis")
     assert "gone" not in page
