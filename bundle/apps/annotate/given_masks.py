@@ -40,7 +40,7 @@ class FrameSummary(NamedTuple):
         areas: Object id -> area in pixels, of the objects in the frame.
         confidence: Object id -> confidence, 0 to 1.
         review: Whether the frame should be checked.
-        vanished: Ids of the objects that the mask which the frame comes from shows, and the frame does not.
+        vanished: Ids of objects that the frame lacks, though the mask it comes from shows them.
     """
 
     areas: Mapping[int, int]
