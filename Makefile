@@ -92,6 +92,9 @@ DATA ?= data
 BACKBONES ?= backbones
 WEIGHTS ?= output/weights
 OPTIONS ?=
+# What the release has learned from: its scores on these say nothing about new videos.
+SEEN = cvc_clinicdb camus_unseen camus_unseen_from_es davis_held_out davis_train_held_out vocal_folds \
+  vocal_folds_held_out vos_extra selection
 TRAINING = $(RUN) -W ignore -m monai.bundle run training --logging_file configs/logging.conf \
   --dataset_dir "$(DATA)"
 
@@ -108,7 +111,14 @@ weights: $(VENV)/.installed
 	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/larger.pt" "$(WEIGHTS)/larger/last.pt"
 	$(TRAINING) --config_file "['configs/train.yaml','configs/larger.yaml']" \
 	  --initial_weights "$(WEIGHTS)/larger.pt" --output_dir "$(WEIGHTS)/longer" $(OPTIONS)
-	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/longer/last.pt"
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/longer.pt" "$(WEIGHTS)/longer/last.pt"
+	$(TRAINING) --config_file "['configs/train.yaml','configs/more_data.yaml']" \
+	  --initial_weights "$(WEIGHTS)/longer.pt" --output_dir "$(WEIGHTS)/more_data" $(OPTIONS)
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/model_protocol.pt" "$(WEIGHTS)/more_data/last.pt"
+	$(TRAINING) --config_file "['configs/train.yaml','configs/more_data.yaml','configs/release.yaml']" \
+	  --initial_weights "$(WEIGHTS)/model_protocol.pt" --output_dir "$(WEIGHTS)/release" $(OPTIONS)
+	$(RUN) scripts/dev/export_weights.py "$(WEIGHTS)/model.pt" "$(WEIGHTS)/release/last.pt" \
+	  --seen $(SEEN)
 
 clean:
 	rm -rf $(VENV) output build dist

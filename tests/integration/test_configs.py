@@ -218,6 +218,7 @@ def test_pretraining_on_unknown_data_set_folder_names_it(tmp_path):
         (["train.yaml", "paper.yaml"], "train"),
         (["train.yaml", "larger.yaml"], "train"),
         (["train.yaml", "more_data.yaml"], "train"),
+        (["train.yaml", "more_data.yaml", "release.yaml"], "train"),
         (["train.yaml", "finetune.yaml"], "train"),
         (["inference.yaml"], "infer"),
     ],
