@@ -19,10 +19,11 @@ from bundle.io.structures import (
     make_structures,
     structures_to_json,
 )
+from bundle.project.files import write_json
 from bundle.project.layouts import LAYOUTS, ExportedVideo
 from bundle.project.listing import folder_name
 from bundle.project.state import VideoState
-from bundle.project.store import Project, write_json
+from bundle.project.store import Project
 from bundle.utils.atomic_write import StagingFolder, room_for
 from bundle.utils.bundle_files import program_version
 

@@ -13,47 +13,31 @@ videos of a network folder never write the same file. A SQLite file must not be 
 so JSON is used.
 """
 
-import json
 import os
 import secrets
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from filelock import SoftFileLease, Timeout
 
-from bundle.inference.results import FrameResult
-from bundle.io.reading.video import VideoSource, open_video
 from bundle.io.structures import (
     Structures,
     make_structures,
     structures_from_json,
     structures_to_json,
 )
-from bundle.io.writing.mask_png import decode_mask, encode_mask
-from bundle.project.listing import (
-    FOLDER,
-    ListedVideo,
-    check_names,
-    fingerprint,
-    folder_name,
-    list_videos,
-)
+from bundle.project.files import local_time, read_json, read_mask, read_state, write_json
+from bundle.project.listing import FOLDER, ListedVideo, check_names, folder_name, list_videos
 from bundle.project.locks import Holder, VideoLock, current_user
-from bundle.project.review import Limits, Progress, estimate_rest, measure_frame
-from bundle.project.state import STAGES, VERSION, SavedMask, Source, Stage, VideoState
+from bundle.project.opened_video import OpenVideo
+from bundle.project.review import Limits, Progress, estimate_rest
+from bundle.project.state import STAGES, VERSION, Stage, VideoState
 from bundle.types import LabelMap
-from bundle.utils.atomic_write import room_for, written_beside
 
 HEAD = "project.json"
-STATE = "state.json"
-IDLE_S = 60.0
-"""Longest time in seconds that counts as work between two actions."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +103,7 @@ class Project:
     def reload(self) -> None:
         """Read what others have changed of the list of videos and of structures."""
         path = self.folder / HEAD
-        head = _read_json(path, "project")
+        head = read_json(path, "project")
         try:
             self._secret = str(head["secret"])
             self.videos = {
@@ -203,9 +187,9 @@ class Project:
             KeyError: There is no such video.
             ValueError: Its state is damaged, or of a newer version.
         """
-        return _read_state(self._video_folder(name))
+        return read_state(self._video_folder(name))
 
-    def open(self, name: str) -> "OpenVideo":
+    def open(self, name: str) -> OpenVideo:
         """Open a video to work on it; nobody else can until it is closed.
 
         Raises:
@@ -231,7 +215,7 @@ class Project:
             KeyError: There is no such video, or no mask of the frame.
             ValueError: Its file is damaged.
         """
-        return _read_mask(self._video_folder(name), self.state(name), index)
+        return read_mask(self._video_folder(name), self.state(name), index)
 
     def overview(self) -> list[Overview]:
         """All videos, in the order in which they should be worked on."""
@@ -295,7 +279,7 @@ class Project:
         lock = SoftFileLease(self.folder / "project.lock", thread_local=False)
         try:
             with lock.acquire(timeout=10):
-                head = _read_json(self.folder / HEAD, "project")
+                head = read_json(self.folder / HEAD, "project")
                 if change is not None:
                     values = change(head)
                 write_json(self.folder / HEAD, {**head, **values})
@@ -332,7 +316,7 @@ def create_project(
     videos = list_videos(source, secret)
     head = {
         "version": VERSION,
-        "created": _now(),
+        "created": local_time(),
         "source": _relative(folder, source),
         "secret": secret,
         "structures": structures_to_json(structures) if structures else None,
@@ -340,283 +324,6 @@ def create_project(
     }
     write_json(folder / HEAD, head)
     return folder
-
-
-class OpenVideo:
-    """A video that somebody works on; close it when done, or use it in a with-block.
-
-    Each method that changes something has written it when it returns. When writing fails, the state
-    is the one before, on disk and here, and the call may be made again.
-
-    Attributes:
-        source: The video.
-        state: What is known of it.
-        left_by: Who had it open before and ended without closing it.
-    """
-
-    def __init__(
-        self, video: ListedVideo, folder: Path, lock: VideoLock, who: str, limits: Limits
-    ) -> None:
-        self.name, self.left_by = video.name, lock.left_by
-        self._folder, self._lock, self._who, self._limits = folder, lock, who, limits
-        self._clock: Callable[[], float] = time.monotonic
-        self._last = self._clock()
-        self.state = _read_state(folder)
-        self.source = self._open_source(video)
-        self._sweep()
-
-    def __enter__(self) -> "OpenVideo":
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Let others open it."""
-        self._lock.release()
-
-    def labels(self, index: int) -> LabelMap:
-        """The mask of a frame.
-
-        Raises:
-            KeyError: It has none.
-            ValueError: Its file is damaged.
-        """
-        return _read_mask(self._folder, self.state, index)
-
-    def given_masks(self) -> dict[int, LabelMap]:
-        """Frame index to the mask that somebody gave.
-
-        Raises:
-            ValueError: A file is damaged.
-        """
-        return {i: self._read(i, mask.file) for i, mask in self.state.given.items()}
-
-    def propagated_masks(self) -> dict[int, LabelMap]:
-        """Frame index to the mask that was given when masks were last propagated.
-
-        Raises:
-            ValueError: A file is damaged.
-        """
-        return {i: self._read(i, file) for i, file in self.state.propagated_from.items()}
-
-    def found_results(self) -> Iterator[FrameResult]:
-        """What was propagated, frame by frame; likewise under masks that were given since.
-
-        Raises:
-            ValueError: A file is damaged.
-        """
-        limit = self._limits.confidence
-        for i, mask in sorted(self.state.found.items()):
-            trust = dict(mask.facts.confidence)
-            low = any(value < limit for value in trust.values())
-            yield FrameResult(i, self._read(i, mask.file), trust, low)
-
-    def give(self, masks: Mapping[int, LabelMap | None]) -> None:
-        """Save masks that somebody painted, corrected or confirmed; None takes one back."""
-        waiting = {i for item in self.state.queue(self._limits) for i in item.frames}
-        given, state = dict(self.state.given), self.state
-        for index, labels in masks.items():
-            given.pop(index, None)
-            if labels is not None:
-                state, file = self._write_mask(state, index, labels, flush=True)
-                facts = measure_frame(labels)
-                given[index] = SavedMask(
-                    file, replace(facts, confidence=dict.fromkeys(facts.areas, 1.0))
-                )
-        self._save(state.changed(given=given), reviews=len(waiting & set(masks)))
-
-    def find(
-        self,
-        results: Iterable[FrameResult],
-        propagated_from: Collection[int] | None = None,
-        weights: Mapping[str, str] | None = None,
-        direction: str = "both",
-    ) -> None:
-        """Save masks that were propagated.
-
-        Args:
-            results: Results of some frames; those of others stay.
-            propagated_from: At the beginning of a propagation, the frames whose given masks it
-                starts from.
-            weights: What propagates: file name and SHA-256.
-            direction: In which it goes.
-        """
-        found, state = dict(self.state.found), self.state
-        for result in results:
-            state, file = self._write_mask(state, result.frame, result.labels, flush=False)
-            facts = measure_frame(result.labels, result.confidence)
-            found[result.frame] = SavedMask(file, facts)
-        values: dict[str, Any] = {"found": found}
-        if propagated_from is not None:
-            values["propagated_from"] = {i: state.given[i].file for i in propagated_from}
-            values["direction"] = direction
-        if weights is not None:
-            values["weights"] = dict(weights)
-        self._save(state.changed(**values), by_hand=False)
-
-    def forget(self, frames: Collection[int]) -> None:
-        """Drop masks that were propagated, since what they came from has changed."""
-        found = {i: mask for i, mask in self.state.found.items() if i not in frames}
-        self._save(self.state.changed(found=found), by_hand=False)
-
-    def accept(self, frames: Collection[int]) -> None:
-        """Take the masks of frames as right, as they are.
-
-        Raises:
-            KeyError: A frame has no mask.
-        """
-        files = {i: self.state.masks[i].file for i in frames}
-        accepted = {**self.state.accepted, **files}
-        self._save(replace(self.state, accepted=accepted), reviews=len(files))
-
-    def sign(self, done: bool = True) -> None:
-        """Say that the video is done, or that it is not.
-
-        Raises:
-            ValueError: Frames have no mask yet.
-        """
-        missing = self.source.frame_count - len(self.state.masks)
-        if done and missing:
-            raise ValueError(
-                f"{missing} of {self.source.frame_count} frames of {self.name} have no mask yet: "
-                "propagate first"
-            )
-        self._save(replace(self.state, signed_by=self._who if done else None))
-
-    def look_at(self, index: int) -> None:
-        """Save which frame was looked at last."""
-        self._save(replace(self.state, place=index))
-
-    def _read(self, index: int, file: str) -> LabelMap:
-        size = self.source.height, self.source.width
-        return _read_file(self._folder / "masks" / file, index, size)
-
-    def _open_source(self, video: ListedVideo) -> VideoSource:
-        if not video.path.exists():
-            raise FileNotFoundError(
-                f"the video {video.path} is not there any more: put it back, its masks are kept in "
-                f"{self._folder}"
-            )
-        now = fingerprint(video.path)
-        known = self.state.source
-        if known is not None and known.fingerprint != now:
-            raise ValueError(
-                f"the video {video.path} has changed since its masks were made: put the old one back, "
-                f"or give the new one another name; the masks are kept in {self._folder}"
-            )
-        source = open_video(video.path)
-        found = Source(now, source.frame_count, source.height, source.width, source.fps)
-        if known is None:
-            self.state = replace(self.state, source=found)
-        return source
-
-    def _write_mask(
-        self, state: VideoState, index: int, labels: LabelMap, flush: bool
-    ) -> tuple[VideoState, str]:
-        size = self.source.height, self.source.width
-        if not 0 <= index < self.source.frame_count or labels.shape != size:
-            raise ValueError(
-                f"a mask of {labels.shape} for frame {index} of {self.name}, which has "
-                f"{self.source.frame_count} frames of {size} (rows, columns)"
-            )
-        state = replace(state, number=state.number + 1)
-        file = f"{index:06d}-{state.number}.png"
-        self._lock.check(self.name)
-        folder = self._folder / "masks"
-        with room_for(folder / file):
-            folder.mkdir(exist_ok=True)
-            with (folder / file).open("wb") as out:
-                out.write(encode_mask(labels))
-                if flush:
-                    out.flush()
-                    os.fsync(out.fileno())
-        return state, file
-
-    def _save(self, state: VideoState, reviews: int = 0, by_hand: bool = True) -> None:
-        # What the machine does takes nobody's time: the next action counts it, up to a pause.
-        now = self._clock() if by_hand else self._last
-        spent = min(max(now - self._last, 0.0), IDLE_S)
-        state = replace(
-            state, who=self._who, when=_now(), seconds=state.seconds + spent,
-            review_s=state.review_s + (spent if reviews else 0.0),
-            review_count=state.review_count + reviews,
-        )  # fmt: skip
-        self._lock.check(self.name)
-        write_json(self._folder / STATE, state.to_json())
-        old = self.state.files() - state.files()
-        self.state, self._last = state, now
-        for file in old:
-            with suppress(OSError):
-                (self._folder / "masks" / file).unlink()
-
-    def _sweep(self) -> None:
-        """Remove masks that nothing refers to, which killed processes leave."""
-        kept = self.state.files()
-        for file in (self._folder / "masks").glob("*.png"):
-            if file.name not in kept:
-                with suppress(OSError):
-                    file.unlink()
-
-
-def _read_mask(folder: Path, state: VideoState, index: int) -> LabelMap:
-    mask = state.masks[index]
-    assert state.source is not None
-    size = state.source.height, state.source.width
-    return _read_file(folder / "masks" / mask.file, index, size)
-
-
-def _read_file(path: Path, index: int, size: tuple[int, int]) -> LabelMap:
-    try:
-        return decode_mask(path.read_bytes(), size)
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"{path}, the mask of frame {index}, cannot be read ({error}): put back a copy of it, or "
-            "paint the frame anew"
-        ) from error
-
-
-def _read_state(folder: Path) -> VideoState:
-    path = folder / STATE
-    if not path.exists():
-        return VideoState()
-    content = _read_json(path, "state")
-    try:
-        return VideoState.from_json(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}): put back a copy of it; the masks beside it are untouched"
-        ) from error
-
-
-def _read_json(path: Path, what: str) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is damaged ({error!r}): put back a copy of it; the masks are untouched"
-        ) from error
-    if version != VERSION:
-        raise ValueError(
-            f"{path} is a {what} of version {version}, this program reads {VERSION}: update it; "
-            "nothing was changed"
-        )
-    return dict(content)
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON that appears whole or not at all, and is on the disk when this returns."""
-    with written_beside(path) as beside, beside.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, ensure_ascii=False)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _record(folder: Path, video: ListedVideo) -> dict[str, str]:
@@ -637,7 +344,3 @@ def _relative(folder: Path, path: Path) -> str:
 
 def _absolute(folder: Path, path: str) -> Path:
     return Path(os.path.normpath(folder / path))
-
-
-def _now() -> str:
-    return datetime.now().isoformat(timespec="seconds")

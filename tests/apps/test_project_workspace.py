@@ -16,7 +16,7 @@ from bundle.apps.annotate.session_file import open_session, resume_session, save
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.io.structures import Structure, make_structures
-from bundle.project import store
+from bundle.project import opened_video
 from bundle.project.locks import VideoLockedError
 from bundle.project.store import Project, create_project
 from bundle.segmenter import VideoSegmenter
@@ -155,14 +155,14 @@ def test_a_program_that_ends_at_any_step_leaves_a_whole_state(start, folder, mon
     draw(annotation, 3, 1)  # replaces what was propagated before that is saved
     expected = all_labels(annotation)
 
-    copies, write = [], store.write_json
+    copies, write = [], opened_video.write_json
 
     def copy_after(path, content):
         write(path, content)
         copies.append(folder.parent.parent / f"copy{len(copies)}" / "cines")
         shutil.copytree(folder.parent, copies[-1])
 
-    monkeypatch.setattr(store, "write_json", copy_after)
+    monkeypatch.setattr(opened_video, "write_json", copy_after)
     assert workspace.saver.write()
     monkeypatch.undo()
     assert len(copies) >= 4
@@ -247,7 +247,7 @@ def test_a_full_disk_keeps_the_video_open_and_at_the_end_a_session(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(store, "encode_mask", fail)
+        patch.setattr(opened_video, "encode_mask", fail)
         mask = draw(annotation, 2)
         with pytest.raises(OSError, match=r"No space left on device.* make room"):
             workspace.close_video()
@@ -256,7 +256,7 @@ def test_a_full_disk_keeps_the_video_open_and_at_the_end_a_session(
     assert workspace.saver.problem is None
     np.testing.assert_array_equal(workspace.project.read_mask("a", 2), mask)
 
-    monkeypatch.setattr(store, "encode_mask", fail)
+    monkeypatch.setattr(opened_video, "encode_mask", fail)
     mask = draw(annotation, 3)
     workspace.close()
     assert "a could not be saved in the project" in caplog.text

@@ -226,9 +226,9 @@ def test_a_full_disk_loses_nothing(project, monkeypatch):
         def full(content, *arguments, **options):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        for place in ("json.dump", "encode_mask"):
+        for place in ("files.json.dump", "opened_video.encode_mask"):
             with monkeypatch.context() as patch:
-                patch.setattr(f"bundle.project.store.{place}", full)
+                patch.setattr(f"bundle.project.{place}", full)
                 with pytest.raises(DiskFullError, match=r"No space left .* make room"):
                     video.give({1: square()})
             assert video.state == before

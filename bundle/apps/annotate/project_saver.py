@@ -12,7 +12,8 @@ from bundle.apps.annotate.annotation import Annotation, Snapshot
 from bundle.apps.annotate.given_masks import FrameSummary, MarkedObject
 from bundle.inference.results import FrameResult
 from bundle.io.structures import Structure, default_colour
-from bundle.project.store import OpenVideo, Project
+from bundle.project.opened_video import OpenVideo
+from bundle.project.store import Project
 from bundle.segmenter import VideoSegmenter
 from bundle.types import LabelMap
 

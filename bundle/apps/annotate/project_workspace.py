@@ -11,7 +11,8 @@ from bundle.apps.annotate.project_saver import ProjectSaver, refuse_unfinished, 
 from bundle.apps.annotate.session_file import write_session
 from bundle.apps.annotate.thumbnails import Thumbnails
 from bundle.apps.annotate.workspace import Workspace
-from bundle.project.store import OpenVideo, Project
+from bundle.project.opened_video import OpenVideo
+from bundle.project.store import Project
 from bundle.segmenter import VideoSegmenter
 
 logger = logging.getLogger(__name__)
