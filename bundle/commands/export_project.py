@@ -44,18 +44,14 @@ def export_data_set(
     ):
         if value not in known:
             raise ValueError(f"unknown {name} {value}{suggest(value, list(known), prefix='')}")
-    folder = find_project(source)
-    if folder is None:
-        raise FileNotFoundError(
-            f"no project in {source}: make one with tcmn annotate {source}, a folder of videos"
-        )
+    project = require_project(source)
     with tqdm(total=100, unit="%", leave=False, disable=None) as bar:
 
         def show(share: float) -> None:
             bar.update(round(100 * share) - bar.n)
 
         export_project(
-            Project(folder),
+            project,
             output,
             layout,
             frames=cast(Literal["all", "reviewed"], frames),
@@ -65,6 +61,21 @@ def export_data_set(
             progress=show,
         )
     print(describe_export(output))
+
+
+def require_project(source: Path) -> Project:
+    """The project of a folder or list of videos, or the one whose folder it is.
+
+    Raises:
+        FileNotFoundError: There is none.
+        ValueError: It is damaged, or of a newer version.
+    """
+    folder = find_project(source)
+    if folder is None:
+        raise FileNotFoundError(
+            f"no project in {source}: make one with tcmn annotate {source}, a folder of videos"
+        )
+    return Project(folder)
 
 
 def describe_export(folder: Path) -> str:

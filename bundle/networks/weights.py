@@ -5,6 +5,7 @@ cannot be inferred from the weights, which would load without error into the wro
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from torch import nn
 from torch.nn import functional
 
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.bundle_files import program_version
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -23,6 +25,8 @@ GROWN = ("decoder.context.", "decoder.previous.")
 """Optional parts of a network; before training they change nothing."""
 MASK_INPUT = "mask_encoder.trunk.conv1.weight"
 """Has one more channel in a network that takes partial masks."""
+STATISTICS = ("running_mean", "running_var")
+"""Of BatchNorm, by the ends of their names."""
 GROWN_BY = ("context_channels", "previous_mask", "partial_masks")
 """The arguments of ``TCMN`` that add such parts."""
 
@@ -134,6 +138,59 @@ def describe_weights(weights: str | Path, description: WeightsDescription) -> No
         items = asdict(description).items()
         text = json.dumps({k: v for k, v in items if v or k == "network"}, indent=2)
         beside.write_text(text + "\n", encoding="utf-8")
+
+
+def to_half(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights in float16, as they are kept.
+
+    BatchNorm's running statistics stay in float32, since their variances span more than half
+    precision resolves; counters stay as they are.
+    """
+    return {
+        name: tensor.half()
+        if tensor.is_floating_point() and not name.endswith(STATISTICS)
+        else tensor
+        for name, tensor in state.items()
+    }
+
+
+def save_weights(
+    path: str | Path,
+    state: Mapping[str, torch.Tensor],
+    network: Mapping[str, Any],
+    source: str | Path,
+    seen: Sequence[str] = (),
+) -> WeightsDescription:
+    """Write weights in half precision, and the file beside them that says which network they are of.
+
+    Args:
+        path: The file; replaced if it is there.
+        state: A plain state dict.
+        network: Arguments of ``TCMN``.
+        source: Where they come from, for the message.
+        seen: See ``WeightsDescription``.
+
+    Returns:
+        What the file beside them says.
+
+    Raises:
+        ValueError: A weight is not finite in half precision.
+        DiskFullError: There is no room.
+    """
+    half = to_half(state)
+    bad = [name for name, tensor in half.items() if not tensor.float().isfinite().all()]
+    if bad:
+        raise ValueError(f"{source}: {bad[0]} is not finite in half precision")
+    # By way of memory, since of a full disk PyTorch says something else than the system.
+    content = io.BytesIO()
+    torch.save(half, content)
+    with written_beside(path) as beside:
+        beside.write_bytes(content.getbuffer())
+    description = WeightsDescription(
+        network, program_version(), file_digest(path), fingerprint_state(half), seen
+    )
+    describe_weights(path, description)
+    return description
 
 
 def file_digest(path: str | Path) -> str:

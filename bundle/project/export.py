@@ -42,6 +42,7 @@ def export_project(
     unfinished: Literal["refuse", "leave out", "include"] = "refuse",
     valid_fraction: float = 0.2,
     seed: int = 0,
+    parts: Mapping[str, str] | None = None,
     progress: Callable[[float], None] = lambda share: None,
 ) -> Path:
     """Write a data set; its folder appears whole or not at all.
@@ -59,6 +60,7 @@ def export_project(
         valid_fraction: Share of the patients that validate, all videos of a patient on one side;
             0 for none.
         seed: Seed of the draw.
+        parts: Write these videos alone: name to ``train`` or ``valid``, in place of a draw.
         progress: Called with the share that is done.
 
     Returns:
@@ -77,11 +79,15 @@ def export_project(
         raise ValueError(f"unknown layout {layout!r}: there are {', '.join(LAYOUTS)}")
     if target.exists():
         raise FileExistsError(f"{target} exists: choose another folder for the data set")
-    names, left_out = _choose(project, frames, unfinished)
+    if parts is None:
+        names, left_out = _choose(project, frames, unfinished)
+    else:
+        names, left_out = list(parts), []
     with room_for(target), StagingFolder(target) as staging:
         staging.new.mkdir()
         folder = staging.new
-        parts = _split(project, names, folder / SPLIT, valid_fraction, seed)
+        if parts is None:
+            parts = _split(project, names, folder / SPLIT, valid_fraction, seed)
         structures = _structures(project, names)
         # Named like the folder that it will be, which nnU-Net's layout takes up.
         work = staging.folder / target.name if target.name != "new" else folder

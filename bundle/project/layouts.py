@@ -335,7 +335,8 @@ class YoloLayout:
         return None
 
     def finish(self) -> None:
-        lines = ["path: .", "train: images/train", "val: images/valid", "names:"]
+        # Without a path: one that is relative would count from where somebody trains.
+        lines = ["train: images/train", "val: images/valid", "names:"]
         for i in range(1, max(self._structures) + 1):
             name = self._structures[i].name if i in self._structures else f"object {i}"
             lines.append(f"  {i - 1}: {json.dumps(name)}")

@@ -81,6 +81,8 @@ class Project:
         videos: By name.
         structures: What ids stand for, in all videos; empty until there is one.
         source: The folder or list that it was made from; it may have gone. None if unknown.
+        trainings: Those whose weights were taken, see ``bundle.project.learning``: the last one's
+            are used, the shipped ones if there is none.
 
     Raises:
         FileNotFoundError: There is no project in the folder.
@@ -97,6 +99,7 @@ class Project:
         self.structures: Structures = {}
         self.videos: dict[str, ListedVideo] = {}
         self.source: Path | None = None
+        self.trainings: list[str] = []
         self._locks: dict[str, VideoLock] = {}
         self.reload()
 
@@ -114,6 +117,7 @@ class Project:
             }
             source, listed = head.get("source"), head["structures"]
             self.source = _absolute(self.folder, source) if source else None
+            self.trainings = [str(name) for name in head.get("trainings", ())]
             self.structures = structures_from_json(listed, str(path)) if listed else {}
         except (KeyError, TypeError) as error:
             raise ValueError(
@@ -163,6 +167,41 @@ class Project:
             return {"structures": structures_to_json(make_structures(now.values(), "the project"))}
 
         self._change(merge)
+
+    def weights_file(self) -> Path | None:
+        """The weights that the project uses; None for the shipped ones.
+
+        Raises:
+            FileNotFoundError: They are not there any more.
+        """
+        if not self.trainings:
+            return None
+        path = self.folder / "trainings" / self.trainings[-1] / "model.pt"
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"{path}, the weights that the project uses, are not there any more: put them back, or "
+                f"use those before: tcmn finetune {self.folder} --take-back"
+            )
+        return path
+
+    def use_weights(self, training: str) -> None:
+        """Use the weights of a training from now on; those before can be taken back."""
+        self._change(lambda head: {"trainings": [*head.get("trainings", ()), training]})
+
+    def take_back_weights(self) -> str:
+        """Use the weights again that were used before; the training whose weights go.
+
+        Raises:
+            ValueError: The project uses none of its own.
+        """
+        self.reload()
+        if not self.trainings:
+            raise ValueError(
+                f"{self.folder} uses the weights that it began with: there are none to take back"
+            )
+        dropped = self.trainings[-1]
+        self._change(lambda head: {"trainings": head["trainings"][:-1]})
+        return dropped
 
     def add_videos(self, source: str | Path) -> list[str]:
         """Take in videos of a folder or list that are not there yet; their names.

@@ -54,7 +54,7 @@ def check_command_line(
     if len(arguments) < 2 or "monai" not in arguments[0] or arguments[1] != "run":
         return
     sys.excepthook = print_error
-    options = _options(arguments[2:])
+    options = read_options(arguments[2:])
     if "config_file" not in options:
         return
     from monai.bundle import ConfigParser  # here, since it takes seconds
@@ -68,7 +68,7 @@ def check_command_line(
         new = old_names.get(root)
         if new is not None and new in parser:
             logger.warning("--%s is called --%s now: use that, the old name will go", root, new)
-            values[new] = _evaluated(value)
+            values[new] = evaluate_text(value)
         elif root in gone:
             logger.warning("--%s does nothing any more: %s", root, gone[root])
         elif name not in RUN_ARGUMENTS and root not in parser and root not in known:
@@ -111,8 +111,13 @@ def _typed_text(value: str) -> str | None:
     return value if "#" in value and not value.startswith("%") else None
 
 
-def _evaluated(value: str) -> Any:
-    """A value of the command line as MONAI evaluates it: a number, list or mapping, or else text."""
+def evaluate_text(value: str) -> Any:
+    """A value of the command line as MONAI reads it: a number, list or mapping, or else text.
+
+    Example:
+        >>> evaluate_text("0.5"), evaluate_text("auto")
+        (0.5, 'auto')
+    """
     with suppress(ValueError, SyntaxError):
         return ast.literal_eval(value)
     return value
@@ -244,8 +249,13 @@ def print_error(
         sys.__excepthook__(kind, error, trace)
 
 
-def _options(arguments: Sequence[str]) -> dict[str, str]:
-    """Parse ``--name value`` and ``--name=value``; like fire, it treats - and _ in names alike."""
+def read_options(arguments: Sequence[str]) -> dict[str, str]:
+    """``--name value`` and ``--name=value`` pairs; fire takes - and _ in names alike.
+
+    Example:
+        >>> read_options(["--epochs", "2", "--batch-size=4"])
+        {'epochs': '2', 'batch_size': '4'}
+    """
     options, name = {}, None
     for argument in arguments:
         if argument.startswith("--"):

@@ -20,27 +20,7 @@ from torch import Tensor
 
 from bundle.datasets.protocols import PROTOCOLS
 from bundle.networks.definition import read_definition
-from bundle.networks.weights import (
-    WeightsDescription,
-    describe_weights,
-    file_digest,
-    fingerprint_state,
-    read_description,
-)
-from bundle.utils.atomic_write import written_beside
-from bundle.utils.bundle_files import program_version
-
-STATISTICS = ("running_mean", "running_var")
-
-
-def to_half(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A copy in float16, but for BatchNorm's statistics and the counters."""
-    return {
-        name: tensor.half()
-        if tensor.is_floating_point() and not name.endswith(STATISTICS)
-        else tensor
-        for name, tensor in state.items()
-    }
+from bundle.networks.weights import read_description, save_weights
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -110,20 +90,10 @@ def export(
         )
         if sizes != expected:
             raise ValueError(f"{source} and {sources[0]} hold networks of different sizes")
-    state = to_half(average(states, shares))
-    bad = [name for name, tensor in state.items() if not tensor.float().isfinite().all()]
-    if bad:
-        raise ValueError(f"{sources[0]}: {bad[0]} is not finite in half precision")
-    with written_beside(target) as beside:
-        torch.save(state, beside)
-    digest = file_digest(target)
     if seen is None:
         seen = () if described is None else described.seen
-    description = WeightsDescription(
-        definition, program_version(), digest, fingerprint_state(state), seen
-    )
-    describe_weights(target, description)
-    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {digest}")
+    description = save_weights(target, average(states, shares), definition, sources[0], seen)
+    print(f"{target}: {target.stat().st_size / 1e6:.1f} MB, sha256 {description.sha256}")
 
 
 if __name__ == "__main__":

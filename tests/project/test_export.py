@@ -254,6 +254,37 @@ def test_nnunet_verifies_it(done, tmp_path, layout, monkeypatch):
     assert "Error" not in answer.stdout
 
 
+@pytest.mark.slow
+def test_ultralytics_takes_it(done, tmp_path):
+    """From another folder than the data set's, as somebody would train who keeps several."""
+    if find_spec("ultralytics") is None:
+        pytest.skip("Ultralytics is not installed: pip install ultralytics")
+    from tests.processes import run
+
+    folder = export(done, tmp_path, "yolo")
+    script = tmp_path / "check.py"
+    script.write_text(
+        "import json, sys\n"
+        "from ultralytics.data.dataset import YOLODataset\n"
+        "from ultralytics.data.utils import check_det_dataset\n"
+        "data = check_det_dataset(sys.argv[1], autodownload=False)\n"
+        "found = {}\n"
+        "for part in ('train', 'val'):\n"
+        "    images = YOLODataset(img_path=data[part], data=data, task='segment', augment=False)\n"
+        "    found[part] = [sorted(map(int, each['cls'].ravel())) for each in images.labels]\n"
+        "print('found', json.dumps(found))\n"
+    )
+    environment = {"YOLO_AUTOINSTALL": "false", "YOLO_CONFIG_DIR": str(tmp_path / "settings")}
+    answer = run(
+        [script, folder / "data.yaml"], PYTHONPATH=os.environ.get("PYTHONPATH", ""), **environment
+    )
+    assert answer.returncode == 0, answer.stderr
+    found = json.loads(answer.stdout.rpartition("found ")[2])
+    assert sorted(len(each) for each in found.values()) == [COUNT, 2 * COUNT]
+    assert all(each == [1, 4] for part in found.values() for each in part)  # ids from 0 on
+    assert "corrupt" not in answer.stdout.replace("0 corrupt", "")
+
+
 def test_dicom_segmentations_name_what_they_show(done, tmp_path):
     folder = export(done, tmp_path, "dicom_seg")
     (path,) = folder.glob("*/b__y/masks.dcm")

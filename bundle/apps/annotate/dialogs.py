@@ -41,7 +41,7 @@ UNFINISHED_CHOICES = {
 
 
 @contextmanager
-def _dialog(title: str) -> Iterator[tuple[ui.dialog, Callable[[str], None]]]:
+def dialog_with_note(title: str) -> Iterator[tuple[ui.dialog, Callable[[str], None]]]:
     """A dialog that opens when its content is there; with what shows a message in it."""
     with ui.dialog() as dialog, ui.card().classes("tcmn-dialog"):
         ui.label(title).classes("tcmn-title")
@@ -57,7 +57,7 @@ def _dialog(title: str) -> Iterator[tuple[ui.dialog, Callable[[str], None]]]:
 
 def ask_open(workspace: Workspace) -> None:
     """Open a video or session by its path, or by uploading it."""
-    with _dialog("Open a video or a session") as (dialog, note):
+    with dialog_with_note("Open a video or a session") as (dialog, note):
         path = ui.input("Path on this machine: a file or a folder of frames").props(
             "data-testid=open-path"
         )
@@ -71,14 +71,14 @@ def ask_open(workspace: Workspace) -> None:
             text = path.value.strip()
             if not text:
                 note("type the path of a video, or choose a file below")
-            elif await _attempt(note, lambda: workspace.open(text)):
+            elif await attempt(note, lambda: workspace.open(text)):
                 dialog.close()
 
         async def take(event: events.MultiUploadEventArguments) -> None:
             folder = workspace.new_folder()
             for file in event.files:
                 await file.save(folder / Path(file.name).name)
-            if await _attempt(note, lambda: workspace.open(*pick_upload(folder))):
+            if await attempt(note, lambda: workspace.open(*pick_upload(folder))):
                 dialog.close()
             else:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -97,31 +97,31 @@ def ask_open(workspace: Workspace) -> None:
 
 def ask_save(workspace: Workspace, annotation: Annotation) -> None:
     """Save the session to a file, or download it."""
-    with _dialog("Save the session") as (dialog, note):
+    with dialog_with_note("Save the session") as (dialog, note):
         ui.label("Masks, results, objects; not the video. Open the file again to go on.")
-        path = ui.input("File", value=str(_beside(workspace, annotation) / _file_name(annotation)))
+        path = ui.input("File", value=str(beside(workspace, annotation) / _file_name(annotation)))
         path.classes("tcmn-wide").props("outlined dense data-testid=save-path")
 
         async def save() -> None:
             target = expand_user(path.value.strip())
             if not target.name.lower().endswith(".zip"):
                 target = target.with_name(target.name + SUFFIX)
-            if await _attempt(note, lambda: save_session(annotation, target)):
+            if await attempt(note, lambda: save_session(annotation, target)):
                 dialog.close()
                 ui.notify(f"saved in {target}", type="positive", position="top")
 
         async def download() -> None:
             target = workspace.new_folder() / _file_name(annotation)
-            if await _attempt(note, lambda: save_session(annotation, target)):
+            if await attempt(note, lambda: save_session(annotation, target)):
                 ui.download.file(target)
                 dialog.close()
 
-        _finish(dialog, "Save", save, download)
+        finish(dialog, "Save", save, download)
 
 
 def ask_export(workspace: Workspace, annotation: Annotation) -> None:
     """Write the masks to a folder, or download them."""
-    with _dialog("Export the masks") as (dialog, note):
+    with dialog_with_note("Export the masks") as (dialog, note):
         boxes = {}
         with ui.element("div").classes("tcmn-formats"):
             for name, kind in FORMATS.items():
@@ -130,7 +130,7 @@ def ask_export(workspace: Workspace, annotation: Annotation) -> None:
                     box.props("dense").tooltip(kind.file).props(f"data-testid=format-{name}")
                 )
         folder = ui.input("Folder; the results go into one of the video's name in it")
-        folder.set_value(str(_beside(workspace, annotation) / "results"))
+        folder.set_value(str(beside(workspace, annotation) / "results"))
         folder.classes("tcmn-wide").props("outlined dense data-testid=export-path")
         overwrite = ui.checkbox("Replace earlier results").props("dense data-testid=overwrite")
         empty = (
@@ -157,7 +157,7 @@ def ask_export(workspace: Workspace, annotation: Annotation) -> None:
                     )
                 )  # fmt: skip
 
-            return written[0] if await _attempt(note, begin) else None
+            return written[0] if await attempt(note, begin) else None
 
         async def to_folder() -> None:
             done = await write(expand_user(folder.value.strip()))
@@ -173,13 +173,13 @@ def ask_export(workspace: Workspace, annotation: Annotation) -> None:
                 ui.download.file(f"{packed}.zip")
                 dialog.close()
 
-        _finish(dialog, "Write", to_folder, download)
+        finish(dialog, "Write", to_folder, download)
 
 
 def ask_export_project(workspace: ProjectWorkspace) -> None:
     """Write all videos of a project as a data set."""
     project = workspace.project
-    with _dialog("Export a data set") as (dialog, note):
+    with dialog_with_note("Export a data set") as (dialog, note):
         layout = ui.select(LAYOUT_NAMES, value="video_folder", label="Layout")
         layout.props("outlined dense data-testid=layout").classes("tcmn-wide")
         frames = ui.select(FRAME_CHOICES, value="all", label="Frames")
@@ -212,7 +212,7 @@ def ask_export_project(workspace: ProjectWorkspace) -> None:
                     progress=lambda share: state.update(share=share),
                 )  # fmt: skip
 
-            if await _attempt(note, begin):
+            if await attempt(note, begin):
                 dialog.close()
                 ui.notify(f"written to {target}", type="positive", position="top")
             state.update(share=0.0)
@@ -227,15 +227,16 @@ def _file_name(annotation: Annotation) -> str:
     return fit_name(annotation.video.name, len(SUFFIX)) + SUFFIX
 
 
-def _beside(workspace: Workspace, annotation: Annotation) -> Path:
+def beside(workspace: Workspace, annotation: Annotation) -> Path:
     """The video's folder; where it was uploaded, the folder that the program was started in."""
     folder = annotation.video.path.absolute().parent
     return Path.cwd() if workspace.holds(folder) else folder
 
 
-def _finish(
+def finish(
     dialog: ui.dialog, verb: str, act: Callable[[], Any], download: Callable[[], Any]
 ) -> None:
+    """The last line of a dialog: close it, download, or do what it is for."""
     with ui.element("div").classes("tcmn-row tcmn-end"):
         ui.button("Close", on_click=dialog.close).props("flat no-caps")
         ui.button("Download", on_click=download).props("outline no-caps").props(
@@ -244,7 +245,7 @@ def _finish(
         ui.button(verb, on_click=act).props("unelevated no-caps data-testid=act")
 
 
-async def _attempt(note: Callable[[str], None], action: Callable[[], object]) -> bool:
+async def attempt(note: Callable[[str], None], action: Callable[[], object]) -> bool:
     """Do something in a thread; whether it went well."""
     note("")
     try:

@@ -4,7 +4,6 @@ import secrets
 import socket
 import threading
 import webbrowser
-from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -80,12 +79,23 @@ def open_page(
         raise ValueError(
             "--structures and --who go with a project: tcmn annotate FOLDER, a folder of videos"
         )
-    model = VideoSegmenter.from_pretrained(**options)
+    given = options.pop("weights", None)
+
+    def load(weights: Path | None) -> VideoSegmenter:
+        return VideoSegmenter.from_pretrained(weights, **options)
+
+    workspace: Workspace
     if project is None:
-        workspace = Workspace(model, state_folder())
+        workspace = Workspace(load(given), state_folder())
     else:
-        weights = _describe_weights(options.get("weights"))
-        workspace = ProjectWorkspace(model, project, state_folder(), weights)
+        if given is not None and project.trainings:
+            print("the project's own weights are not used, since --weights names others")
+        in_use = ProjectWorkspace(
+            load(given or project.weights_file()), project, state_folder(),
+            lambda: _describe_weights(given or in_use.weights_file),
+            load if given is None else None, given,
+        )  # fmt: skip
+        workspace = in_use
     try:
         if video is not None and project is None:
             workspace.open(video, mask)
@@ -109,12 +119,13 @@ def open_page(
         workspace.close()
 
 
-def _describe_weights(weights: Path | None) -> Callable[[], dict[str, str]]:
-    """File name and SHA-256 of the weights, read when somebody asks."""
+@cache
+def _describe_weights(weights: Path | None) -> dict[str, str]:
+    """File name and SHA-256 of weights, the shipped ones by default; read once."""
     from bundle.networks.weights import file_digest
 
     path = bundle_root() / "models" / "model.pt" if weights is None else Path(weights)
-    return cache(lambda: {path.name: file_digest(path)})
+    return {path.name: file_digest(path)}
 
 
 def make_address(host: str, port: int, token: str | None) -> str:

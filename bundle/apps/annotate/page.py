@@ -15,7 +15,9 @@ from bundle.apps.annotate.controls import (
     labelled_button,
 )
 from bundle.apps.annotate.dialogs import ask_export, ask_open, ask_save
+from bundle.apps.annotate.fine_tuning import describe_weights_in
 from bundle.apps.annotate.kept import build_kept_bar, build_kept_note
+from bundle.apps.annotate.measuring import ask_measurements
 from bundle.apps.annotate.notices import errors_shown, show_error, show_warning
 from bundle.apps.annotate.panels import Curves, ObjectList
 from bundle.apps.annotate.project_workspace import ProjectWorkspace
@@ -268,6 +270,8 @@ def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
             name = video.name if opened is None else opened.name
             parts = [name, f"{video.frame_count} frames", f"{video.width} x {video.height}"]
             parts += [f"{video.fps:.4g} frames/s"] if video.fps else []
+            if isinstance(workspace, ProjectWorkspace):
+                parts.append(describe_weights_in(workspace))
             ui.label(" · ".join(parts)).classes("tcmn-about")
         if workspace.autosave is not None:
             build_kept_note(workspace.autosave)
@@ -284,6 +288,10 @@ def _build_header(workspace: Workspace, annotation: Annotation | None) -> None:
             labelled_button(
                 "Save", "save", lambda: ask_save(workspace, annotation), "This session, in a file"
             )
+            labelled_button(
+                "Measure", "straighten", lambda: ask_measurements(workspace, annotation),
+                "Areas, ED and ES, diameters, volumes; for research only",
+            )  # fmt: skip
             labelled_button(
                 "Export",
                 "file_download",

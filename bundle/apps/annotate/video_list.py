@@ -10,6 +10,7 @@ from nicegui import events, run, ui
 
 from bundle.apps.annotate.controls import labelled_button
 from bundle.apps.annotate.dialogs import ask_export_project
+from bundle.apps.annotate.fine_tuning import ask_fine_tune, describe_weights_in
 from bundle.apps.annotate.notices import errors_shown
 from bundle.apps.annotate.project_workspace import ProjectWorkspace
 from bundle.apps.annotate.thumbnails import Thumbnail
@@ -40,7 +41,12 @@ class VideoList:
             folder = workspace.project.folder
             ui.label(folder.resolve().parent.name).classes("tcmn-about").tooltip(str(folder))
             self._progress = ui.label().classes("tcmn-about").props("data-testid=progress")
+            self._weights = ui.label().classes("tcmn-about").props("data-testid=weights")
             ui.space()
+            labelled_button(
+                "Fine-tune", "model_training", lambda: ask_fine_tune(workspace),
+                "Learn from the videos that are done",
+            )  # fmt: skip
             labelled_button(
                 "Export data set", "file_download", lambda: ask_export_project(workspace),
                 "All videos, in one folder",
@@ -79,6 +85,7 @@ class VideoList:
         videos = [
             describe_video(line, self.workspace.thumbnails.get(line.video.name)) for line in lines
         ]
+        self._weights.set_text(describe_weights_in(self.workspace))
         done = sum(line.stage == "done" for line in lines)
         self._progress.set_text(
             f"{done} of {len(lines)} videos done · {describe_progress(progress)}"
