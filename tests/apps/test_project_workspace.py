@@ -363,7 +363,7 @@ class TestCommand:
 
     def test_the_weights_are_described(self, tmp_path):
         (tmp_path / "best.pt").write_bytes(b"weights")
-        described = launch._describe_weights(tmp_path / "best.pt")()
+        described = launch._describe_weights(tmp_path / "best.pt")
         assert described.keys() == {"best.pt"}
         assert len(described["best.pt"]) == 64
 

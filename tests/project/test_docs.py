@@ -34,12 +34,15 @@ def test_the_page_about_projects_works_as_written(tmp_path, monkeypatch, capsys)
     assert len(list(Path("measurements").iterdir())) == 3
 
     commands = re.findall(r"^    tcmn (.+)$", PAGE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert [command.split()[0] for command in commands] == ["annotate", "export-project"]
+    names = [command.split()[0] for command in commands]
+    assert names == ["annotate", "export-project", "finetune"]
     opened = []
     monkeypatch.setattr(launch, "open_page", lambda *given, **named: opened.append((given, named)))
-    for command in commands:
+    for command in commands[:2]:
         assert main(shlex.split(command)) == 0, capsys.readouterr().err
     ((video, _), named), *_ = opened
     assert holds_project(video)[0]
     assert (named["who"], named["structures"]) == ("Anna", Path("structures.json"))
     assert Path("data_set_coco/annotations/instances_train.json").is_file()
+    assert main(shlex.split(commands[2])) == 1
+    assert "1 of 1 videos are done, and fine-tuning needs 2" in capsys.readouterr().err
