@@ -305,7 +305,7 @@ def test_long_names_fit(folder):
 
 
 def test_a_sheet_of_nothing_is_refused(folder):
-    with pytest.raises(ValueError, match=r"nothing to draw in .*sheet.png: no video has a sound"):
+    with pytest.raises(ValueError, match=r"nothing to draw in .*sheet.png: no video has a read"):
         write_contact_sheet(folder / "sheet.png", [])
 
 

@@ -83,7 +83,7 @@ def test_cvc_splits(cvc):
 def test_cvc_says_where_a_split_comes_from(cvc):
     (cvc / "metadata.csv").rename(cvc / "other.csv")
     with pytest.raises(
-        ValueError, match=r"no .*metadata.csv, which says .* split 'valid': .*splits"
+        ValueError, match=r"no .*metadata.csv, which lists the split 'valid': .*splits"
     ):
         cvc_clinicdb(cvc, "valid")
     text = (cvc / "other.csv").read_text().replace("split", "part")
