@@ -27,7 +27,7 @@ def serve(model):
 def open_tab(browser, served):
     """What is open, in a fresh tab; nothing may be asked from elsewhere, nothing may fail."""
     context = browser.new_context(viewport={"width": 1300, "height": 820})
-    context.set_default_timeout(15_000)
+    context.set_default_timeout(60_000)
     asked, wrong = [], []
     context.on("request", lambda request: asked.append(request.url))
     context.on("console", lambda message: message.type == "error" and wrong.append(message.text))

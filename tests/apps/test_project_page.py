@@ -19,7 +19,7 @@ pytest.importorskip("nicegui", reason="needs the extra annotate")
 
 from bundle.io.writing.mask_png import decode_mask
 from bundle.project.locks import VideoLockedError
-from bundle.project.store import Project
+from bundle.project.store import Project, create_project
 from tests.apps.browsing import wait_for
 from tests.dicom_files import new_cine, put_pixels
 
@@ -268,6 +268,59 @@ def test_from_a_folder_of_videos_to_a_data_set(browser, annotate, tmp_path):
     assert (video["name"], video["signed_by"]) == ("anna__frames", "Ann")
     assert list(video["weights"]) == ["tiny.pt"]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.timeout(900)
+def test_measure_a_video_and_fine_tune_on_those_that_are_done(browser, annotate, tmp_path):
+    disk = (np.hypot(*np.mgrid[-22 : HEIGHT - 22, -24 : WIDTH - 24]) < 9).astype(np.uint8)
+    for number, name in enumerate("abcd"):
+        folder = tmp_path / "cines" / name / "cine"
+        folder.mkdir(parents=True)
+        for i, frame in enumerate(pictures(number)[:3]):
+            Image.fromarray(frame).save(folder / f"{i}.png")
+    project = Project(create_project(tmp_path / "cines"), who="Ann")
+    for name in project.videos:
+        with project.open(name) as video:
+            video.give({i: np.roll(disk, 2 * i, 1) for i in range(3)})
+            video.sign(name != "d/cine")
+    _, address, _ = annotate(tmp_path / "cines", "Ann")
+    with open_tab(browser, address) as page:
+        row(page, "a/cine").wait_for()
+        assert "weights: tiny.pt" in page.get_by_test_id("weights").text_content()
+        page.get_by_test_id("fine-tune").click()
+        page.get_by_test_id("options").fill("--epochs 1 --whatever 3")
+        page.get_by_test_id("act").click()
+        page.get_by_text("unknown option --whatever").wait_for()
+        options = "--epochs 1 --iterations_per_epoch 1 --batch_size 1 --size 32 --workers 0 "
+        options += "--sample_videos 0 --inference_size 48 --device cpu"
+        page.get_by_test_id("options").fill(options)
+        page.get_by_test_id("act").click()
+        page.get_by_test_id("stop").wait_for()
+        page.wait_for_function(
+            "() => document.querySelector('[data-testid=outcome]')?.textContent.includes('Last')",
+            timeout=600_000,
+        )
+        page.screenshot(path=tmp_path / "fine_tuned.png")
+        assert "The project" in page.get_by_test_id("outcome").text_content()
+        (trained,) = project.folder.glob("trainings/2*/model.pt")
+        assert trained.stat().st_size > 1000
+
+    with open_tab(browser, address) as page:
+        row(page, "a/cine").click()
+        wait_until_drawn(page)
+        page.get_by_test_id("measure").click()
+        says(page, "research-only", "research")
+        says(page, "measured", "Largest diameter (px)")
+        page.get_by_test_id("measured-picture").wait_for()
+        page.wait_for_timeout(500)
+        page.screenshot(path=tmp_path / "measured.png")
+        target = tmp_path / "measurements"
+        page.get_by_test_id("measurements-path").fill(str(target))
+        page.get_by_test_id("act").click()
+        page.get_by_text(f"written to {target}").wait_for()
+    area = int(disk.sum())
+    with next(target.glob("*areas*.csv"), next(target.glob("*.csv"))).open() as file:
+        assert str(area) in file.read()
 
 
 @contextmanager

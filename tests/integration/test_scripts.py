@@ -22,7 +22,7 @@ def run(script, *arguments):
 
 @pytest.mark.heavy
 def test_endurance_measures_each_frame(tmp_path):
-    arguments = ["--frames", "12", "--inference_size", "32", "--output_dir", tmp_path]
+    arguments = ["--frames", "12", "--size", "48", "--output_dir", tmp_path]
     result = json.loads(run("dev/endurance.py", *arguments))
     assert result["frames"] == 12
     assert result["rss_mb_end"] > 100

@@ -74,7 +74,9 @@ def ask_fine_tune(workspace: ProjectWorkspace) -> None:
             project.reload()
             process, result = workspace.fine_tuning, last_result(project)
             running = process is not None and process.running
-            used.set_text(f"In use: {describe_weights_in(workspace)}.")
+            used.set_text(
+                f"In use now: {describe_weights_in(workspace).removeprefix('weights: ')}."
+            )
             progress = read_progress(project)
             bar.set_visibility(running)
             if running:
