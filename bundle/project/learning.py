@@ -227,15 +227,7 @@ def take_back_weights(project: Project) -> str:
 
 
 def describe_weights_of(project: Project) -> str:
-    """Which weights a project uses, in words.
-
-    Example:
-        >>> from types import SimpleNamespace
-        >>> describe_weights_of(SimpleNamespace(trainings=["20260504-130709"]))
-        'weights of 4 May 2026, 13:07'
-        >>> describe_weights_of(SimpleNamespace(trainings=[]))
-        'shipped weights'
-    """
+    """Which weights a project uses, in words: shipped ones, or weights of a day and time."""
     if not project.trainings:
         return "shipped weights"
     when = time.strptime(project.trainings[-1][:15], "%Y%m%d-%H%M%S")
