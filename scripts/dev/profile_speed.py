@@ -3,7 +3,8 @@
 python scripts/dev/profile_speed.py --output docs/studies/profile.png
 
 Draws stacked bars and prints the figures as JSON. Parts are timed by wrapping their calls; what none
-of them covers is "other".
+of them covers is "other". OpenVINO networks encode the next frame in another thread meanwhile, so
+their parts overlap and do not add up to a frame.
 """
 
 import argparse
