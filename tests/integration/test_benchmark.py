@@ -326,3 +326,40 @@ def test_the_profile_accounts_for_all_of_a_frame(tmp_path, capsys):
     assert all(ms >= 0 for ms in times.values())
     assert times["encoder"] > times["confidence"]
     assert Image.open(picture).size[0] > 500
+
+
+@pytest.fixture
+def device_report():
+    return {
+        "masks": [{"precision": "float16", "mean": 0.999, "least": 0.99}],
+        "training": {"steps": 200, "first_loss": 2.0, "last_loss": 0.5},
+    }
+
+
+def test_a_device_that_gives_the_masks_of_the_cpu_and_learns_is_well(device_report):
+    assert module("check_device").faults(device_report) == []
+
+
+def test_a_device_that_gives_other_masks_or_does_not_learn_is_told(device_report):
+    device_report["masks"][0]["mean"] = 0.7
+    device_report["training"]["last_loss"] = float("nan")
+    masks, training = module("check_device").faults(device_report)
+    assert masks == "float16: expected masks like the CPU's, got a Dice of 0.700"
+    assert training == "training: expected a loss below 2.000 after 200 steps, got nan"
+
+
+def test_a_device_is_checked_from_masks_to_training(monkeypatch, tmp_path, capsys, network):
+    checks = module("check_device")
+    steps = iter((2.0, 1.0))
+    monkeypatch.setattr(checks, "make_network", lambda variant, device: network)
+    monkeypatch.setattr(checks, "make_step", lambda variant, settings: lambda: next(steps))
+    monkeypatch.setattr(checks, "VIDEOS", ("video",))
+    monkeypatch.setattr(checks, "LEAST_DICE", 0.9)  # random weights round differently
+    options = ["--device", "cpu", "--frames", "3", "--train_steps", "2"]
+    assert checks.main([*options, "--output_dir", str(tmp_path)]) == 0
+    report = json.loads((tmp_path / "device.json").read_text())
+    assert [row["precision"] for row in report["masks"]] == ["float32", "bfloat16", "float16"]
+    assert report["masks"][0]["least"] == 1.0
+    assert report["training"]["last_loss"] == 1.0
+    assert report["faults"] == []
+    assert "all is well" in capsys.readouterr().out

@@ -36,8 +36,8 @@ KEEPING = ("config", "bfloat16", "processes")
 """Variants that keep freed memory."""
 
 
-def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> Callable[[], None]:
-    """One iteration on the same clips each time; the device has finished when it returns.
+def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> Callable[[], float]:
+    """One iteration on the same clips each time, which returns its loss once the device has finished.
 
     Args:
         variant: In ``CHANGES``.
@@ -70,15 +70,17 @@ def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> 
         "present": torch.ones(clips, 1, dtype=torch.bool, device=device),
     }
 
-    def step() -> None:
+    def step() -> float:
         if processes > 1:
             distributed.barrier()
         optimizer.zero_grad()
-        loss(inferer(clip, form, return_values=True), target).backward()
+        found = loss(inferer(clip, form, return_values=True), target)
+        found.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), config["max_gradient"])
         optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
+        return float(found.detach())
 
     return step
 
@@ -95,7 +97,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     return Workload(step, run)
 
 
-def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], None]:
+def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], float]:
     """The step of this process, which waits for the others'; they end with it."""
     processes = torch.get_num_threads()
     scratch = tempfile.mkdtemp()
@@ -111,7 +113,7 @@ def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], None]:
 
 def join(
     rank: int, processes: int, meeting: str, settings: Mapping[str, Any]
-) -> Callable[[], None]:
+) -> Callable[[], float]:
     """The step of one of several processes, of one thread."""
     torch.set_num_threads(1)
     distributed.init_process_group(

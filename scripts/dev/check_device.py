@@ -1,0 +1,179 @@
+"""Check a GPU in one go: masks against the CPU's, times, and 200 steps of training.
+
+    python scripts/dev/check_device.py --device cuda --output_dir output/device
+
+Needs no data: the video is made up. On a GPU it should take less than 5 minutes. With ``--device cpu
+--train_steps 2`` it runs anywhere. Prints a table, writes OUTPUT_DIR/device.json, and ends with exit
+code 1 if masks differ or the loss does not fall.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from benchmarks.cases import CASES
+from benchmarks.scene import DriftingDisks
+from benchmarks.training import make_step
+from benchmarks.video import make_network
+
+from bundle.evaluation.simulated_user import dice
+from bundle.inference.inferers import VideoInferer
+from bundle.utils.atomic_write import written_beside
+from bundle.utils.devices import PRECISIONS, find_device
+
+LEAST_DICE = 0.99
+"""Below this, a precision does not give the CPU's masks."""
+VIDEOS = ("video", "video_3_objects", "video_480x854")
+COMPILED_RUNS = 3
+
+
+def segment(
+    network: Any, device: torch.device, precision: str, case: str, frames: int
+) -> tuple[list[Any], list[float]]:
+    """Label maps of a video, and when each was done, the device having finished."""
+    settings = CASES[case].settings
+    size = settings["height"], settings["width"]
+    video = DriftingDisks(*size, frames, settings["objects"])
+    inferer = VideoInferer(precision=precision, direction="forward")
+    done, labels = [time.perf_counter()], []
+    for result in inferer.stream(video, {0: video.labels(0)}, network, device):
+        labels.append(result.labels)  # on the CPU: the device is done
+        done.append(time.perf_counter())
+    return labels, done
+
+
+def milliseconds(done: Sequence[float]) -> float:
+    """Median time of a frame that was not given."""
+    return 1000 * median(b - a for a, b in pairwise(done[1:]))
+
+
+def compare_masks(device: torch.device, frames: int) -> list[dict[str, Any]]:
+    """Dice of each precision's masks on the device with those of float32 on the CPU."""
+    cpu = torch.device("cpu")
+    expected, _ = segment(make_network("plain", cpu), cpu, "float32", "video", frames)
+    network = make_network("torch", device)
+    rows = []
+    for precision in PRECISIONS:
+        found, _ = segment(network, device, precision, "video", frames)
+        pairs = zip(found[1:], expected[1:], strict=True)
+        agreement = [dice(a == 1, b == 1) for a, b in pairs]
+        rows.append({"precision": precision, "mean": fmean(agreement), "least": min(agreement)})
+    return rows
+
+
+@contextmanager
+def compiled(network: Any) -> Iterator[None]:
+    """The encoder by ``torch.compile``, which takes CUDA graphs on a GPU."""
+    encode = network.encode
+    network.encode = torch.compile(encode, mode="reduce-overhead")
+    try:
+        yield
+    finally:
+        network.encode = encode
+
+
+def time_videos(device: torch.device, frames: int, with_compile: bool) -> list[dict[str, Any]]:
+    """Milliseconds a frame of each case of docs/benchmarks.md, eager and with a compiled encoder."""
+    network = make_network("torch", device)
+    rows = []
+    for case in VIDEOS:
+        segment(network, device, "auto", case, 12)  # warms up
+        _, done = segment(network, device, "auto", case, frames)
+        row = {"case": case, "ms": milliseconds(done)}
+        if with_compile:
+            with compiled(network):
+                segment(network, device, "auto", case, 12)
+                _, done = segment(network, device, "auto", case, frames)
+            row["ms_compiled"] = milliseconds(done)
+        rows.append(row)
+    return rows
+
+
+def train(device: torch.device, steps: int, precision: str) -> dict[str, Any]:
+    """Time of a step of configs/train.yaml on one clip, over and over, and how its loss falls."""
+    settings = {**CASES["training"].settings, "device": str(device)}
+    step = make_step("folded", {**settings, "overrides": {"precision": precision}})
+    losses, spent = [], []
+    for _ in range(steps):
+        begin = time.perf_counter()
+        losses.append(step())
+        spent.append(time.perf_counter() - begin)
+    return {
+        "precision": precision, "steps": steps, "s_per_step": median(spent),
+        "first_loss": losses[0], "last_loss": losses[-1],
+    }  # fmt: skip
+
+
+def check(options: argparse.Namespace) -> dict[str, Any]:
+    """All three parts."""
+    device = find_device(options.device)
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    print(f"{name}, PyTorch {torch.__version__}", flush=True)
+    found: dict[str, Any] = {"device": name, "torch": torch.__version__}
+    found["masks"] = compare_masks(device, options.frames)
+    for row in found["masks"]:
+        print("masks, {precision}: Dice {mean:.4f}, least {least:.4f}".format(**row), flush=True)
+    found["times"] = time_videos(device, options.frames, options.compile)
+    for row in found["times"]:
+        print(
+            ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.1f}'}" for k, v in row.items()),
+            flush=True,
+        )
+    found["training"] = train(device, options.train_steps, options.train_precision)
+    print(
+        "training, {precision}: {steps} steps, {s_per_step:.3f} s a step, loss {first_loss:.3f} to "
+        "{last_loss:.3f}".format(**found["training"])
+    )
+    return found
+
+
+def faults(found: dict[str, Any]) -> list[str]:
+    """What is wrong; empty if the device may be trusted."""
+    training = found["training"]
+    wrong = [
+        f"{row['precision']}: expected masks like the CPU's, got a Dice of {row['mean']:.3f}"
+        for row in found["masks"]
+        if row["mean"] < LEAST_DICE
+    ]
+    if not training["last_loss"] < training["first_loss"]:
+        wrong.append(
+            f"training: expected a loss below {training['first_loss']:.3f} after "
+            f"{training['steps']} steps, got {training['last_loss']:.3f}"
+        )
+    return wrong
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument("--output_dir", type=Path, default=Path("output/device"))
+    parser.add_argument("--frames", type=int, default=30, help="of each video")
+    parser.add_argument("--train_steps", type=int, default=200)
+    parser.add_argument("--train_precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument("--compile", action="store_true", help="also time a compiled encoder")
+    options = parser.parse_args(arguments)
+    begin = time.perf_counter()
+    try:
+        found = check(options)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    found["seconds"] = time.perf_counter() - begin
+    wrong = faults(found)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    with written_beside(options.output_dir / "device.json") as beside:
+        beside.write_text(json.dumps({**found, "faults": wrong}, indent=1) + "\n")
+    print("\n".join(wrong) or f"all is well, {found['seconds']:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
