@@ -16,13 +16,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pydicom.data
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
+from skimage.draw import polygon2mask
 
 from bundle.apps.annotate.annotation import Annotation
 from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.annotate.workspace import Workspace
+from bundle.networks.prompts import click_error
 from bundle.segmenter import VideoSegmenter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +110,45 @@ class Screen:
             self.page.wait_for_timeout(400)
 
 
+def point(screen: Screen, truth: np.ndarray) -> None:
+    """Film a box around the object, two points where the proposal is most wrong, and its acceptance."""
+    page, annotation = screen.page, screen.annotation
+    screen.click("box")
+    rows, columns = np.nonzero(truth)
+    left, top, right, bottom = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+    page.mouse.move(*screen.at(left - 3, top - 3))
+    page.wait_for_timeout(600)
+    screen.shoot(900)
+    page.mouse.down()
+    for share in (0.4, 0.7, 1.0):
+        x, y = left - 3 + share * (right - left + 6), top - 3 + share * (bottom - top + 6)
+        page.mouse.move(*screen.at(x, y), steps=4)
+        page.wait_for_timeout(200)
+        screen.shoot(250)
+    page.mouse.up()
+    wait_for(lambda: annotation.proposal is not None)
+    page.wait_for_timeout(1500)
+    screen.shoot(1200)
+    screen.click("point")
+    for _ in range(2):
+        error = click_error(truth, annotation.shown(0) == 1)
+        assert error is not None, "the proposal is the outline, to the pixel"
+        (x, y), positive = error
+        before = annotation.shown(0)
+        place = screen.at(x + 0.5, y + 0.5)
+        page.mouse.move(*place)
+        page.wait_for_timeout(600)  # until the hint of the button is gone
+        screen.shoot(500)
+        page.mouse.click(*place, button="left" if positive else "right")
+        wait_for(lambda before=before: (annotation.shown(0) != before).any())
+        page.wait_for_timeout(1500)
+        screen.shoot(900)
+    page.keyboard.press("Enter")
+    wait_for(lambda: 0 in annotation.prompts)
+    page.wait_for_timeout(800)
+    screen.shoot(900)
+
+
 def walk(screen: Screen) -> None:
     """What docs/annotate.md tells."""
     page, annotation = screen.page, screen.annotation
@@ -117,19 +159,12 @@ def walk(screen: Screen) -> None:
     screen.click("polygon")
     page.mouse.move(*screen.at(300, 20))  # off the button, whose hint would stay
     page.wait_for_timeout(600)
-    screen.shoot(800)
-    for i, (x, y) in enumerate(outline[:-4]):
+    for x, y in outline[:-4]:
         page.mouse.click(*screen.at(x + 0.5, y + 0.5))
-        if i % 3 == 2:
-            screen.shoot(200)
     page.mouse.move(*screen.at(196, 122))
     screen.take("annotate_paint")
-    for x, y in outline[-4:]:
-        page.mouse.click(*screen.at(x + 0.5, y + 0.5))
-    page.keyboard.press("Enter")
-    wait_for(lambda: 0 in annotation.prompts)
-    page.wait_for_timeout(500)
-    screen.shoot(1000)
+    page.keyboard.press("Escape")  # the film points instead
+    point(screen, polygon2mask(annotation.size, [(y, x) for x, y in outline]))
     screen.propagate()
     page.wait_for_timeout(1200)
     screen.shoot(600)
