@@ -4,9 +4,9 @@
 
 DATA holds CVC-ClinicDB, DAVIS-2016-val and VocalFolds. Writes minutes.png, minutes.csv and
 minutes.json. Three users work by hand or with one mask: they paint every frame; every tenth, with
-interpolated masks between; or the first, which the network propagates. Two begin with a box or three
-points on each object and set a point in frames that the program suggests. What a machine takes is not
-counted.
+masks between that move and change shape evenly; or the first, which the network propagates. Two begin
+with a box or three points on each object and set a point in frames that the program suggests. What a
+machine takes is not counted.
 """
 
 import argparse
@@ -23,7 +23,8 @@ import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from scipy.ndimage import distance_transform_edt
+from matplotlib.ticker import FuncFormatter
+from scipy.ndimage import center_of_mass, distance_transform_edt, shift
 from tqdm import tqdm
 
 from bundle.datasets.frames import read_frames, read_masks
@@ -75,21 +76,33 @@ class Point:
 
 
 def interpolate(masks: Mapping[int, LabelMap], index: int, ids: Sequence[int]) -> LabelMap:
-    """The mask of a frame between two that are painted, by their signed distances from outlines."""
+    """The mask of a frame between two that are painted.
+
+    Each object moves evenly from the middle of the one to the middle of the other; meanwhile its shape
+    goes over, by the mean of the signed distances from both outlines.
+    """
     before = max(i for i in masks if i <= index)
     after = min((i for i in masks if i >= index), default=before)
     if index in masks or before == after:
         return masks[before]
     share = (index - before) / (after - before)
-    inside = np.stack(
-        [
-            (1 - share) * _distance(masks[before] == i) + share * _distance(masks[after] == i)
-            for i in ids
-        ]
-    )
+    inside = np.stack([_between(masks[before] == i, masks[after] == i, share) for i in ids])
     nearest = np.array(ids, np.uint8)[inside.argmax(0)]
     labels: LabelMap = np.where(inside.max(0) > 0, nearest, 0).astype(np.uint8)
     return labels
+
+
+def _between(first: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
+    """Distance to the outline between two masks, positive inside."""
+    if not first.any() or not last.any():
+        return (1 - share) * _distance(first) + share * _distance(last)
+    middles = [np.array(center_of_mass(mask)) for mask in (first, last)]
+    move = middles[1] - middles[0]
+    moved = (
+        shift(_distance(mask), by, order=1, mode="nearest")
+        for mask, by in ((first, share * move), (last, (share - 1) * move))
+    )
+    return (1 - share) * next(moved) + share * next(moved)
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
@@ -175,12 +188,14 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], frames: int) -> None:
         count = next(row["videos"] for row in rows if row["group"] == group)
         axes.set_title(f"{group}, {count} video{'s' if count != 1 else ''}", fontsize=10)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, _: f"{minutes:g}"))
         axes.grid(alpha=0.3, which="both")
-        axes.set_ylim(top=102)
+        axes.set_ylim(0, 102)
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(ways), fontsize=9)
-    figure.supxlabel(f"minutes of a simulated user a video of up to {frames} frames", fontsize=10)
-    figure.supylabel("J (%)", fontsize=10)
+    middle = panels[len(panels) // 2]
+    middle.set_xlabel(f"minutes of a simulated user, a video of up to {frames} frames")
+    panels[0].set_ylabel("mean J (%)")
     with written_beside(path) as beside:
         FigureCanvasAgg(figure).print_png(str(beside))
 
