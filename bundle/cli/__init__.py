@@ -1,4 +1,4 @@
-"""``tcmn``: the command line. Reads options; what commands do is elsewhere, imported when used."""
+"""The command line ``tcmn``. Declares the commands and options; ``bundle.commands`` does the work."""
 
 import gc
 import logging
@@ -17,7 +17,7 @@ from bundle.utils.processes import leave
 
 app = typer.Typer(
     name="tcmn",
-    help="Segmentation of medical video: mask one frame, get every frame's mask.",
+    help="Segment medical video: mark an object in one frame, get its mask in every frame.",
     epilog="tcmn segment echo.dcm --mask first.png",
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -73,8 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print_error(type(error), error, error.__traceback__)
         return 1
     finally:
-        # The interpreter collects garbage as it ends: a second, for a million objects of PyTorch,
-        # which go with the process anyway. Triton, which training imports, would list what is left.
+        # At exit the interpreter collects garbage. For PyTorch's million objects that takes a second,
+        # and it is useless. With Triton, which training imports, it must run: else leaks are reported.
         if "triton" not in sys.modules:
             gc.freeze()
     return 0
@@ -84,13 +84,13 @@ def run() -> NoReturn:
     """Run a command as a process of its own, and end the process."""
     status = main()
     if segment.was_used():
-        # It has closed all that it wrote, or given it up, and nothing depends on how objects end.
+        # All files are closed by now, so no object needs its destructor.
         leave(status)
     sys.exit(status)
 
 
 def _set_up_screen() -> None:
-    """Show what this package says, and of the libraries only what goes wrong."""
+    """Show log messages of this package, and only errors of the libraries."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.basicConfig(format="%(message)s", level=logging.ERROR)

@@ -1,4 +1,4 @@
-"""``python -m bundle.cli``: ``tcmn``, also where its script is not on the path."""
+"""Run ``tcmn`` as ``python -m bundle.cli``, for when the script is not on the PATH."""
 
 from bundle.cli import run
 

@@ -1,4 +1,4 @@
-"""``tcmn annotate`` and ``tcmn export-project``."""
+"""The commands ``tcmn annotate`` and ``tcmn export-project``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -24,28 +24,33 @@ def annotate(
     video: Annotated[
         Path | None,
         typer.Argument(
-            help="Video, folder of frames, or saved session; or a project: a folder of videos, or a "
-            "CSV list of them with the columns video and patient.",
+            help="Video, folder of frames, or saved session. Or a project of many videos: a folder of "
+            "them, or a CSV list with the columns video and patient.",
             show_default=False,
         ),
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option("--mask", "-m", help="Masks to begin with.", show_default=False)
+        Path | None, typer.Option("--mask", "-m", help="Masks to start from.", show_default=False)
     ] = None,
-    port: Annotated[int, typer.Option(help="Port of the page; 0: any free one.")] = 0,
+    port: Annotated[int, typer.Option(help="Port of the page; 0: any free port.")] = 0,
     host: Annotated[
         str,
-        typer.Option(help="Address to listen at; one that other machines reach asks for a token."),
+        typer.Option(
+            help="Network address of the page. If other machines can reach it, a token is required."
+        ),
     ] = "127.0.0.1",
-    token: Annotated[bool, typer.Option("--token", help="Ask for a token here as well.")] = False,
+    token: Annotated[
+        bool, typer.Option("--token", help="Require a token on this machine, too.")
+    ] = False,
     no_browser: Annotated[
-        bool, typer.Option("--no-browser", help="Only print the address.")
+        bool, typer.Option("--no-browser", help="Print the address; do not open a browser.")
     ] = False,
     as_project: Annotated[
         bool | None,
         typer.Option(
             "--project/--one-video",
-            help="What a folder is, where that is not clear. One with a project is always a project.",
+            help="Treat a folder as a project or as one video, if it could be both. By default a "
+            "folder in which a project was begun opens as a project.",
             rich_help_panel=PROJECTS,
             show_default=False,
         ),
@@ -53,8 +58,8 @@ def annotate(
     structures: Annotated[
         Path | None,
         typer.Option(
-            help="What ids stand for, in all videos: JSON, a colour table of 3D Slicer, or a DICOM "
-            "segmentation.",
+            help="Names of the objects, by id, for all videos: JSON, a colour table of 3D Slicer, or a "
+            "DICOM segmentation.",
             rich_help_panel=PROJECTS,
             show_default=False,
         ),
@@ -62,7 +67,7 @@ def annotate(
     who: Annotated[
         str | None,
         typer.Option(
-            help="Who works on it; the system's user by default.",
+            help="Name of the annotator; by default the user name of the system.",
             rich_help_panel=PROJECTS,
             show_default=False,
         ),
@@ -77,7 +82,9 @@ def annotate(
     spatial_prior: Prior = None,
     review_below: Review = None,
 ) -> None:
-    """Annotate a video, or a project of many, on a page in the browser, on this machine alone."""
+    """Annotate a video, or a project of many videos, in the browser. By default only this
+    machine can open the page.
+    """
     from bundle.apps.annotate.launch import open_page
 
     open_page(
@@ -107,33 +114,39 @@ def annotate(
 def export_project(
     project: Annotated[
         Path,
-        typer.Argument(help="The folder of the videos, their list, or the project's own folder."),
+        typer.Argument(help="Folder of the videos, CSV list of them, or the project's own folder."),
     ],
     output: Annotated[
-        Path, typer.Argument(help="A folder that is not there yet.", show_default=False)
+        Path, typer.Argument(help="New folder to write; it must not exist.", show_default=False)
     ],
     layout: Annotated[
         str,
         typer.Option(
-            help="video_folder, davis, coco, yolo, cvat, nnunet_2d, nnunet_3d or dicom_seg."
+            help="Layout of the data set: video_folder, davis, coco, yolo, cvat, nnunet_2d, nnunet_3d "
+            "or dicom_seg."
         ),
     ] = "video_folder",
     frames: Annotated[
-        str, typer.Option(help="all, or reviewed: only masks that somebody gave or accepted.")
+        str,
+        typer.Option(
+            help="Masks to write: all, or reviewed (those that a person made or accepted)."
+        ),
     ] = "all",
     unfinished: Annotated[
         str,
-        typer.Option(help="Videos that are not done: refuse, leave-out, or include as they are."),
+        typer.Option(
+            help="If some videos are not done: refuse to export, leave-out these, or include them."
+        ),
     ] = "refuse",
     valid_fraction: Annotated[
         float,
         typer.Option(
-            help="Share of the patients whose videos validate; 0 for none.", min=0, max=0.9
+            help="Share of the patients in the validation set; 0 for none.", min=0, max=0.9
         ),
     ] = 0.2,
-    seed: Annotated[int, typer.Option(help="Of the draw of patients.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the random split.")] = 0,
 ) -> None:
-    """Write the masks of a project as a data set, with a split by patient and a manifest."""
+    """Export the masks of a project as a data set, split by patient, with a manifest of all files."""
     from bundle.commands.export_project import export_data_set
 
     export_data_set(project, output, layout, frames, unfinished, valid_fraction, seed)

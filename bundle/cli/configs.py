@@ -1,4 +1,4 @@
-"""``tcmn config``, and configs by their names."""
+"""The command ``tcmn config``; find configs by name."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,10 +11,10 @@ from bundle.utils.options import suggest
 
 def config(
     name: Annotated[
-        str | None, typer.Argument(help="Name of the config; without it all names are listed.")
+        str | None, typer.Argument(help="Name of a config. Without it, all names are listed.")
     ] = None,
 ) -> None:
-    """Print the path of a config, for python -m monai.bundle run --config_file."""
+    """Print the path of a config file, to use in python -m monai.bundle run --config_file."""
     if name is not None:
         print(config_path(name, files=False))
         return
@@ -27,7 +27,15 @@ def _config_files() -> list[Path]:
 
 
 def config_path(name: str, *, files: bool = True) -> Path:
-    """A config by its name, or (with ``files``) by its path."""
+    """Find a config file.
+
+    Args:
+        name: Name as ``tcmn config`` lists it; or, with ``files``, path of a file.
+        files: Whether a path is allowed.
+
+    Raises:
+        ValueError: There is no config of this name.
+    """
     if files and name.endswith((".yaml", ".yml", ".json")):
         return Path(name)
     root = bundle_root() / "configs"

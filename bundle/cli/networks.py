@@ -1,4 +1,4 @@
-"""``tcmn quantize`` and ``tcmn export``: the network for other engines."""
+"""The commands ``tcmn quantize`` and ``tcmn export``: convert the network for other runtimes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -14,14 +14,16 @@ def quantize(
     dataset_dir: Annotated[Path, typer.Option(help="Folder that holds the training data sets.")],
     output_dir: Annotated[
         Path,
-        typer.Option("--output-dir", "--output", "-o", help="Folder to make; it must not exist."),
+        typer.Option(
+            "--output-dir", "--output", "-o", help="New folder to write; it must not exist."
+        ),
     ],
     weights: Weights = None,
-    clips: Annotated[int, typer.Option(help="Number of training clips that set the ranges.")] = 64,
+    clips: Annotated[int, typer.Option(help="Number of training clips to calibrate with.")] = 64,
     size: Annotated[int, typer.Option(help="Side of these clips, in pixels.")] = 320,
     config: Configs = None,
 ) -> None:
-    """Make the 8-bit network of some weights, with ranges that training clips show."""
+    """Quantize weights to 8-bit integers. Calibrates the value ranges on training clips."""
     from bundle.commands.quantize import quantize_weights
 
     configs = [config_path(name) for name in ["train", *(config or ())]]
@@ -35,21 +37,21 @@ def export(
             "--output-dir",
             "--output",
             "-o",
-            help="Folder of the graphs; made if it does not exist.",
+            help="Folder of the ONNX files; made if it does not exist.",
         ),
     ],
     weights: Weights = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
-            help="Largest difference allowed, as a share of an output's largest value.",
+            help="Largest difference from PyTorch allowed, as a share of the largest output value.",
             rich_help_panel=ADVANCED,
             show_default=False,
         ),
     ] = None,
     config: Configs = None,
 ) -> None:
-    """Write the network as ONNX graphs, after a check that they compute the same."""
+    """Export the network as ONNX files. Checks first that they compute the same as PyTorch."""
     from bundle.commands.export_onnx import export_checked
 
     configs = [config_path(name) for name in config or ()]

@@ -1,4 +1,4 @@
-"""Options that several commands have, and the old names that go on working."""
+"""Options that several commands share, and old names of options that still work."""
 
 import sys
 from pathlib import Path
@@ -13,13 +13,13 @@ ADVANCED = "Advanced"
 PROMPTS = "Pointing at objects"
 PROJECTS = "Projects of many videos"
 EXTRA_VALUES = {"allow_extra_args": True, "ignore_unknown_options": True}
-"""For commands that hand on what they do not know to a config."""
+"""Context settings of commands that pass unknown options on to a config."""
 
 _warned: set[str] = set()
 
 
 def normalize(token: str) -> str:
-    """Take ``_`` for ``-`` in names, and the old name of an option for its new one, with a warning.
+    """Write the name of an option with ``-`` for ``_``, and replace an old name, with a warning.
 
     Example:
         >>> normalize("output_dir")
@@ -38,12 +38,12 @@ def normalize(token: str) -> str:
 
 
 def forget_warnings() -> None:
-    """Warn of old names once more: another command begins."""
+    """Warn of old names again, when a new command begins."""
     _warned.clear()
 
 
 def setting(name: str, about: str) -> Any:
-    """An advanced option of inference, whose default stands in ``InferenceSettings``."""
+    """Make an advanced option of inference. Its default is that of ``InferenceSettings``."""
     default = getattr(DEFAULTS, name)
     return typer.Option(
         f"--{name.replace('_', '-')}",
@@ -61,11 +61,11 @@ def _tell_gone(value: str | None, parameter: typer.CallbackParam) -> str | None:
     return value
 
 
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="Device to compute on: auto, cpu, cuda, cuda:N or mps.")]
 Weights = Annotated[
     Path | None,
     typer.Option(
-        help="Weights to use instead of the shipped ones, a .pt file.",
+        help="Weights file (.pt) to use instead of the shipped weights.",
         rich_help_panel=ADVANCED,
         show_default=False,
     ),
@@ -73,14 +73,14 @@ Weights = Annotated[
 Backend = Annotated[
     str,
     typer.Option(
-        help="int8 (8-bit integers, fast on CPUs), openvino or torch (floating point), or auto.",
+        help="Engine: int8 (8-bit integers, fast on CPUs), openvino or torch (floating point), auto.",
         rich_help_panel=ADVANCED,
     ),
 ]
 Int8Dir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of the 8-bit network of these weights, as tcmn quantize makes it.",
+        help="Folder of the 8-bit network of these weights, from tcmn quantize.",
         rich_help_panel=ADVANCED,
         show_default=False,
     ),
@@ -88,13 +88,17 @@ Int8Dir = Annotated[
 Size = Annotated[
     str | None,
     setting(
-        "inference_size", "Shorter side of frames in the network, in pixels; null: the video's own."
+        "inference_size",
+        "Shorter side of the frames in the network, in pixels; null: that of the video.",
     ),
 ]
-Every = Annotated[str | None, setting("memory_every", "Remember one frame in so many.")]
+Every = Annotated[str | None, setting("memory_every", "Keep every VALUE-th frame in memory.")]
 MemoryFrames = Annotated[
     str | None,
-    setting("max_memory_frames", "Most frames to remember; auto: as many as fit; null: no limit."),
+    setting(
+        "max_memory_frames",
+        "Most frames to keep in memory; auto: as many as the device can hold; null: no limit.",
+    ),
 ]
 Direction = Annotated[
     str | None, setting("direction", "Propagate from each mask: both (ways), forward or backward.")
@@ -103,7 +107,8 @@ Prior = Annotated[
     str | None,
     setting(
         "spatial_prior",
-        "How far to look for objects, as a share of the shorter side; auto: by motion; null: anywhere.",
+        "How far objects are expected to move, as a share of the shorter side; auto: by the motion in "
+        "the video; null: any distance.",
     ),
 ]
 Review = Annotated[
@@ -114,22 +119,26 @@ Precision = Annotated[
     setting("precision", "Precision of --backend torch: auto, float32, bfloat16 or float16."),
 ]
 Gone = Annotated[str | None, typer.Option(hidden=True, callback=_tell_gone)]
-DatasetDir = Annotated[Path | None, typer.Option(help="Folder of the data.", show_default=False)]
+DatasetDir = Annotated[
+    Path | None, typer.Option(help="Folder of the data set.", show_default=False)
+]
 OutputDir = Annotated[
     Path | None,
-    typer.Option("--output-dir", "--output", "-o", help="Folder of results.", show_default=False),
+    typer.Option(
+        "--output-dir", "--output", "-o", help="Folder of the results.", show_default=False
+    ),
 ]
 Configs = Annotated[
     list[str] | None,
     typer.Option(
         "--config",
-        help="A config that overrides the others: a name that tcmn config lists, or a file; "
-        "may be repeated.",
+        help="Config that overrides values of the others: a name from tcmn config, or a file. May be "
+        "repeated.",
         show_default=False,
     ),
 ]
 
 
 def given(**values: str | None) -> dict[str, str]:
-    """The settings that were given; those that were not have their defaults elsewhere."""
+    """Keep only the settings that were given. ``InferenceSettings`` has defaults for the others."""
     return {name: value for name, value in values.items() if value is not None}

@@ -1,4 +1,4 @@
-"""``tcmn segment``."""
+"""The command ``tcmn segment``."""
 
 import gc
 import logging
@@ -33,8 +33,9 @@ def segment(
     video: Annotated[
         Path,
         typer.Argument(
-            help="A video file, a folder of frames, DICOM, or a 2D+t NIfTI, MetaImage, NRRD or TIFF. "
-            "Many videos: a folder of them, each with NAME_mask beside it, or a CSV list of video,mask."
+            help="Video file, folder of frames, DICOM, or a 2D+t NIfTI, MetaImage, NRRD or TIFF. For "
+            "many videos: a folder of them, each with a mask NAME_mask beside it, or a CSV list with "
+            "the columns video and mask."
         ),
     ],
     mask: Annotated[
@@ -43,37 +44,44 @@ def segment(
             "--mask",
             "-m",
             show_default=False,
-            help="Mask of the first frame (a picture), or masks of several frames: a volume, whose "
-            "empty frames do not count, or a folder of pictures named like their frames.",
+            help="Mask of the first frame, as a picture. Or masks of several frames: a volume (empty "
+            "frames are ignored), or a folder of pictures with the names of their frames.",
         ),
     ] = None,
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "--output-dir", "-o", help="Folder of results: OUTPUT/NAME for each video."
+            "--output",
+            "--output-dir",
+            "-o",
+            help="Folder of the results: OUTPUT/NAME for each video.",
         ),
     ] = Path("output"),
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace results of an earlier run; files of yours stay."),
+        typer.Option(
+            "--overwrite", help="Replace results of an earlier run. Your own files there stay."
+        ),
     ] = False,
     resume: Annotated[
         bool,
-        typer.Option("--resume/--no-resume", help="Go on where the same command was interrupted."),
+        typer.Option(
+            "--resume/--no-resume", help="Continue an interrupted run of the same command."
+        ),
     ] = True,
     formats: Annotated[
         str,
         typer.Option(
-            help="Results to write: auto, or some of nifti, png, overlay, csv, summary, mha, nrrd, "
-            "dicom_seg, rle, seg_nrrd, coco, cvat, yolo, mots, with commas between them."
+            help="Formats to write: auto, or a comma-separated list of nifti, png, overlay, csv, "
+            "summary, mha, nrrd, dicom_seg, rle, seg_nrrd, coco, cvat, yolo, mots."
         ),
     ] = "auto",
     device: Device = "auto",
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Only errors are shown.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show errors only.")] = False,
     box: Annotated[
         list[str] | None,
         typer.Option(
-            help="A box around the object, in pixels; may be repeated, for objects 1, 2 and so on.",
+            help="Box around the object, in pixels. May be repeated, for objects 1, 2 and so on.",
             metavar="LEFT,TOP,RIGHT,BOTTOM",
             rich_help_panel=PROMPTS,
             show_default=False,
@@ -82,7 +90,7 @@ def segment(
     points: Annotated[
         list[str] | None,
         typer.Option(
-            help="A point in pixels, with 1 on the object or 0 beside it; may be repeated.",
+            help="Point in pixels, then 1 if it is on the object or 0 if it is not. May be repeated.",
             metavar="X,Y,1",
             rich_help_panel=PROMPTS,
             show_default=False,
@@ -91,7 +99,7 @@ def segment(
     frame: Annotated[
         list[int] | None,
         typer.Option(
-            help="Frame of the boxes and points, counted from 0: once for all, or once for each.",
+            help="Frame of the boxes and points, from 0: given once for all, or once for each.",
             rich_help_panel=PROMPTS,
             show_default="0",
         ),
@@ -100,7 +108,7 @@ def segment(
         list[int] | None,
         typer.Option(
             "--object",
-            help="Number of the object: once for all boxes and points, or once for each.",
+            help="Object id of the boxes and points: given once for all, or once for each.",
             rich_help_panel=PROMPTS,
             show_default="1",
         ),
@@ -108,7 +116,7 @@ def segment(
     prompts: Annotated[
         Path | None,
         typer.Option(
-            help="A JSON file of boxes, points, scribbles and masks; see docs/prompts.md.",
+            help="JSON file of boxes, points, scribbles and masks; see docs/prompts.md.",
             rich_help_panel=PROMPTS,
             show_default=False,
         ),
@@ -116,7 +124,7 @@ def segment(
     unknown: Annotated[
         int | None,
         typer.Option(
-            help="Value of the mask's pixels that are unknown, such as 255; the network fills them.",
+            help="Mask value that means unknown, such as 255. The network segments these pixels.",
             rich_help_panel=PROMPTS,
             show_default=False,
         ),
@@ -124,7 +132,7 @@ def segment(
     mask_frame: Annotated[
         str | None,
         typer.Option(
-            help="Frame of a single mask, counted from 0.",
+            help="Frame that a single mask belongs to, from 0.",
             rich_help_panel=ADVANCED,
             show_default=False,
         ),
@@ -142,7 +150,7 @@ def segment(
     eviction: Gone = None,
     policy: Gone = None,
 ) -> None:
-    """Segment a video from the mask of one frame, or of a few; or from a box or points."""
+    """Segment a video, given masks, boxes or points in one frame or a few."""
     if quiet:
         logging.getLogger("bundle").setLevel(logging.ERROR)
     with _quick_start():
@@ -185,7 +193,7 @@ def was_used() -> bool:
 
 @contextmanager
 def _quick_start() -> Iterator[None]:
-    """Import without collecting garbage, of which imports make none; it takes a tenth of their time."""
+    """Import without garbage collection, which takes a tenth of the time and finds nothing."""
     gc.disable()
     try:
         yield

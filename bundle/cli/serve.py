@@ -1,4 +1,4 @@
-"""``tcmn serve``."""
+"""The command ``tcmn serve``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,12 +12,13 @@ def serve(
         str, typer.Option(help="Folder of videos, or address of a DICOMweb server.")
     ],
     app_dir: Annotated[
-        Path, typer.Option("--app-dir", help="The server's own folder; trained weights go there.")
+        Path,
+        typer.Option("--app-dir", help="Folder of the server; weights trained by it go there."),
     ] = Path("tcmn-label"),
-    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen at.")] = 8000,
+    host: Annotated[str, typer.Option(help="Network address of the server.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the server.")] = 8000,
 ) -> None:
-    """Start a MONAI Label server, for 3D Slicer and others. Its own options can be given, too."""
+    """Start a MONAI Label server, for 3D Slicer and others. Further options go to MONAI Label."""
     from bundle.commands.serve import serve_label_app
 
     serve_label_app(studies, app_dir, host, port, context.args)

@@ -1,4 +1,4 @@
-"""``tcmn train``, ``finetune`` and ``evaluate``: MONAI's command line, with configs by name."""
+"""The commands ``tcmn train``, ``finetune`` and ``evaluate``: run MONAI bundle configs by name."""
 
 import os
 import runpy
@@ -23,7 +23,7 @@ def train(
     output_dir: OutputDir = None,
     config: Configs = None,
 ) -> None:
-    """Train a network. Any value of the config train can be given: --epochs 20 --batch-size 8."""
+    """Train a network. Any value of the config train can be an option: --epochs 20 --batch-size 8."""
     _run_config("training", ["train", *(config or ())], context, dataset_dir, output_dir)
 
 
@@ -32,7 +32,7 @@ def finetune(
     project: Annotated[
         str | None,
         typer.Argument(
-            help="A project of many videos: the folder of the videos, their list, or its own folder.",
+            help="Project of many videos: folder of the videos, CSV list of them, or its own folder.",
             show_default=False,
         ),
     ] = None,
@@ -43,8 +43,8 @@ def finetune(
         bool,
         typer.Option(
             "--take",
-            help="Let the project use the new weights even if they are not better; without a "
-            "training, if one has ended and they wait.",
+            help="Use the new weights for the project, even if they are not better. If a training has "
+            "ended already, use its weights without training again.",
             rich_help_panel=PROJECTS,
         ),
     ] = False,
@@ -52,23 +52,23 @@ def finetune(
         bool,
         typer.Option(
             "--take-back",
-            help="Let the project use the weights again that it used before.",
+            help="Use the project's previous weights again.",
             rich_help_panel=PROJECTS,
         ),
     ] = False,
     frames: Annotated[
         str,
         typer.Option(
-            help="Masks to learn from: reviewed, those that somebody gave or accepted; or all, of "
-            "videos that are done.",
+            help="Masks to train on, of videos that are done: reviewed (those that a person made or "
+            "accepted), or all.",
             rich_help_panel=PROJECTS,
         ),
     ] = "reviewed",
     valid_fraction: Annotated[
         float | None,
         typer.Option(
-            help="Share of the patients whose videos old and new weights are compared on; by default "
-            "0.2, two at least of four.",
+            help="Share of the patients on whose videos old and new weights are compared. By default "
+            "0.2, and at least two patients if there are four.",
             min=0.01,
             max=0.9,
             rich_help_panel=PROJECTS,
@@ -77,8 +77,8 @@ def finetune(
     ] = None,
 ) -> None:
     """Fine-tune the shipped weights on your videos. Any value of the configs train and finetune can be
-    given: --layout video_folder --epochs 6. Of a project it learns from the videos that are done, and
-    takes the new weights if they are better.
+    an option: --layout video_folder --epochs 6. With a project, trains on its videos that are done, and
+    uses the new weights if they are better.
     """
     arguments = [*([] if project is None else [project]), *context.args]
     source = _pop_project(arguments)
@@ -106,7 +106,7 @@ def evaluate(
     output_dir: OutputDir = None,
     config: Configs = None,
 ) -> None:
-    """Score weights on a data set. Any value of the configs train and evaluate can be given:
+    """Score weights on a data set. Any value of the configs train and evaluate can be an option:
     --protocol cvc_clinicdb --weights best.pt.
     """
     _run_config(
@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _pop_project(arguments: list[str]) -> Path | None:
-    """Take out what is neither an option nor the value of one."""
+    """Remove the first argument that is neither an option nor its value, and return it as a path."""
     for place, argument in enumerate(arguments):
         before = arguments[place - 1] if place else ""
         is_value = before.startswith("--") and "=" not in before
@@ -131,7 +131,11 @@ def _run_config(
     dataset_dir: Path | None,
     output_dir: Path | None,
 ) -> None:
-    """``python -m monai.bundle run``, with the configs of these names."""
+    """Run ``python -m monai.bundle run`` with the configs of these names.
+
+    Raises:
+        MissingPackageError: MONAI is not installed.
+    """
     if find_spec("monai") is None:
         raise MissingPackageError("this command needs MONAI: pip install monai")
     files = [str(config_path(name)) for name in names]

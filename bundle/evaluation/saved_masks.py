@@ -107,7 +107,7 @@ def load_masks(
 
     Raises:
         FileNotFoundError: A folder or file is missing.
-        ValueError: A file is no grey or palette picture, has another size than the frame, or holds
+        ValueError: A file is not a grey or palette picture, has another size than the frame, or holds
             an id that is none of the video's.
     """
     _, ids, names = parts(item)
@@ -152,7 +152,7 @@ def _read(path: Path, video: str) -> Integer[np.ndarray, "H W"]:
                 )
             return np.asarray(picture.convert("L") if picture.mode == "1" else picture)
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is no picture: expected a PNG of object ids") from error
+        raise ValueError(f"{path} is not a picture: expected a PNG of object ids") from error
 
 
 def check_predictions(folder: Path, names: Mapping[str, str]) -> None:

@@ -244,7 +244,9 @@ def _read_list(path: Path) -> list[dict[str, Any]]:
                     item["mask_frame"] = parse_count(frame, "mask_frame")
                 items.append(item)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table in UTF-8 ({error}): save it as CSV UTF-8") from error
+        raise ValueError(
+            f"{path} is not a table in UTF-8 ({error}): save it as CSV UTF-8"
+        ) from error
     if not items:
         raise ValueError(f"{path} lists no video: expected a line for each below video,mask")
     return items

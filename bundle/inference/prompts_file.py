@@ -79,7 +79,7 @@ def read_prompts(path: str | Path) -> list[PromptEntry]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): see docs/prompts.md") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): see docs/prompts.md") from error
     if not isinstance(content, dict) or not isinstance(content.get("prompts"), list):
         raise ValueError(f'{path} has no list of prompts: expected {{"prompts": [{EXAMPLE}]}}')
     if not content["prompts"]:

@@ -1,6 +1,6 @@
-"""Read and write the list of structures: the name, colour and code of each object id.
+"""Read and write a list of structures: the name, colour and code of each object id.
 
-A list is read from JSON, a colour table of 3D Slicer or a DICOM segmentation, and written as JSON.
+It is read from JSON, a colour table of 3D Slicer or a DICOM segmentation, and written as JSON.
 Codes, such as those of SNOMED CT, are kept and written into DICOM segmentations.
 """
 
@@ -26,7 +26,7 @@ MAX_ID = 255
 COLOURS = (
     "#3ecf8e", "#ff6f91", "#4da3ff", "#ffc145", "#c58bff", "#2ed3d3", "#ff8a4c", "#b5d94c",
 )  # fmt: skip
-"""Of structures that come without one, by turns."""
+"""Colours for structures that have none, used by turns."""
 CODES = ("category", "code", "modifier", "region")
 SLICER_COLUMNS = dict(zip(CODES, ("Category", "Type", "TypeModifier", "Region"), strict=True))
 SLICER_SUFFIXES = (".ctbl", ".txt", ".csv")
@@ -49,10 +49,10 @@ class Code:
 
 @dataclass(frozen=True)
 class Structure:
-    """What one object id stands for.
+    """What one object id means.
 
     Attributes:
-        id: The value of its pixels in masks, 1 to 255.
+        id: Value of its pixels in masks, 1 to 255.
         name: Unique in its list.
         colour: ``#rrggbb``.
         category: Such as ``Anatomical Structure``; DICOM calls it the segmented property category.
@@ -79,14 +79,14 @@ def make_structures(structures: Iterable[Structure], source: str = "the list") -
 
     Args:
         structures: In any order.
-        source: What to call the list in messages.
+        source: Name of the list, for messages.
 
     Returns:
-        By id, rising.
+        Structures by id, in rising order.
 
     Raises:
-        ValueError: It is empty; an id is taken twice or not from 1 to 255; a name is empty or taken
-            twice, whatever its case; a colour is not ``#rrggbb``.
+        ValueError: The list is empty; an id is used twice or not from 1 to 255; a name is empty or used
+            twice, ignoring case; or a colour is not ``#rrggbb``.
 
     Example:
         >>> make_structures([Structure(2, "left atrium", "#ff6f91")])[2].name
@@ -123,7 +123,7 @@ def make_structures(structures: Iterable[Structure], source: str = "the list") -
 
 
 def default_colour(object_id: int) -> str:
-    """The colour of a structure that comes without one."""
+    """Return the colour for a structure that has none."""
     return COLOURS[(object_id - 1) % len(COLOURS)]
 
 
@@ -137,7 +137,7 @@ def read_structures(path: str | Path) -> Structures:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is none of them, or as ``make_structures``.
+        ValueError: The file is of another kind, or as in ``make_structures``.
     """
     path = Path(path)
     if not path.is_file():
@@ -150,18 +150,18 @@ def read_structures(path: str | Path) -> Structures:
         return structures_from_json(_load(path), str(path))
     else:
         raise ValueError(
-            f"{path} is no list of structures: expected .json, a colour table of 3D Slicer "
+            f"{path} is not a list of structures: expected .json, a colour table of 3D Slicer "
             f"({', '.join(SLICER_SUFFIXES)}), or a DICOM segmentation"
         )
     return make_structures(found, str(path))
 
 
 def write_structures(structures: Structures, path: str | Path) -> None:
-    """Write a list as JSON; the file appears whole or not at all.
+    """Write a list of structures as JSON. The file appears whole or not at all.
 
     Raises:
-        DiskFullError: There is no room.
-        OSError: It cannot be written.
+        DiskFullError: The disk is full.
+        OSError: The file cannot be written.
     """
     with written_beside(path) as beside:
         text = json.dumps(structures_to_json(structures), indent=1, ensure_ascii=False)
@@ -169,7 +169,7 @@ def write_structures(structures: Structures, path: str | Path) -> None:
 
 
 def structures_to_json(structures: Structures) -> dict[str, Any]:
-    """What ``write_structures`` writes; codes that there are not are left out.
+    """Convert structures to what ``write_structures`` writes. Missing codes are left out.
 
     Example:
         >>> structures_to_json(make_structures([Structure(1, "polyp", "#3ecf8e")]))
@@ -183,10 +183,10 @@ def structures_to_json(structures: Structures) -> dict[str, Any]:
 
 
 def structures_from_json(content: Any, source: str = "the list") -> Structures:
-    """Read what ``structures_to_json`` gives, or a mapping of ids to names.
+    """Read structures from what ``structures_to_json`` returns, or from a mapping of ids to names.
 
     Raises:
-        ValueError: It is neither, is of a newer version, or as ``make_structures``.
+        ValueError: The content is neither, has another version, or as in ``make_structures``.
 
     Example:
         >>> structures_from_json({"1": "left ventricle"})[1].colour
@@ -211,7 +211,7 @@ def structures_from_json(content: Any, source: str = "the list") -> Structures:
             codes = {name: Code(**each[name]) for name in CODES if each.get(name) is not None}
             object_id, name = each["id"], each["name"]
             if not isinstance(object_id, int) or not isinstance(name, str):
-                raise TypeError("id is no whole number or name no text")
+                raise TypeError("id must be a whole number and name a text")
             colour = each.get("colour", default_colour(object_id))
             found.append(Structure(object_id, name, str(colour), **codes))
         except (KeyError, TypeError, AttributeError) as error:
@@ -220,9 +220,9 @@ def structures_from_json(content: Any, source: str = "the list") -> Structures:
 
 
 def to_cielab(colour: str) -> list[int]:
-    """A colour as DICOM writes it: L*, a* and b* of CIELab, 16 bits each.
+    """Convert a colour to CIELab as DICOM writes it: L*, a* and b*, 16 bits each.
 
-    White is that of screens, as in DCMTK and so in 3D Slicer, so that grey stays grey.
+    The white point is D65, that of screens, as in DCMTK and 3D Slicer, so that grey stays grey.
 
     Example:
         >>> to_cielab("#000000")
@@ -236,7 +236,7 @@ def to_cielab(colour: str) -> list[int]:
 
 
 def from_cielab(values: Sequence[int]) -> str:
-    """The inverse of ``to_cielab``; colours that screens do not have become the nearest.
+    """Convert CIELab to ``#rrggbb``, the inverse of ``to_cielab``. Impossible colours are clipped.
 
     Example:
         >>> from_cielab(to_cielab("#3ecf8e"))
@@ -254,15 +254,15 @@ def _load(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON ({error}): mend it") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): mend it") from error
 
 
 def _read_colour_table(path: Path) -> list[Structure]:
-    """Slicer's tables: of columns with a head, or ``1 left_ventricle 255 0 0 255`` in lines."""
+    """Read a table of 3D Slicer: CSV with a header, or lines ``1 left_ventricle 255 0 0 255``."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8 ({error}): save it as UTF-8") from error
+        raise ValueError(f"{path} is not a text in UTF-8 ({error}): save it as UTF-8") from error
     lines = text.splitlines()
     if lines and "LabelValue" in lines[0].split(","):
         return [each for row in csv.DictReader(lines) for each in _slicer_row(path, row)]
@@ -299,7 +299,7 @@ def _slicer_row(path: Path, row: Mapping[str, Any]) -> list[Structure]:
             cells.get(f"{column}_{part}", "")
             for part in ("CodeValue", "CodingScheme", "CodeMeaning")
         )
-        if value and scheme:  # Slicer leaves either empty where it knows the word alone
+        if value and scheme:  # Slicer leaves one empty if it knows only the meaning
             codes[name] = Code(value, scheme, meaning)
     rgb = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
     colour = _hex(path, rgb) if all(rgb) else default_colour(object_id)
@@ -319,7 +319,7 @@ def _read_segments(path: Path) -> list[Structure]:
         dataset = pydicom.dcmread(path, stop_before_pixels=True)
     if "SegmentSequence" not in dataset:
         raise ValueError(
-            f"{path} is DICOM but no segmentation: expected one with named segments (modality SEG)"
+            f"{path} is DICOM but not a segmentation: expected one with named segments (modality SEG)"
         )
     found = []
     for segment in dataset.SegmentSequence:

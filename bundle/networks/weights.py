@@ -123,7 +123,7 @@ def read_description(weights: str | Path) -> WeightsDescription | None:
     try:
         description = WeightsDescription(**json.loads(path.read_text(encoding="utf-8")))
         if not isinstance(description.network, Mapping):
-            raise TypeError("network is no object")
+            raise TypeError("network is not an object")
     except (ValueError, TypeError) as error:
         raise ValueError(
             f"{path} does not describe weights ({error}): take the file that came with "

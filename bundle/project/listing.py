@@ -20,7 +20,7 @@ FOLDER = "tcmn-project"
 """Of a project, beside its videos."""
 SAMPLE_BYTES = 2**16
 OURS = ("project.json", "manifest.json")
-"""Tell projects, results and exported data sets, whose pictures are no videos to annotate."""
+"""Tell projects, results and exported data sets, whose pictures are not videos to annotate."""
 
 
 @dataclass(frozen=True)
@@ -183,5 +183,7 @@ def _read_list(path: Path, secret: str) -> list[ListedVideo]:
                 patient = (row.get("patient") or "").strip()
                 found.append(_listed(path.parent / cell, Path(), secret, patient))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is no table in UTF-8 ({error}): save it as CSV UTF-8") from error
+        raise ValueError(
+            f"{path} is not a table in UTF-8 ({error}): save it as CSV UTF-8"
+        ) from error
     return found

@@ -34,7 +34,7 @@ def wait_for_others() -> None:
 def leave(status: int) -> NoReturn:
     """End the process in order, but without taking the interpreter apart.
 
-    As at any end of Python, threads that are no daemons are waited for, functions registered with
+    As at any end of Python, threads that are not daemons are waited for, functions registered with
     ``atexit`` run (so child processes are joined and temporary folders removed), and what was printed
     is written out. Only then the process ends, with all its memory: to free the million objects of
     PyTorch and OpenVINO one by one takes 0.2 s, and touches 130 MiB more. Files must be closed by then:

@@ -1,10 +1,10 @@
-"""The main job on a real echocardiogram: propagate the left ventricle through the heartbeat.
+"""Demo on a real echocardiogram: segment the left ventricle from the mask of its first frame.
 
     python scripts/demo/make_demo.py --output_dir output/demo
 
-The video is the apical four-chamber cine that comes with pydicom (30 frames of 240x320). The mask of
-its first frame was drawn by hand, as were those of two later frames, which the result is compared
-with. This is a check that things work, not a clinical one.
+The video is the apical four-chamber cine that comes with pydicom (30 frames of 240x320). Three frames
+have masks drawn by hand. The first is given to the network. The other two are compared with its
+result. This checks that the installation works; it is not a clinical evaluation.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def fill_outline(outline: list[list[int]], height: int, width: int) -> np.ndarra
 
 
 def dice(first: np.ndarray, second: np.ndarray) -> float:
-    """Overlap of two masks in percent."""
+    """Dice overlap of two boolean or 0/1 masks of equal shape, in percent."""
     return float(200 * (first & second).sum() / (first.sum() + second.sum()))
 
 
@@ -61,7 +61,7 @@ def main(output_dir: Path) -> None:
     results = output_dir / Path(video).stem
     print(f"\nmasks of all 30 frames: {results} ({seconds:.0f} s)")
     print(f"look at               : {results / 'summary.png'} and overlay.mp4")
-    print("agreement with two frames drawn by hand (a check, not a clinical one):")
+    print("agreement with two masks drawn by hand (checks the installation only):")
     for frame in sorted(drawn)[1:]:
         predicted = np.asarray(Image.open(results / "masks" / f"{frame:05d}.png"))
         copied = dice(drawn[0], drawn[frame])
@@ -73,5 +73,7 @@ def main(output_dir: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output" / "demo")
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output" / "demo", help="folder of the results"
+    )
     main(parser.parse_args().output_dir.resolve())

@@ -1,8 +1,9 @@
-"""Propagate the mask of a video's first frame through the video with the exported network: no PyTorch.
+"""Segment a video with the ONNX network, without PyTorch, from the mask of its first frame.
 
     python scripts/demo/run_onnx.py --network output/onnx --video VIDEO --mask MASK --output_dir masks
 
-``propagate`` is the whole method, to be copied. Graphs and shapes: docs/deploy.md.
+``propagate`` is the whole method in one function, to copy into your own program. docs/deploy.md
+describes the graphs and their shapes.
 """
 
 import argparse
@@ -25,7 +26,11 @@ PALETTE = [128, 64, 32] @ (np.arange(256)[:, None] >> np.arange(9) & 1).reshape(
 
 
 def load(folder: Path) -> list[Any]:
-    """The three graphs, on a GPU if this onnxruntime can use one."""
+    """Load the three graphs: encode, memorize, read_and_decode. On a GPU if onnxruntime has one.
+
+    Raises:
+        FileNotFoundError: A graph is missing.
+    """
     kinds = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [kind for kind in kinds if kind in get_available_providers()]
     paths = [folder / f"{name}.onnx" for name in ("encode", "memorize", "read_and_decode")]
@@ -41,15 +46,28 @@ def propagate(
     size: int,
     max_memory_frames: int | None,
 ) -> Iterator[ndarray]:
-    """Label maps (H, W) of all frames (H, W, 3) uint8 RGB, in order; ``first`` is the first one's.
+    """Yield the label map of each frame, in order.
 
-    ``size`` is the shorter side at which the network sees frames. The first and every fifth are
-    remembered; of more than ``max_memory_frames`` the first and the latest.
+    The first frame and every fifth are kept in memory. When the memory is full, the oldest frame but
+    the first is dropped.
+
+    Args:
+        graphs: From ``load``.
+        frames: (H, W, 3) uint8 RGB each.
+        first: (H, W) uint8 object ids of the first frame.
+        size: Shorter side of the frames in the network, in pixels.
+        max_memory_frames: Most frames in memory; None for no limit.
+
+    Yields:
+        (H, W) uint8 object ids.
+
+    Raises:
+        ValueError: A frame has another size than the mask.
     """
     encode, memorize, read_and_decode = graphs
     ids = np.insert(np.unique(first[first > 0]), 0, 0)  # background and the objects
     height, width = (max(STRIDE, round(n * size / min(first.shape))) for n in first.shape)
-    # Of a network that looks at the masks of the frame before, or takes partial masks.
+    # Some networks also take the masks of the previous frame, or masks with unknown pixels.
     looks_back = "previous" in [each.name for each in read_and_decode.get_inputs()]
     partial = "unknown" in [each.name for each in memorize.get_inputs()]
     memory: dict[str, ndarray] = {}
@@ -80,20 +98,26 @@ def propagate(
 
 
 def enter(channels: ndarray, height: int, width: int) -> ndarray:
-    """(C, H, W) at the working size, with zeros up to a multiple of the stride: (1, C, H', W')."""
+    """Resize (C, H, W) to a height and width, pad with zeros to multiples of 16: (1, C, H', W')."""
     padding = ((0, 0), (0, -height % STRIDE), (0, -width % STRIDE))
     return np.pad(resize(channels, height, width), padding)[None]
 
 
 def resize(channels: ndarray, height: int, width: int) -> ndarray:
-    """Bilinear, averaging where it shrinks: float32 (C, height, width)."""
+    """Resize bilinearly, with antialiasing when shrinking: (C, H, W) to float32 (C, height, width)."""
     shape, bilinear = (width, height), Image.Resampling.BILINEAR
     pictures = (Image.fromarray(channel) for channel in channels.astype(np.float32))
     return np.stack([np.asarray(picture.resize(shape, bilinear)) for picture in pictures])
 
 
 def read_frames(path: Path) -> Iterator[ndarray]:
-    """RGB frames (H, W, 3) of a video file, or of a folder of pictures, where 2 comes before 10."""
+    """Yield RGB frames (H, W, 3) uint8 of a video file or a folder of pictures.
+
+    Pictures are sorted by the numbers in their names: 2 comes before 10.
+
+    Raises:
+        ValueError: The folder has no pictures, or one has more than 8 bits a channel.
+    """
     if path.is_dir():
         files = [file for file in path.iterdir() if file.suffix.lower() in STILLS]
         if not files:
@@ -104,15 +128,19 @@ def read_frames(path: Path) -> Iterator[ndarray]:
                     raise ValueError(f"{file} has {picture.mode} pixels: expected 8 bits a channel")
                 yield np.asarray(picture.convert("RGB"))
         return
-    import av  # folders do without
+    import av  # needed for video files only
 
     with av.open(path.absolute()) as container:
-        for frame in container.decode(video=0):  # FFmpeg and NumPy turn the same way
+        for frame in container.decode(video=0):  # FFmpeg and NumPy both rotate anticlockwise
             yield np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
 
 
 def read_mask(path: Path) -> ndarray:
-    """Object ids (H, W) uint8 of a grey or palette picture; a sole 255 becomes 1."""
+    """Read object ids, (H, W) uint8, from a grey or palette picture; of 0 and 255 make 0 and 1.
+
+    Raises:
+        ValueError: The picture is in colour, is empty, or holds more than 32 objects.
+    """
     with Image.open(path) as picture:
         if picture.mode not in ("1", "L", "P"):
             raise ValueError(f"{path} has {picture.mode} pixels: save it in grey or with a palette")
@@ -125,7 +153,11 @@ def read_mask(path: Path) -> ndarray:
 
 
 def write_masks(label_maps: Iterable[ndarray], folder: Path) -> None:
-    """Palette PNGs ``00000.png`` ... in a new folder, which appears when all are written."""
+    """Write palette PNGs ``00000.png`` and so on in a new folder. It appears when all are written.
+
+    Raises:
+        FileExistsError: The folder exists.
+    """
     if folder.exists():
         raise FileExistsError(f"{folder} exists: choose another --output_dir")
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -140,12 +172,18 @@ def write_masks(label_maps: Iterable[ndarray], folder: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--network", type=Path, required=True, help="folder of the three graphs")
-    parser.add_argument("--video", type=Path, required=True, help="file, or folder of pictures")
-    parser.add_argument("--mask", type=Path, required=True, help="picture, of the first frame")
-    parser.add_argument("--output_dir", type=Path, required=True, help="new folder for the masks")
-    parser.add_argument("--inference_size", type=int, default=320, help="shorter side in pixels")
-    parser.add_argument("--max_memory_frames", type=int, help="most frames remembered (no limit)")
+    parser.add_argument("--network", type=Path, required=True, help="folder of the ONNX files")
+    parser.add_argument(
+        "--video", type=Path, required=True, help="video file or folder of pictures"
+    )
+    parser.add_argument("--mask", type=Path, required=True, help="mask of the first frame")
+    parser.add_argument("--output_dir", type=Path, required=True, help="new folder of the masks")
+    parser.add_argument(
+        "--inference_size", type=int, default=320, help="shorter side in the network, in pixels"
+    )
+    parser.add_argument(
+        "--max_memory_frames", type=int, help="most frames in memory (default: no limit)"
+    )
     options = parser.parse_args(arguments)
     if options.inference_size < STRIDE or (
         options.max_memory_frames is not None and options.max_memory_frames < 2

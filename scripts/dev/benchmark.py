@@ -1,4 +1,4 @@
-"""Measure speed and memory by the contract of docs/benchmarks.md; prints, writes and compares.
+"""Measure speed and memory by the rules of docs/benchmarks.md, or compare two files of measurements.
 
 python scripts/dev/benchmark.py --cases video video_3_objects --runs 3 --output new.json
 python scripts/dev/benchmark.py --cases video --compare old.json
@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "monai", "numpy", "openvino")
 
 
 def surroundings() -> dict[str, Any]:
-    """What figures depend on besides their settings."""
+    """Describe the machine, the library versions and the commit, on which the figures depend too."""
     return {
         **{name: _version(name) for name in LIBRARIES},
         "python": platform.python_version(),
@@ -41,7 +41,14 @@ def surroundings() -> dict[str, Any]:
 
 
 def measure_cases(options: argparse.Namespace) -> dict[str, Any]:
-    """The contents of a file of figures; rows are printed as they come."""
+    """Measure all cases that the options name, and print each row when it is done.
+
+    Returns:
+        What is written as JSON: schema, surroundings and results.
+
+    Raises:
+        ValueError: A case lacks a variant or a setting that the options name.
+    """
     results = []
     for name in options.cases:
         case = change_settings(CASES[name], options.set)
@@ -55,7 +62,7 @@ def measure_cases(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def describe(row: dict[str, Any]) -> str:
-    """One line: medians, extremes, memory."""
+    """Say in one line the median, minimum and maximum of each figure, and the memory."""
     figures = [
         f"{name} {each['median']:.3g} ({each['min']:.3g} to {each['max']:.3g})"
         for name, each in row["figures"].items()
@@ -69,7 +76,7 @@ def describe(row: dict[str, Any]) -> str:
 
 
 def tell_others(cores: list[float]) -> str:
-    """How far other programs disturbed the runs, and which of them do not count for that."""
+    """Say how many cores other programs used during the runs, and how many runs are left out for it."""
     used = f"others used {min(cores):g} to {max(cores):g} cores"
     disturbed = sum(each > QUIET_CORES for each in cores)
     if not disturbed:
@@ -80,7 +87,7 @@ def tell_others(cores: list[float]) -> str:
 
 
 def write(path: Path, contents: Contents) -> None:
-    """The file appears whole or not at all."""
+    """Write the figures as JSON. The file appears whole or not at all."""
     with written_beside(path) as beside:
         beside.write_text(json.dumps(contents, indent=1) + "\n")
 
@@ -108,21 +115,30 @@ def _processor() -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cases", nargs="+", choices=CASES, default=["video"])
-    parser.add_argument("--variants", nargs="+", help="some of the cases' variants; default: all")
+    parser.add_argument(
+        "--cases", nargs="+", choices=CASES, default=["video"], help="what to measure"
+    )
+    parser.add_argument("--variants", nargs="+", help="variants of the cases (default: all)")
     parser.add_argument(
         "--set",
         nargs="+",
         default=[],
         metavar="NAME=VALUE",
-        help="settings, see benchmarks/cases.py",
+        help="change settings of the cases, listed in benchmarks/cases.py",
     )
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
-    parser.add_argument("--compare", type=Path, metavar="OLD", help="print ratios to this file's")
+    parser.add_argument("--runs", type=int, default=3, help="runs of each variant")
     parser.add_argument(
-        "--measured", type=Path, metavar="NEW", help="compare this file; measure nothing"
+        "--threads", type=int, default=os.cpu_count(), help="threads of PyTorch and OpenVINO"
+    )
+    parser.add_argument("--output", type=Path, help="write the figures to this JSON file")
+    parser.add_argument(
+        "--compare", type=Path, metavar="OLD", help="compare with the figures of this JSON file"
+    )
+    parser.add_argument(
+        "--measured",
+        type=Path,
+        metavar="NEW",
+        help="compare the figures of this JSON file instead of measuring",
     )
     options = parser.parse_args(arguments)
     if min(options.runs, options.threads) < 1:

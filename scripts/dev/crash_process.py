@@ -1,4 +1,4 @@
-"""A run in a process of its own that is killed at a moment of choice; see ``crashes.py``."""
+"""Start a run in a process of its own and kill it at a chosen moment. Used by ``crashes.py``."""
 
 import os
 import select
@@ -23,13 +23,13 @@ IN_PLACE = "written in place: "
 
 @dataclass
 class Run:
-    """How a run went.
+    """How a run ended.
 
     Attributes:
         status: Exit status; None if it was killed.
-        seconds: It took.
-        writes: How often it opened, renamed or removed a file of its results.
-        said: What it wrote to stdout and stderr.
+        seconds: Duration.
+        writes: Number of times it opened, renamed or removed a file among its results.
+        said: Its output, stdout and stderr.
     """
 
     status: int | None
@@ -42,15 +42,15 @@ def run(
     kind: Kind, inputs: Path, out: Path, weights: str = "tiny.pt",
     kill_s: float | None = None, kill_write: int | None = None,
 ) -> Run:  # fmt: skip
-    """Run one kind in a process of its own, and kill it and what it started.
+    """Start one kind of run. With ``kill_s`` or ``kill_write`` kill it and its child processes.
 
     Args:
         kind: What to run.
-        inputs: From ``make_inputs``.
+        inputs: Folder that ``make_inputs`` filled.
         out: Folder of the results.
-        weights: A file of ``inputs``.
-        kill_s: So many seconds after the start.
-        kill_write: After so many writes.
+        weights: Name of a weights file in ``inputs``.
+        kill_s: Kill it this many seconds after its start.
+        kill_write: Kill it shortly after this many writes.
     """
     began, writes = time.monotonic(), 0
     reader, writer = os.pipe()
@@ -58,7 +58,7 @@ def run(
         child = os.fork()
         if not child:
             _be_the_run(kind, inputs, out, weights, writer, log.fileno())
-        os.setpgid(child, child)  # which the child may not have come to when it is killed
+        os.setpgid(child, child)  # here, since the child may be killed before it gets to it
         os.close(writer)
         if kill_s is not None:
             writes = _wait(reader, began + kill_s, sys.maxsize)
@@ -96,9 +96,10 @@ def _be_the_run(
 
 
 def _tell_writes(folder: Path, pipe: int) -> None:
-    """Send a byte before each change of a file in a folder, from now on.
+    """From now on, send a byte to a pipe before each change of a file in a folder.
 
-    A file that is opened for writing under its own name, not beside it, is told on stderr.
+    A file that is opened for writing under its final name, rather than a temporary one, is reported on
+    stderr.
     """
 
     def tell(event: str, arguments: tuple[Any, ...]) -> None:
@@ -119,7 +120,7 @@ def _tell_writes(folder: Path, pipe: int) -> None:
 
 
 def _wait(pipe: int, until: float, count: int) -> int:
-    """Read bytes up to a time, a number of them, or the end; gives their number."""
+    """Read up to ``count`` bytes, until a time or the end of the pipe. Returns how many were read."""
     found = 0
     while found < count:
         ready, _, _ = select.select([pipe], [], [], max(0.0, until - time.monotonic()))

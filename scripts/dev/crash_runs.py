@@ -1,4 +1,4 @@
-"""What ``crashes.py`` runs: each kind of run by the shipped configs, tiny, and what it leaves."""
+"""Small runs by the shipped configs, which ``crashes.py`` kills, and a reader of their results."""
 
 import csv
 import hashlib
@@ -31,13 +31,13 @@ NETWORK = {
 TINY: dict[str, Any] = {f"network_def#{name}": value for name, value in NETWORK.items()}
 HEIGHT, WIDTH, FRAMES = 40, 48, 4
 NEVER_EQUAL = ("seconds", "frames_per_second")
-"""What of the results is another in each run."""
+"""Keys of results that differ from run to run."""
 IMPORTED = (
     "bundle.datasets.protocols", "bundle.datasets.registry", "bundle.evaluation.perturbations",
     "bundle.training.handlers", "bundle.apps.monai_label.requests", "bundle.backends.openvino",
     "pydicom.sr.codedict",
 )  # fmt: skip
-"""By runs; here already, so that it is done once for all of them."""
+"""Modules that the runs need. They are imported here, once for all runs."""
 for _name in IMPORTED:
     import_module(_name)
 
@@ -47,11 +47,12 @@ class Kind:
     """One kind of run.
 
     Attributes:
-        start: Runs it: the folder of made inputs, that of results, the weights.
-        folders: Patterns of folders of results that appear whole.
-        earlier: Half of the trials begin with results of other weights.
-        grows: Files change while it runs: after a kill each can be read, and tables are as far right.
-        in_a_row: Most kills before a rerun may finish.
+        start: Function that runs it, given the folders of inputs and of results, and the weights.
+        folders: Patterns of folders of results that must appear whole or not at all.
+        earlier: Whether half of the trials begin with earlier results, of other weights.
+        grows: Whether files change while it runs. Then after a kill each file must be readable, and
+            tables must hold the first rows of the full ones.
+        in_a_row: Most kills before a run may finish.
     """
 
     start: Callable[[Path, Path, str], None]
@@ -62,12 +63,13 @@ class Kind:
 
 
 def run_config(files: tuple[str, ...], run_id: str, **options: Any) -> None:
-    """What ``python -m monai.bundle run`` does, but for reading its arguments."""
+    """Do what ``python -m monai.bundle run`` does, with the tiny network."""
     paths = [str(CONFIGS / name) for name in files]
     monai.bundle.run(run_id, config_file=paths, **TINY, **options)
 
 
 def infer(inputs: Path, out: Path, weights: str, **options: Any) -> None:
+    """Run configs/inference.yaml with small frames."""
     run_config(
         ("inference.yaml",), "run",
         output_dir=str(out), weights=str(inputs / weights), inference_size=32, progress=False,
@@ -76,19 +78,19 @@ def infer(inputs: Path, out: Path, weights: str, **options: Any) -> None:
 
 
 def run_inference(inputs: Path, out: Path, weights: str) -> None:
-    """One video in all formats, over earlier results or none."""
+    """Segment one video, write it in all formats, and replace earlier results."""
     formats = "auto,mha,rle"
     source = {"video": str(inputs / "cine.dcm"), "mask": str(inputs / "mask.png")}
     infer(inputs, out, weights, formats=formats, overwrite=True, **source)
 
 
 def run_batch(inputs: Path, out: Path, weights: str) -> None:
-    """A folder of videos, of which those that are done are skipped."""
+    """Segment a folder of videos, skipping those that are done."""
     infer(inputs, out, weights, input_dir=str(inputs / "videos"))
 
 
 def run_shared(inputs: Path, out: Path, weights: str) -> None:
-    """A list of videos, shared by two processes."""
+    """Segment a list of videos in two processes that share it."""
     other = os.fork()
     os.environ |= {"RANK": "0" if other else "1", "WORLD_SIZE": "2"}
     infer(inputs, out, weights, input_dir=str(inputs / "list.csv"), formats="nifti,csv")
@@ -97,7 +99,7 @@ def run_shared(inputs: Path, out: Path, weights: str) -> None:
 
 
 def run_training(inputs: Path, out: Path, weights: str) -> None:
-    """Two epochs of two iterations, a validation after each, with a loader process."""
+    """Train for two epochs of two iterations, each with a validation, with a loader process."""
     options = {
         "layout": "davis", "size": 32, "batch_size": 2, "iterations_per_epoch": 2, "epochs": 2,
         "warm_up": 1, "threads": 1, "precision": "float32", "loss_table#every": 1,
@@ -110,7 +112,7 @@ def run_training(inputs: Path, out: Path, weights: str) -> None:
 
 
 def run_evaluation(inputs: Path, out: Path, weights: str) -> None:
-    """A protocol with baselines and a perturbation."""
+    """Evaluate a protocol with baselines and a perturbation."""
     options = {"threads": 1, "precision": "float32", "inference_size": 32, "perturb": "erode:2"}
     run_config(
         ("train.yaml", "evaluate.yaml"), "evaluating",
@@ -129,7 +131,7 @@ KINDS = {
 
 
 def make_inputs(folder: Path) -> None:
-    """Videos of noise with a bright disk that moves, their masks, and weights."""
+    """Write the inputs: weights, videos of a bright disk that moves over noise, and their masks."""
     for seed, name in enumerate(("tiny.pt", "other.pt")):
         torch.manual_seed(seed)
         network = TCMN("resnet18", "resnet18", 8, 8, (8, 8, 8))
@@ -163,7 +165,7 @@ def make_inputs(folder: Path) -> None:
 
 
 def _draw_video(shift: int) -> tuple[np.ndarray, np.ndarray]:
-    """Frames (T, H, W, 3) and masks (T, H, W)."""
+    """Frames (T, H, W, 3) and masks (T, H, W), uint8, with the disk ``shift`` pixels to the right."""
     rows, columns, times = np.ogrid[:HEIGHT, :WIDTH, :FRAMES]
     inside = (rows - 18) ** 2 + (columns - 16 - shift - 2 * times) ** 2 < 80
     masks = np.moveaxis(inside, -1, 0).astype(np.uint8)
@@ -172,7 +174,7 @@ def _draw_video(shift: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _write_dicom(path: Path) -> None:
-    """The echocardiogram that comes with pydicom, with other and fewer pixels."""
+    """Write the echocardiogram that comes with pydicom, with its pixels replaced by fewer ones."""
     cine = pydicom.dcmread(str(get_testdata_file("examples_ybr_color.dcm")))
     frames, _ = _draw_video(0)
     cine.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
@@ -184,10 +186,10 @@ def _write_dicom(path: Path) -> None:
 
 
 def read_result(path: Path) -> Any:
-    """What a file of results says, to be compared; what no two runs have in common is left out.
+    """Read a file of results for comparison, without what differs from run to run, such as times.
 
     Raises:
-        Exception: Of many kinds: it is not whole.
+        Exception: The file is damaged; the type depends on the format.
     """
     if path.suffix == ".pt":
         return _plain(torch.load(path, weights_only=True))
@@ -208,7 +210,7 @@ def read_result(path: Path) -> Any:
 
 
 def _check_manifest(path: Path) -> Any:
-    """All but sizes and checksums: they differ with what no two runs have in common."""
+    """Check the sizes and checksums of a manifest, and read the rest of it."""
     content = json.loads(path.read_text())
     for name, entry in content["files"].items():
         data = (path.parent / name).read_bytes()

@@ -1,12 +1,13 @@
-"""Kill runs at random moments, or let their disk fill up; check what is left and what a rerun gives.
+"""Kill runs at random moments, or fill up their disk. Check what they leave, and that a rerun succeeds.
 
 python scripts/dev/crashes.py --times 50 --output_dir OUT
 
-Inference, batches, training and evaluation run by the shipped configs with a tiny network on small
-videos. Every second kill comes at a moment drawn evenly over the run, the others just after a file of
-the results was opened, renamed or removed. Prints and writes JSON; ends with 1 if anything was wrong.
+Inference, batches, training and evaluation run by the shipped configs, with a tiny network on small
+videos. Half of the kills come at a random moment of the run, the others just after a file of the
+results was opened, renamed or removed. Prints and writes JSON. The exit status is 1 if a check failed.
 
-A full disk is a small tmpfs: that needs root, or ``unshare -Urm python scripts/dev/crashes.py ...``.
+A full disk is a small tmpfs. To mount it needs root, or ``unshare -Urm python scripts/dev/crashes.py
+...``.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# One thread, and none before a fork: threads do not outlive it.
+# One thread, since a fork copies no other threads.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
@@ -38,11 +39,11 @@ logger = logging.getLogger(Path(__file__).stem)
 Files = dict[str, Any]  # relative path to what the file says
 
 
-# What it leaves
+# Checks of the results
 
 
 def read_all(folder: Path) -> Files:
-    """All files but those whose name, or whose folder's, begins with a dot."""
+    """Read all files of a folder, except hidden ones (their name or a folder's begins with a dot)."""
     paths = (path for path in sorted(folder.rglob("*")) if path.is_file())
     names = ((path, path.relative_to(folder)) for path in paths)
     return {
@@ -53,17 +54,21 @@ def read_all(folder: Path) -> Files:
 
 
 def list_hidden(folder: Path) -> list[str]:
-    """Names in the folder that begin with a dot."""
+    """List the hidden files and folders: names that begin with a dot."""
     return [str(path.relative_to(folder)) for path in folder.rglob(".*")]
 
 
 def find_wrong(kind: Kind, out: Path, sound: list[Files]) -> list[str]:
-    """What should not lie in a folder after a kill or a full disk.
+    """Find files that should not be there after a kill or a full disk.
 
     Args:
-        kind: Of the run.
-        out: Its results.
-        sound: Results of undisturbed runs; every file, or folder that appears whole, is of one of them.
+        kind: Kind of the run.
+        out: Folder of its results.
+        sound: Results of undisturbed runs. Every file, or folder that appears whole, must equal that of
+            one of them.
+
+    Returns:
+        A description of each wrong file.
     """
     try:
         found = read_all(out)
@@ -79,14 +84,14 @@ def find_wrong(kind: Kind, out: Path, sound: list[Files]) -> list[str]:
 
 
 def _has_begun(name: str, content: Any, whole: Files) -> bool:
-    """Whether a table is the beginning of the whole one; other files of a training change."""
+    """Whether a table holds the first rows of the full one. Other files need only be known by name."""
     if not name.endswith(".csv"):
         return name in whole
     return bool(content) and content == whole[name][: len(content)]
 
 
 def _part(kind: Kind, name: str, files: Files) -> Files:
-    """A file, or all of the folder that appears whole and that it lies in."""
+    """The file alone, or all files of the folder around it, if that must appear whole."""
     for folder in Path(name).parents:
         if any(folder.match(pattern) for pattern in kind.folders) and folder.name:
             return {each: files[each] for each in files if Path(each).is_relative_to(folder)}
@@ -94,19 +99,26 @@ def _part(kind: Kind, name: str, files: Files) -> Files:
 
 
 def _first_other(found: Any, whole: Any) -> str:
-    """The first row of a table that is another than it should be."""
+    """Describe the first row in which two tables differ."""
     if not isinstance(found, list) or not isinstance(whole, list):
         return "its content"
     pairs = enumerate(itertools.zip_longest(found, whole))
     return next(f"row {i}: {a} in place of {b}" for i, (a, b) in pairs if a != b)
 
 
-# Studies
+# Trials
 
 
 @dataclass
 class Study:
-    """Undisturbed runs of one kind, and what disturbed ones came to."""
+    """Disturbs runs of one kind and compares their results with an undisturbed run.
+
+    Attributes:
+        kind: Kind of the runs.
+        inputs: Folder that ``make_inputs`` filled.
+        folder: Folder to work in.
+        seed: Seed of the random moments.
+    """
 
     kind: Kind
     inputs: Path
@@ -127,7 +139,7 @@ class Study:
         self.sound = [self.whole]
 
     def begin(self, trial: int) -> None:
-        """An empty folder of results, or one with earlier results."""
+        """Put earlier results into the folder of results, in every second trial if the kind has any."""
         if not self.kind.earlier or trial % 2 == 0:
             return
         earlier = self.folder / "earlier"
@@ -137,7 +149,7 @@ class Study:
         shutil.copytree(earlier, self.out, dirs_exist_ok=True)
 
     def kill(self, trial: int) -> None:
-        """One kill, or some in a row, checked; then a rerun."""
+        """Kill a run, once or a few times in a row; check what is left each time; then rerun."""
         self.begin(trial)
         for _ in range(int(self.draw.integers(self.kind.in_a_row)) + 1):
             moment: dict[str, Any] = {"kill_s": self.draw.random() * self.normal.seconds}
@@ -156,7 +168,7 @@ class Study:
         shutil.rmtree(self.out)
 
     def fill(self, trial: int) -> None:
-        """A disk that is too small, checked; then room and a rerun."""
+        """Run on a disk that is too small and check what is left; then make room and rerun."""
         size = sum(path.stat().st_size // 4096 + 1 for path in (self.folder / "whole").rglob("*"))
         with small_disk(self.out) as resize:
             self.begin(trial)
@@ -178,11 +190,11 @@ class Study:
             self.rerun(trial)
 
     def rerun(self, trial: int) -> None:
-        """The same command once more."""
+        """Run once more, to the end, and compare all results with the undisturbed run."""
         ended = run(self.kind, self.inputs, self.out)
         found = read_all(self.out)
         names = set(found) ^ set(self.whole)
-        wrong = [f"{name} is there in one of them" for name in names] + list_hidden(self.out)
+        wrong = [f"{name} is in one of both only" for name in names] + list_hidden(self.out)
         for name in set(found) - names:
             if found[name] != self.whole[name]:
                 wrong.append(f"{name} differs: {_first_other(found[name], self.whole[name])}")
@@ -193,12 +205,13 @@ class Study:
         self.note(f"rerun of trial {trial}", wrong)
 
     def note(self, when: str, wrong: list[str]) -> None:
+        """Add to the list of what was wrong."""
         self.wrong += [f"{when}: {each}" for each in wrong]
 
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Any]:
-    """A tmpfs there; gives a function that sets its size in KiB."""
+    """Mount a tmpfs at ``folder`` while the block runs. Yields a function that sets its size in KiB."""
     folder.mkdir()
     size = f"size={ROOM_KIB}k"
     subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)], check=True)
@@ -214,7 +227,7 @@ def small_disk(folder: Path) -> Iterator[Any]:
 
 
 def study(name: str, options: argparse.Namespace, inputs: Path) -> dict[str, Any]:
-    """Counts of one kind, and what was wrong."""
+    """Run all trials of one kind. Returns counts, and what was wrong."""
     folder = options.output_dir / "runs" / name
     folder.mkdir()
     one = Study(KINDS[name], inputs, folder, options.seed)
@@ -236,11 +249,19 @@ def study(name: str, options: argparse.Namespace, inputs: Path) -> dict[str, Any
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/crashes")
-    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output/crashes", help="folder of crashes.json"
+    )
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=KINDS,
+        default=list(KINDS),
+        help="kinds of runs (default: all)",
+    )
     parser.add_argument("--times", type=int, default=50, help="kills of each kind")
     parser.add_argument("--full", type=int, default=0, help="full disks of each kind")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the random moments")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     options.output_dir = options.output_dir.resolve()
@@ -253,7 +274,7 @@ def main() -> None:
         make_inputs(inputs)
         os._exit(0)
     if os.waitpid(child, 0)[1]:
-        raise SystemExit("the inputs could not be made")
+        raise SystemExit("error: the inputs could not be written; see the message above")
     result = {}
     for name in options.kinds:
         result[name] = study(name, options, inputs)

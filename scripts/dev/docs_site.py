@@ -1,7 +1,7 @@
-"""Pages of the site that lie elsewhere: README.md, CONTRIBUTING.md and the model card.
+"""MkDocs hook: add README.md, CONTRIBUTING.md and the model card to the site.
 
-A hook of MkDocs. On disk the model card is docs/README.md, where the Model Zoo looks for it; a site has
-room for one README, which is the repository's.
+The first two lie outside of docs/. The model card is docs/README.md, where the Model Zoo looks for it;
+MkDocs would take it for the start page. So it gets a name of its own on the site.
 """
 
 import posixpath
@@ -23,7 +23,7 @@ LINK = re.compile(r"(\]\()([^)#\s]+)((?:#[^)\s]*)?\))")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages."""
+    """Add the pages of ``PLACES`` to the site."""
     for source, place in PLACES.items():
         text = (ROOT / source).read_text(encoding="utf-8")
         files.append(File.generated(config, place, content=text))
@@ -31,7 +31,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turn links between files of the repository into links between pages."""
+    """Rewrite links between files of the repository as links between pages of the site."""
     del config, files
     sources = {place: source for source, place in PLACES.items()}
     source = sources.get(page.file.src_uri, "docs/" + page.file.src_uri)

@@ -1,8 +1,8 @@
-"""Draw the rooms of the package, what they import, and on which floor each stands, of any revision.
+"""Draw the import graph of the package, of the working tree or of any git revision.
 
-A room is a package of modules, or a module that lies directly in ``bundle``. It stands one floor above
-the highest room that it imports. Imports within functions count as well. An arrow is left out of the
-picture where a longer way leads to the same room.
+The picture shows rooms: subpackages of ``bundle``, and modules that lie directly in it. A room stands
+one floor above the highest room that it imports. Imports within functions count as well. An arrow is
+left out where a chain of other arrows leads to the same room.
 
 python scripts/dev/draw_structure.py docs/studies/structure_now.png
 python scripts/dev/draw_structure.py docs/studies/structure_0.10.png --revision b397f30
@@ -29,7 +29,7 @@ import grimp, json, sys
 graph = grimp.build_graph("bundle", cache_dir=None)
 print(json.dumps({m: sorted(graph.find_modules_directly_imported_by(m)) for m in graph.modules}))
 """
-"""In a process of its own, whose ``bundle`` is that of the revision."""
+"""Program that prints the imports of all modules. Runs in the folder of the revision."""
 WIDTH_IN, FLOOR_IN = 13.0, 0.95
 BOX_HEIGHT, GAP = 0.5, 0.12
 INCHES_A_LETTER = 0.092
@@ -37,10 +37,13 @@ DPI = 100
 
 
 def read_rooms(tree: Path) -> tuple[dict[str, int], nx.DiGraph]:
-    """Lines of each room, and the graph of which imports which, with the modules that do it.
+    """Read the rooms of a package and their imports.
 
     Args:
         tree: Folder that holds the package.
+
+    Returns:
+        Number of lines of each room; graph with an edge from each room to those that it imports.
     """
     read = subprocess.run(
         [sys.executable, "-c", READ], cwd=tree, check=True, capture_output=True, text=True
@@ -58,7 +61,7 @@ def read_rooms(tree: Path) -> tuple[dict[str, int], nx.DiGraph]:
         if path.is_file():
             room = name_room(module, path)
             rooms[room] = rooms.get(room, 0) + len(path.read_text(encoding="utf-8").splitlines())
-    # A face such as bundle/io/__init__.py, which only says what lies in the folder, is no room.
+    # Leave out packages whose __init__.py is a docstring only, such as bundle/io.
     rooms = {room: lines for room, lines in rooms.items() if lines > 7}
     graph.add_nodes_from(rooms)
     for module, others in imports.items():
@@ -70,7 +73,7 @@ def read_rooms(tree: Path) -> tuple[dict[str, int], nx.DiGraph]:
 
 
 def name_room(module: str, path: Path) -> str:
-    """The package of a module, without ``bundle.``; a module of ``bundle`` itself is a room."""
+    """Name the room of a module: its package without ``bundle.``, or a module of ``bundle``."""
     parts = module.split(".")[1:]
     if path.name != "__init__.py" and len(parts) > 1:
         parts = parts[:-1]
@@ -79,10 +82,10 @@ def name_room(module: str, path: Path) -> str:
 
 
 def find_floors(graph: nx.DiGraph) -> dict[str, int]:
-    """The floor of each room, from 1 on.
+    """Compute the floor of each room, counted from 1.
 
     Raises:
-        ValueError: Rooms import each other in a circle.
+        ValueError: Imports form a cycle.
     """
     if not nx.is_directed_acyclic_graph(graph):
         circle = " -> ".join(above for above, _ in nx.find_cycle(graph))
@@ -94,7 +97,7 @@ def find_floors(graph: nx.DiGraph) -> dict[str, int]:
 
 
 def draw(target: Path, title: str, rooms: Mapping[str, int], graph: nx.DiGraph) -> None:
-    """Write the picture: floors from bottom to top, arrows from a room to those that it imports."""
+    """Draw the graph as a PNG. Floor 1 is at the bottom; arrows lead from a room to what it imports."""
     floors = find_floors(graph)
     highest = max(floors.values())
     figure = Figure(figsize=(WIDTH_IN, FLOOR_IN * highest + 0.7), dpi=DPI)
@@ -108,7 +111,7 @@ def draw(target: Path, title: str, rooms: Mapping[str, int], graph: nx.DiGraph) 
         axes.axhspan(y - 0.36, y + 0.36, color="#f3f4f6" if floor % 2 else "#fafafa", zorder=0)
         axes.text(0.1, y, str(floor), color="grey", va="center", fontsize=11)
         here = [room for room in rooms if floors[room] == floor]
-        # Above what it imports, so that arrows are short.
+        # Place each room above what it imports, so that arrows are short.
         here.sort(key=lambda room: (_middle(graph, boxes, room), room))
         widths = [_width(room) for room in here]
         spare = WIDTH_IN - 0.6 - sum(widths)
@@ -154,11 +157,11 @@ def _middle(graph: nx.DiGraph, boxes: Mapping[str, tuple[float, float, float]], 
 
 
 def main() -> None:
-    """Draw the working tree, or a revision."""
+    """Read the command line and draw the picture."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("picture", type=Path, help="PNG file to write")
-    parser.add_argument("--revision", help="of git; the working tree if it is left out")
-    parser.add_argument("--title", help="what stands above; the version if it is left out")
+    parser.add_argument("--revision", help="git revision (default: the working tree)")
+    parser.add_argument("--title", help="title of the picture (default: the version)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         tree = ROOT

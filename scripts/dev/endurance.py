@@ -1,10 +1,10 @@
-"""Memory and time a frame over a long video, from file to files; prints and writes JSON, draws both.
+"""Measure memory and time a frame over one very long video: do they grow?
 
     python scripts/dev/endurance.py --frames 20000 --output_dir OUT
 
-The run is that of ``tcmn segment`` with the shipped weights and its defaults, except for the size: a
-video is written to OUT, segmented frame by frame, and its results are written there. Time is counted
-twice: on the clock, which other programs disturb, and as processor time of this process.
+Writes a synthetic video, then segments it as ``tcmn segment`` does: shipped weights, default settings
+except for the size, all results written. Time is measured twice: as elapsed time, which other programs
+disturb, and as processor time. Prints and writes endurance.json, and draws endurance.png.
 """
 
 import argparse
@@ -38,7 +38,7 @@ T = TypeVar("T")
 
 
 class Sample(NamedTuple):
-    """What the process had used when a frame's result was there."""
+    """Resident memory in MiB, elapsed time and processor time in seconds, after a frame."""
 
     rss_mb: float
     clock_s: float
@@ -46,21 +46,21 @@ class Sample(NamedTuple):
 
 
 def disk(size: int, index: int) -> np.ndarray:
-    """(H, W) bool, where the disk is; it goes round and round."""
+    """Mask of the disk in a frame: (H, W) bool. The disk moves in circles."""
     rows, columns = np.ogrid[:size, :size]
     x, y = size * (0.5 + 0.3 * np.cos(index / 50)), size * (0.5 + 0.3 * np.sin(index / 31))
     return (rows - y) ** 2 + (columns - x) ** 2 < (size / 8) ** 2
 
 
 def frame_of(size: int, index: int) -> Frame:
-    """A bright disk over noise."""
+    """Draw a frame: the disk, bright, over noise. (H, W, 3) uint8."""
     noise = np.random.default_rng(index).integers(0, 80, (size, size, 3), dtype=np.uint8)
     noise[disk(size, index)] += 150
     return noise
 
 
 def write_video(path: Path, frames: int, size: int) -> None:
-    """MPEG-4 at 25 frames a second, a key frame in each second."""
+    """Write the video as MPEG-4, 25 frames a second, with a key frame each second."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25, width=size, height=size)
         stream.bit_rate, stream.gop_size = 1_000_000, 25
@@ -71,7 +71,7 @@ def write_video(path: Path, frames: int, size: int) -> None:
 
 
 def sampled(items: Iterable[T], samples: list[Sample]) -> Generator[T, None, None]:
-    """Pass items through, with a sample for each."""
+    """Yield the items unchanged, and append a sample for each."""
     process = psutil.Process()
     for item in items:
         rss = process.memory_info().rss / 2**20
@@ -80,7 +80,7 @@ def sampled(items: Iterable[T], samples: list[Sample]) -> Generator[T, None, Non
 
 
 def measure(options: argparse.Namespace) -> list[Sample]:
-    """A sample for each frame."""
+    """Write and segment the video. Returns a sample for each frame."""
     folder = options.output_dir
     video, mask = folder / "video.mp4", folder / "mask.png"
     write_video(video, options.frames, options.size)
@@ -106,9 +106,9 @@ def measure(options: argparse.Namespace) -> list[Sample]:
 
 
 def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The first hundred frames against the last, and memory after frame 500 against the end.
+    """Compare the first 100 frames with the last 100, and the memory after frame 500 with the end.
 
-    Processor time is a mean, since threads that write work in bursts; the time on the clock a median.
+    Processor time is averaged, since the writing threads work in bursts. Elapsed time is a median.
     """
     rss, clock, cpu = (np.array(each) for each in zip(*samples, strict=True))
     hundred = min(100, len(samples) // 3)
@@ -132,7 +132,7 @@ def summarize(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def draw(path: Path, samples: Sequence[Sample]) -> None:
-    """Resident memory, and processor time a frame as means of 100 frames."""
+    """Draw resident memory, and processor time a frame averaged over 100 frames, as a PNG."""
     rss, _, cpu = (np.array(each) for each in zip(*samples, strict=True))
     figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True)
@@ -149,14 +149,18 @@ def draw(path: Path, samples: Sequence[Sample]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/endurance")
-    parser.add_argument("--frames", type=int, default=20000)
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output/endurance", help="folder of the results"
+    )
+    parser.add_argument("--frames", type=int, default=20000, help="length of the video")
     parser.add_argument("--size", type=int, default=96, help="side of the square frames, pixels")
     parser.add_argument(
-        "--max_memory_frames", default=DEFAULTS["max_memory_frames"], help="frames remembered"
+        "--max_memory_frames", default=DEFAULTS["max_memory_frames"], help="most frames in memory"
     )
-    parser.add_argument("--backend", default="int8", help="torch, int8 or auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--backend", default="int8", help="torch, openvino, int8 or auto")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
+    )
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.output_dir.mkdir(parents=True, exist_ok=True)

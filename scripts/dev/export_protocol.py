@@ -1,10 +1,10 @@
-"""Write the videos of a protocol as a folder in the DAVIS layout, for any other method to run on.
+"""Export the videos of a protocol in the DAVIS layout, to run another method on them.
 
     python scripts/dev/export_protocol.py --protocol cvc_clinicdb --dataset_dir DIR --output_dir OUT
 
-Gives ``OUT/JPEGImages/VIDEO/FRAME.png`` and ``OUT/Annotations/VIDEO/FRAME.png``, the mask of the
-first frame alone. The method's masks, saved as ``PREDICTIONS/VIDEO/FRAME.png`` with the ids of that
-mask, are scored by ``run evaluating --predictions PREDICTIONS``.
+Writes ``OUT/JPEGImages/VIDEO/FRAME.png``, and ``OUT/Annotations/VIDEO/FRAME.png`` for the first frame
+alone. Save the masks of the other method as ``PREDICTIONS/VIDEO/FRAME.png``, with the same object ids.
+Then score them: ``tcmn evaluate --predictions PREDICTIONS``.
 """
 
 import argparse
@@ -26,10 +26,21 @@ from bundle.utils.options import print_error
 def export(
     protocol: str, dataset_dir: Path, output_dir: Path, split: Path | None, all_masks: bool
 ) -> int:
-    """Write all videos; gives their number.
+    """Write all videos of a protocol.
+
+    Args:
+        protocol: Name in ``PROTOCOLS``.
+        dataset_dir: Root folder of the data set.
+        output_dir: New or empty folder.
+        split: JSON file of a split, whose valid part is exported; None for the protocol's own videos.
+        all_masks: Whether to write all masks, not only that of the first frame.
+
+    Returns:
+        Number of videos.
 
     Raises:
-        FileExistsError: ``output_dir`` holds something.
+        FileExistsError: ``output_dir`` is not empty.
+        FileNotFoundError: The data set is not there.
     """
     if output_dir.exists() and any(output_dir.iterdir()):
         raise FileExistsError(f"{output_dir} is not empty: choose another --output_dir")
@@ -62,17 +73,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help=", ".join(PROTOCOLS),
     )
     for option, text in (
-        ("dataset_dir", "root of the data set"),
-        ("output_dir", "a new or empty folder"),
+        ("dataset_dir", "root folder of the data set"),
+        ("output_dir", "new or empty folder"),
     ):
         parser.add_argument(f"--{option}", required=True, type=Path, metavar="DIR", help=text)
     parser.add_argument(
-        "--split", type=Path, metavar="JSON", help="export its valid part, see docs/evaluate.md"
+        "--split",
+        type=Path,
+        metavar="JSON",
+        help="export the valid part of this split; see docs/evaluate.md",
     )
     parser.add_argument(
         "--all_masks",
         action="store_true",
-        help="write every annotated frame's mask: only for methods that read no mask but the first",
+        help="write the masks of all frames; only for methods that read the first one alone",
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,14 +1,15 @@
-"""Write a training's weights as models/model.pt: a plain state dict in half precision.
+"""Convert checkpoints of a training to a weights file: a state dict in half precision.
 
     python scripts/dev/export_weights.py models/model.pt output/train/last.pt [output/train/best.pt ...]
 
-Beside it goes models/model.json, which says which network the weights are of.
+A description of the network goes beside it, as models/model.json.
 
-BatchNorm's running statistics stay in float32, since their variances span more than half precision
-resolves. Of a resumable checkpoint the running average of the weights is taken; of several files, which
-must come from one training, or the one from the other, the mean, in equal shares or in those of
---shares. What a file lacks, since its network has no context, previous mask or partial masks, is the
-first's.
+- BatchNorm statistics stay in float32: variances span more than half precision can represent.
+- From a checkpoint that can be resumed, the running average of the weights is taken.
+- Several files are averaged, equally or as --shares says. They must come from one training, or from
+  trainings that began with each other's weights.
+- Parameters that a file lacks, because its network has no context, previous mask or partial masks, are
+  taken from the first file.
 """
 
 import argparse
@@ -24,14 +25,14 @@ from bundle.networks.weights import read_description, save_weights
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint or a plain state dict."""
+    """Read the weights of a checkpoint (its running average) or of a plain state dict."""
     checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     state: dict[str, Tensor] = checkpoint.get("ema", checkpoint)
     return state
 
 
 def average(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dict[str, Tensor]:
-    """The weighted mean of each weight; counters are the first one's."""
+    """Average the weights, in proportion to ``shares``. Integers are those of the first state."""
     first = states[0]
     pairs = list(zip(states, shares, strict=True))
     return {
@@ -44,7 +45,7 @@ def average(states: Sequence[dict[str, Tensor]], shares: Sequence[float]) -> dic
 
 
 def complete(state: dict[str, Tensor], first: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights with what they lack of ``first``: parameters, and input channels of a convolution."""
+    """Add to ``state`` what it lacks of ``first``: parameters, and input channels of convolutions."""
     completed = {**first, **state}
     for name, tensor in state.items():
         if name in first and tensor.ndim == first[name].ndim > 1:
@@ -59,27 +60,27 @@ def export(
     shares: Sequence[float] | None = None,
     seen: Sequence[str] | None = None,
 ) -> None:
-    """Average ``sources``, write ``target`` beside, then rename; then its description.
+    """Average checkpoints and write the result with its description. No file is ever half written.
 
     Args:
-        target: The file to write.
-        sources: Of one network.
-        network: A name in ``configs/network``: which network, if the file beside the first source
-            does not say.
-        shares: Of each source in the mean; by default equal.
-        seen: Protocols whose videos or structures the weights learned from; by default those of the
-            first source.
+        target: Weights file to write.
+        sources: Checkpoints or weights files of one network.
+        network: Name of the network in ``configs/network``, used if the first source has no
+            description beside it.
+        shares: Share of each source in the average; equal by default.
+        seen: Protocols whose videos or structures the weights were trained on; by default those of
+            the first source.
 
     Raises:
-        ValueError: The sources are of different networks, there is not a share for each, or a weight
-            is not finite in half precision.
+        ValueError: The sources are of different networks, their number and that of the shares differ,
+            or a weight is not finite in half precision.
     """
     described = read_description(sources[0])
     definition = read_definition(network) if described is None else described.network
     shares = [1.0] * len(sources) if shares is None else shares
     if len(shares) != len(sources):
         raise ValueError(
-            f"{len(shares)} shares do not fit {len(sources)} sources: give one for each"
+            f"got {len(shares)} shares for {len(sources)} sources: give one share for each source"
         )
     states = [read_state(source) for source in sources]
     for number, source in enumerate(sources[1:], 1):
@@ -98,18 +99,25 @@ def export(
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", type=Path, help="the file to write")
+    parser.add_argument("target", type=Path, help="weights file to write")
     parser.add_argument("sources", type=Path, nargs="+", help="last.pt or best.pt of a training")
-    parser.add_argument("--shares", type=float, nargs="+", help="of each source in the mean")
     parser.add_argument(
-        "--network", default="default", help="in configs/network, if no .json beside it says"
+        "--shares",
+        type=float,
+        nargs="+",
+        help="share of each source in the average (default: equal)",
+    )
+    parser.add_argument(
+        "--network",
+        default="default",
+        help="name in configs/network, if the first source has no .json beside it",
     )
     parser.add_argument(
         "--seen",
         nargs="+",
         choices=list(PROTOCOLS),
         metavar="PROTOCOL",
-        help="whose videos or structures they learned from; by default those of the first source",
+        help="protocols whose videos or structures were trained on (default: as the first source)",
     )
     arguments = parser.parse_args()
     export(arguments.target, arguments.sources, arguments.network, arguments.shares, arguments.seen)

@@ -1,4 +1,7 @@
-"""Let the reference show ``Example:`` sections as code, which it does with ``Examples:`` alone."""
+"""Griffe extension: show ``Example:`` sections of docstrings as code in the API reference.
+
+Griffe, which reads the docstrings for MkDocs, knows the plural ``Examples:`` only.
+"""
 
 import re
 from typing import Any
@@ -7,10 +10,10 @@ import griffe
 
 
 class SingularExample(griffe.Extension):
-    """An extension of Griffe, which reads docstrings for the site."""
+    """Renames ``Example:`` to ``Examples:`` before Griffe parses a docstring."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Rename the section."""
+        """Rename the section in the docstring of one object."""
         if obj.docstring is not None:
             text = obj.docstring.value
             obj.docstring.value = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)

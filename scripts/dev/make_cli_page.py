@@ -1,4 +1,4 @@
-"""Write docs/cli.md from the options that the command line declares.
+"""Write docs/cli.md, the reference of the command line, from the options that the code declares.
 
 python scripts/dev/make_cli_page.py
 """
@@ -17,19 +17,19 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 INTRODUCTION = """\
 # Command line
 
-Made from what `tcmn --help` says. `_` may stand for `-` in the names of options. `tcmn
+This page is generated from `tcmn --help`. `_` and `-` are the same in names of options. `tcmn
 --install-completion` lets the shell complete commands and options.
 
-What the settings of inference do: [inference](inference.md). The commands that train and evaluate
+[Inference](inference.md) explains the settings of inference. The commands that train and evaluate
 run the configs of the same name, like `python -m monai.bundle run`: any value of a config can be
-given as an option, see [train](train.md) and [evaluate](evaluate.md). Exit status: 0, 1 after an
-error, 2 if the command line is wrong, 130 if interrupted.
+given as an option, see [train](train.md) and [evaluate](evaluate.md). Exit status: 0 for success, 1
+for an error, 2 for a wrong command line, 130 for an interruption.
 """
 WIDTH = 100
 
 
 def make_page() -> str:
-    """The page in Markdown."""
+    """Make the page, in Markdown."""
     command = typer.main.get_command(app)
     text = get_docs_for_click(
         obj=command, ctx=typer.Context(command, info_name="tcmn"), name="tcmn"

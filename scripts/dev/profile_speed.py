@@ -1,10 +1,10 @@
-"""Where the time goes: of a frame of a video, by part, and of a training step, by operation.
+"""Profile where the time goes: the parts of a frame, and the operations of a training step.
 
 python scripts/dev/profile_speed.py --output docs/studies/profile.png
 
-Draws stacked bars and prints the figures as JSON. Parts are timed by wrapping their calls; what none
-of them covers is "other". OpenVINO networks encode the next frame in another thread meanwhile, so
-their parts overlap and do not add up to a frame.
+Draws stacked bars and prints the figures as JSON. Each part is timed by wrapping its function; the rest
+is "other". OpenVINO networks encode the next frame in another thread at the same time. Their parts
+overlap, so they do not add up to the time of a frame.
 """
 
 import argparse
@@ -46,7 +46,7 @@ OPERATIONS = {
 
 
 class Stopwatch:
-    """Seconds spent in wrapped calls, by part; of calls within calls only the outer one counts."""
+    """Measures the seconds spent in wrapped functions, by part. Of nested calls the outer counts."""
 
     def __init__(self, device: torch.device) -> None:
         self.seconds: Times = {}
@@ -54,7 +54,7 @@ class Stopwatch:
         self._busy = False
 
     def wrap(self, part: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        """The same call, timed."""
+        """Return a function that does the same and adds its time to ``part``."""
         self.seconds.setdefault(part, 0.0)
 
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -74,7 +74,7 @@ class Stopwatch:
 
 
 def wrap_parts(watch: Stopwatch, network: Any, stack: ExitStack) -> None:
-    """Time the parts of ``VideoInferer.stream`` until the stack is left."""
+    """Time the parts of ``VideoInferer.stream`` until the stack is closed."""
     read_ahead = propagation.read_ahead
 
     def wait(items: Iterator[Any]) -> Iterator[Any]:
@@ -102,7 +102,7 @@ def wrap_parts(watch: Stopwatch, network: Any, stack: ExitStack) -> None:
 
 
 def profile_video(backend: str, options: argparse.Namespace) -> Times:
-    """Milliseconds a frame in each part, median over runs; the video is decoded from a file."""
+    """Measure the milliseconds a frame of each part, as medians over runs. Decodes a video file."""
     device = find_device(options.device)
     network = make_network(backend, device=device)
     scene = DriftingDisks(options.size, options.size, options.frames, 1)
@@ -130,7 +130,7 @@ def profile_video(backend: str, options: argparse.Namespace) -> Times:
 
 
 def write_video(path: Path, scene: DriftingDisks) -> None:
-    """An MPEG-4 video of the scene."""
+    """Write the scene as an MPEG-4 video."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = scene.width, scene.height, "yuv420p"
@@ -141,7 +141,7 @@ def write_video(path: Path, scene: DriftingDisks) -> None:
 
 
 def profile_training(variant: str, size: int) -> Times:
-    """Milliseconds of one step, by kind of operation, as PyTorch's profiler sees them."""
+    """Measure the milliseconds of one training step by kind of operation, with PyTorch's profiler."""
     step = make_step(variant, {"size": size, "device": "cpu"})
     step()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as recorded:
@@ -156,7 +156,7 @@ def profile_training(variant: str, size: int) -> Times:
 
 
 def draw(path: Path, panels: Mapping[str, Mapping[str, Times]]) -> None:
-    """A panel of stacked bars each; parts of less than 4 % of the longest bar carry no number."""
+    """Draw stacked bars, a panel each. Parts below 4 % of the longest bar get no number."""
     figure = Figure(figsize=(11, 4.5), dpi=110, layout="constrained")
     places = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, bars) in zip(places, panels.items(), strict=True):
@@ -184,15 +184,28 @@ def draw(path: Path, panels: Mapping[str, Mapping[str, Times]]) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--output", type=Path, default=ROOT / "output/profile.png")
-    parser.add_argument("--backends", nargs="+", default=["torch", "int8"])
-    parser.add_argument("--frames", type=int, default=30)
+    parser.add_argument(
+        "--output", type=Path, default=ROOT / "output/profile.png", help="PNG to write"
+    )
+    parser.add_argument(
+        "--backends", nargs="+", default=["torch", "int8"], help="backends to compare"
+    )
+    parser.add_argument("--frames", type=int, default=30, help="length of the video")
     parser.add_argument("--size", type=int, default=480, help="side of the frames, pixels")
-    parser.add_argument("--inference_size", type=int, default=384, help="pixels")
-    parser.add_argument("--training_size", type=int, default=224, help="pixels; 0: no training")
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument(
+        "--inference_size", type=int, default=384, help="side of frames in the network, pixels"
+    )
+    parser.add_argument(
+        "--training_size",
+        type=int,
+        default=224,
+        help="side of training clips, pixels; 0: skip them",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
+    )
+    parser.add_argument("--runs", type=int, default=3, help="runs of the video")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     panels: dict[str, dict[str, Times]] = {

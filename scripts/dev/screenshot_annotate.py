@@ -1,9 +1,10 @@
-"""Take the pictures of docs/annotate.md and a film of the page, at work on pydicom's echocardiogram.
+"""Take the screenshots of docs/annotate.md, and an animated GIF of the annotation page in use.
 
     python scripts/dev/screenshot_annotate.py --output_dir docs
 
-Needs the extra annotate, Playwright and a Chromium on the PATH. The left ventricle of frame 0 is the
-outline in scripts/demo, clicked corner by corner; the weights are the shipped ones.
+Plays a user in a real browser: clicks the outline of the left ventricle in frame 0 of pydicom's
+echocardiogram, corner by corner, and propagates it with the shipped weights. Needs the extra annotate,
+Playwright, and a Chromium on the PATH.
 """
 
 import argparse
@@ -38,20 +39,20 @@ FILM_COLOURS = 128
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is true.
+    """Wait until a condition is true, for at most ``TIMEOUT_S`` seconds.
 
     Raises:
-        TimeoutError: It did not become true.
+        TimeoutError: It did not become true in time.
     """
     end = time.monotonic() + TIMEOUT_S
     while not condition():
         if time.monotonic() > end:
-            raise TimeoutError(f"the page did not get there in {TIMEOUT_S:.0f} s")
+            raise TimeoutError(f"the page was not ready after {TIMEOUT_S:.0f} s")
         time.sleep(0.1)
 
 
 class Screen:
-    """The page as somebody sees and uses it."""
+    """The annotation page in the browser, with actions of a user and pictures of it."""
 
     def __init__(self, page: Page, annotation: Annotation, output_dir: Path) -> None:
         self.page, self.annotation, self.output_dir = page, annotation, output_dir
@@ -59,10 +60,11 @@ class Screen:
         self.film_ms: list[int] = []
 
     def click(self, name: str) -> None:
+        """Click the element with this test id."""
         self.page.click(f"[data-testid={name}]")
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the video is on the screen."""
+        """Convert a point of the video, in pixels, to a point on the screen."""
         box = self.page.locator("[data-testid=view]").bounding_box()
         assert box is not None
         height, width = self.annotation.size
@@ -71,18 +73,18 @@ class Screen:
         return left + x * scale, box["y"] + (box["height"] - height * scale) / 2 + y * scale
 
     def take(self, name: str) -> None:
-        """Write what is to be seen to a file."""
-        self.page.wait_for_timeout(1200)  # until notes are gone and curves drawn
+        """Write a screenshot as NAME.png."""
+        self.page.wait_for_timeout(1200)  # until notices are gone and curves are drawn
         path = self.output_dir / f"{name}.png"
         self.see().save(path, optimize=True)
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
     def see(self) -> Image.Image:
-        """What is to be seen now."""
+        """Take a screenshot."""
         return Image.open(io.BytesIO(self.page.screenshot())).convert("RGB")
 
     def shoot(self, shown_ms: int) -> None:
-        """Add what is to be seen to the film."""
+        """Add a screenshot to the film, to be shown for ``shown_ms`` milliseconds."""
         self.film.append(self.see().resize(FILM_SIZE, Image.Resampling.LANCZOS))
         self.film_ms.append(shown_ms)
 
@@ -91,7 +93,7 @@ class Screen:
         path = self.output_dir / f"{name}.gif"
         palette = self.film[
             -1
-        ].quantize(  # which keeps rare colours, such as those of the time line
+        ].quantize(  # MAXCOVERAGE keeps rare colours, such as those of the time line
             FILM_COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
         )
         first, *others = (
@@ -103,6 +105,7 @@ class Screen:
         print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
 
     def propagate(self) -> None:
+        """Click Propagate and film the page until it has ended."""
         self.click("propagate")
         wait_for(lambda: self.annotation.worker.running)
         while self.annotation.worker.running:
@@ -150,14 +153,14 @@ def point(screen: Screen, truth: np.ndarray) -> None:
 
 
 def walk(screen: Screen) -> None:
-    """What docs/annotate.md tells."""
+    """Do the steps of docs/annotate.md: outline, propagate, look, export."""
     page, annotation = screen.page, screen.annotation
     outline = json.loads(OUTLINES.read_text())["0"]
     name = page.locator("[data-testid=object-1] input")
     name.fill("left ventricle")
     name.press("Enter")
     screen.click("polygon")
-    page.mouse.move(*screen.at(300, 20))  # off the button, whose hint would stay
+    page.mouse.move(*screen.at(300, 20))  # off the button, or its tooltip stays
     page.wait_for_timeout(600)
     for x, y in outline[:-4]:
         page.mouse.click(*screen.at(x + 0.5, y + 0.5))
@@ -185,7 +188,7 @@ def walk(screen: Screen) -> None:
 def main(output_dir: Path, inference_size: int) -> None:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     if chromium is None:
-        sys.exit("error: no Chromium on the PATH: install it, or make a link called chromium")
+        sys.exit("error: there is no chromium on the PATH: install it, or link it under that name")
     video = pydicom.data.get_testdata_file(CINE, download=False)
     if video is None:
         sys.exit(f"error: this pydicom has no {CINE}: install pydicom 3 or newer")
@@ -210,7 +213,14 @@ def main(output_dir: Path, inference_size: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output" / "annotate")
-    parser.add_argument("--inference_size", type=int, default=320)
+    parser.add_argument(
+        "--output_dir",
+        type=Path,
+        default=ROOT / "output" / "annotate",
+        help="folder of the pictures",
+    )
+    parser.add_argument(
+        "--inference_size", type=int, default=320, help="shorter side in the network, pixels"
+    )
     arguments = parser.parse_args()
     main(arguments.output_dir, arguments.inference_size)

@@ -1,11 +1,12 @@
-"""Many videos through one process, or many requests through one label server: does anything pile up?
+"""Soak test: do memory, open files or threads grow over many videos or many requests to a server?
 
 python scripts/dev/soak.py --case videos --count 200 --output_dir OUT
 .venv-label/bin/python scripts/dev/soak.py --case requests --count 500 --output_dir OUT
 
-Small made videos of several kinds and sizes, the shipped weights at a small working size. Resident
-memory, open files and threads are taken after each; every result is compared with that of the video
-alone. Prints and writes JSON. The second needs the environment of ``make label-env``.
+Segments small synthetic videos of several kinds and sizes, with the shipped weights at a small
+inference size. Measures resident memory, open files and threads after each. Also compares every result
+with that of the same video on its own. Prints and writes JSON. The case ``requests`` asks a MONAI Label
+server; it needs the environment of ``make label-env``.
 """
 
 import argparse
@@ -41,13 +42,22 @@ KINDS = ("avi", "mp4", "folder", "nii.gz", "mha")
 WORKING_SIZE = 64
 FIXED = {"progress": False, "inference_size": WORKING_SIZE, "device": "cpu"}
 WARM_UP = 0.25
-"""Share of the samples before the line is fitted: libraries fill their caches for each new size."""
+"""Share of the samples that the line fit leaves out, in which libraries fill their caches."""
 
 Sample = dict[str, int]
 
 
 def make_video(folder: Path, number: int, kinds: Iterable[str] = KINDS) -> tuple[Path, Path]:
-    """A disk that moves over noise, and a mask of its first frame; the number decides all."""
+    """Write a video of a disk that moves over noise, and the mask of its first frame.
+
+    Args:
+        folder: Folder to write to.
+        number: Seed, which also decides the size and the kind.
+        kinds: File formats to choose from, by turns.
+
+    Returns:
+        Paths of the video and of the mask.
+    """
     random, kinds = np.random.default_rng(number), tuple(kinds)
     kind = kinds[number % len(kinds)]
     height, width = (int(side) for side in 2 * random.integers(24, 64, 2))
@@ -64,7 +74,7 @@ def make_video(folder: Path, number: int, kinds: Iterable[str] = KINDS) -> tuple
 
 
 def write_video(name: Path, kind: str, frames: np.ndarray) -> Path:
-    """Frames (T, H, W, 3) as a file or folder of some kind."""
+    """Write frames (T, H, W, 3) as a file, or a folder of pictures. Returns its path."""
     path = name if kind == "folder" else name.with_name(f"{name.name}.{kind}")
     if kind == "folder":
         path.mkdir()
@@ -86,7 +96,7 @@ def write_video(name: Path, kind: str, frames: np.ndarray) -> Path:
 
 
 def sample(process: psutil.Process) -> Sample:
-    """What a process holds now."""
+    """Read the resident memory in KiB, the open files, threads and child processes of a process."""
     return {
         "rss_kib": process.memory_info().rss // 1024,
         "open_files": process.num_fds(),
@@ -96,7 +106,7 @@ def sample(process: psutil.Process) -> Sample:
 
 
 def summarize(samples: list[Sample]) -> dict[str, Any]:
-    """First and last of each after the warm-up, and the slope of a line through the memory."""
+    """Summarise samples after the warm-up: first, largest, last values, and slope of the memory."""
     begin = int(WARM_UP * len(samples))
     rss = np.array([each["rss_kib"] for each in samples])
     half = len(samples) // 2
@@ -120,7 +130,7 @@ def segment(
     network: nn.Module | None = None,
     after_each: Callable[[], object] = lambda: None,
 ) -> nn.Module:
-    """Run configs/inference.yaml in this process; gives its network, to be used again."""
+    """Run configs/inference.yaml in this process. Returns its network, so that it can be used again."""
     config = read_inference_config({**FIXED, **options})
     if network is not None:
         config["network"] = network
@@ -131,12 +141,12 @@ def segment(
 
 
 def list_files(folder: Path) -> list[str]:
-    """All below a folder."""
+    """List all files below a folder, sorted, relative to it."""
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
 def study_videos(options: argparse.Namespace) -> dict[str, Any]:
-    """Many videos by one run; then each again by a run of its own, some of these in new processes."""
+    """Segment many videos in one run, then each on its own, and some of these in new processes."""
     with tempfile.TemporaryDirectory() as scratch:
         videos, batch, single = (Path(scratch) / name for name in ("videos", "batch", "single"))
         videos.mkdir()
@@ -176,7 +186,7 @@ def equal_folders(first: Path, second: Path) -> bool:
 def compare_with_process(
     video: Path, mask: Path, batch: Path, scratch: Path, given: Mapping[str, Any]
 ) -> bool:
-    """Whether the command line gives the same files for one video."""
+    """Whether a new process gives the same files for one video."""
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run"]
     command += ["--config_file", str(ROOT / "configs/inference.yaml")]
     folder = scratch / f"own_{video.name}"
@@ -189,7 +199,7 @@ def compare_with_process(
 
 
 def study_requests(options: argparse.Namespace) -> dict[str, Any]:
-    """Requests of a few kinds in turn, every tenth time two at once; a refused one now and then."""
+    """Send requests of a few kinds by turns, sometimes two at once, sometimes one that is refused."""
     sys.path.append(str(ROOT / "scripts/label_app"))
     serve = importlib.import_module("time_request").serve
     with tempfile.TemporaryDirectory() as scratch:
@@ -206,7 +216,11 @@ def study_requests(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def make_jobs(folder: Path) -> list[tuple[Path, Path]]:
-    """A bundle of small working size, eight studies, four videos to upload; masks of their size."""
+    """Write a bundle with a small inference size, eight studies, four videos to upload, and masks.
+
+    Returns:
+        Paths of the video and of the mask for each request.
+    """
     for path in (ROOT / "configs").iterdir():
         text = path.read_text().replace("inference_size: 320", f"inference_size: {WORKING_SIZE}")
         (folder / "bundle/configs" / path.name).write_text(text)
@@ -220,7 +234,7 @@ def make_jobs(folder: Path) -> list[tuple[Path, Path]]:
 
 
 def ask(client: Any, job: tuple[Path, Path]) -> tuple[bytes, str]:
-    """The label volume of one request, and its confidences."""
+    """Send one request. Returns the bytes of its label volume, and its confidences as JSON."""
     video, mask = job
     if video.parent.name == "uploads":
         session = client.create_session(str(video))["session_id"]
@@ -234,7 +248,7 @@ def ask(client: Any, job: tuple[Path, Path]) -> tuple[bytes, str]:
 
 
 def refused(client: Any, mask: Path) -> bool:
-    """Whether a request for an image that is not there is turned down."""
+    """Whether the server refuses a request for an image that does not exist."""
     try:
         client.infer("tcmn", "nobody", {}, str(mask))
     except Exception as error:
@@ -245,7 +259,7 @@ def refused(client: Any, mask: Path) -> bool:
 def run_requests(
     client: Any, server: psutil.Process, jobs: list[tuple[Path, Path]], count: int, temporary: Path
 ) -> dict[str, Any]:
-    """Send them all; each answer must be that of its first time, when nothing else was asked."""
+    """Send ``count`` requests. Compare each answer with the first one of the same job, sent alone."""
     first = {job: ask(client, job) for job in jobs}
     samples: list[Sample] = []
     equal = refusals = asked = 0
@@ -261,7 +275,7 @@ def run_requests(
             if step % 20 == 19:
                 refusals += refused(client, jobs[0][1])
             samples.append(sample(server))
-    time.sleep(2)  # the last answer's file goes after it was sent
+    time.sleep(2)  # the server deletes the file of an answer after sending it
     left = list_files(temporary)
     different = len({labels for labels, _ in first.values()})
     return {
@@ -276,15 +290,23 @@ def run_requests(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--case", choices=("videos", "requests"), required=True)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--backend", default="auto", help="of videos: torch, int8 or auto")
-    parser.add_argument("--formats", default="auto", help="of videos: what is written")
-    parser.add_argument("--twins", type=int, help="videos that are run again alone (default: all)")
     parser.add_argument(
-        "--alone", type=int, default=2, help="videos that get a process of their own"
+        "--case", choices=("videos", "requests"), required=True, help="what to repeat"
     )
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/soak")
+    parser.add_argument("--count", type=int, default=200, help="number of videos or requests")
+    parser.add_argument(
+        "--backend", default="auto", help="for videos: torch, openvino, int8 or auto"
+    )
+    parser.add_argument("--formats", default="auto", help="for videos: formats of the results")
+    parser.add_argument(
+        "--twins", type=int, help="number of videos to run again on their own (default: all)"
+    )
+    parser.add_argument(
+        "--alone", type=int, default=2, help="number of videos to run again in new processes"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output/soak", help="folder of the results"
+    )
     options = parser.parse_args()
     options.output_dir.mkdir(parents=True, exist_ok=True)
     study = {"videos": study_videos, "requests": study_requests}[options.case]

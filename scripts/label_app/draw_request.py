@@ -1,8 +1,8 @@
-"""Draw what a server of this app is sent, one painted frame, and what it sends back.
+"""Draw a request to the MONAI Label server: the mask that is sent, and masks that it returns.
 
     python scripts/label_app/draw_request.py VIDEO MASK docs/monai_label.png
 
-VIDEO and MASK as in time_request.py, in the same environment.
+VIDEO and MASK as in time_request.py, in the same environment (``make label-env``).
 """
 
 import argparse
@@ -24,7 +24,14 @@ TEXT_HEIGHT = 20
 
 
 def draw(path: Path, study: Path, mask: Path, answer: Path) -> None:
-    """The frame that was painted, then what came back, on evenly spaced frames."""
+    """Write a contact sheet of six frames.
+
+    Args:
+        path: PNG to write.
+        study: The volume that was segmented.
+        mask: Mask of its first frame, as it was sent. It is shown first.
+        answer: Label volume that the server returned. It is shown on five evenly spaced frames.
+    """
     video, labels = open_video(study), open_video(answer)
     picks = np.linspace(0, video.frame_count - 1, COLUMNS * ROWS).round().astype(int).tolist()
     shown = [read_annotations(mask, video)[0], *labels.pixels(picks[1:])]
@@ -35,7 +42,7 @@ def draw(path: Path, study: Path, mask: Path, answer: Path) -> None:
         left, top = place % COLUMNS * width, place // COLUMNS * height
         cell = ImageOps.pad(Image.fromarray(blend(frame, shown[place])), CELL)
         sheet.paste(cell, (left, top + TEXT_HEIGHT))
-        what = "returned" if place else "painted and sent"
+        what = "returned" if place else "sent"
         pen.text((left + 6, top + 4), f"frame {index}, {what}", "white")
     sheet.quantize(128).save(path, optimize=True)
 
@@ -50,6 +57,10 @@ def main(video: Path, mask: Path, picture: Path) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for argument in ("video", "mask", "picture"):
-        parser.add_argument(argument, type=Path)
+    for argument, about in (
+        ("video", "video to segment"),
+        ("mask", "picture: mask of its first frame"),
+        ("picture", "PNG to write"),
+    ):
+        parser.add_argument(argument, type=Path, help=about)
     main(**vars(parser.parse_args()))

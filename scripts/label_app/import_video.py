@@ -1,9 +1,9 @@
-"""Make of a video file a volume that 3D Slicer and MONAI Label show: grey, x, y and time.
+"""Convert videos to grey NIfTI volumes (x, y, time) that 3D Slicer and MONAI Label can open.
 
     python scripts/label_app/import_video.py STUDIES VIDEO [VIDEO ...]
 
-Takes what inference takes (docs/inference.md). Colours are lost in the volume; a video in colour can
-be segmented through a session instead, see docs/monai_label.md.
+Reads every video format of docs/formats.md. The volumes have no colour. To segment a video in
+colour, upload it in a session instead: see docs/monai_label.md.
 """
 
 import argparse
@@ -21,16 +21,23 @@ LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 
 
 def import_video(video: Path, studies: Path) -> Path:
-    """Write STUDIES/<name>.nii.gz.
+    """Write a video as the volume ``studies/NAME.nii.gz``, (W, H, frames) uint8 grey.
+
+    Args:
+        video: Any file or folder that ``open_video`` reads.
+        studies: Folder to write to; made if it does not exist.
+
+    Returns:
+        Path of the volume.
 
     Raises:
-        FileExistsError: It is there already.
+        FileExistsError: The volume exists already.
         ValueError: The video cannot be read.
     """
     source = open_video(video)
     target = studies / f"{source.name}.nii.gz"
     if target.exists():
-        raise FileExistsError(f"{target} is there already: remove or rename it")
+        raise FileExistsError(f"{target} exists already: remove or rename it")
     studies.mkdir(parents=True, exist_ok=True)
     volume = np.empty((source.width, source.height, source.frame_count), dtype=np.uint8)
     for index, frame in enumerate(source):
@@ -41,8 +48,8 @@ def import_video(video: Path, studies: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("studies", type=Path, help="the folder that the server shows")
-    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO")
+    parser.add_argument("studies", type=Path, help="folder that the server shows")
+    parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video to convert")
     options = parser.parse_args(arguments)
     try:
         for video in options.videos:

@@ -1,4 +1,7 @@
-"""What ``monailabel start_server --app scripts/label_app`` starts: ``bundle.apps.monai_label.app``."""
+"""Entry point of the MONAI Label app, for ``monailabel start_server --app scripts/label_app``.
+
+The app itself is ``bundle.apps.monai_label.app``. This file makes sure that it comes from this clone.
+"""
 
 import sys
 from pathlib import Path
@@ -10,8 +13,8 @@ import bundle  # noqa: E402
 
 if Path(bundle.__file__ or "nowhere").resolve().parent != ROOT / "bundle":
     raise ImportError(
-        f"the package bundle was taken from {bundle.__file__}, expected it in {ROOT}: another package "
-        "of that name came first, uninstall it or take it off PYTHONPATH"
+        f"the package bundle was imported from {bundle.__file__}, expected it in {ROOT}: another "
+        "package of that name was found first; uninstall it or remove it from PYTHONPATH"
     )
 
 from bundle.apps.monai_label.app import LabelApp  # noqa: E402

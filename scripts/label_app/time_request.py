@@ -1,9 +1,10 @@
-"""Time this app's server: its start, the first request and later ones; prints a line of JSON.
+"""Measure how fast the MONAI Label server answers: its start, the first request and later ones.
 
     python scripts/label_app/time_request.py VIDEO MASK
 
-VIDEO is what inference takes, MASK a picture of its first frame's mask. The server has the shipped
-weights and shows the video as import_video.py makes it. Needs the environment of ``make label-env``.
+MASK is a picture, the mask of the first frame of VIDEO. The server uses the shipped weights. The video
+is converted by import_video.py first. Prints one line of JSON, times in seconds. Needs the environment
+of ``make label-env``.
 """
 
 import argparse
@@ -28,6 +29,7 @@ APP = Path(__file__).resolve().parent
 
 
 def answers(client: Any) -> bool:
+    """Whether the server accepts connections yet."""
     try:
         return bool(client.info())
     except ConnectionError:
@@ -36,13 +38,16 @@ def answers(client: Any) -> bool:
 
 @contextmanager
 def serve(folder: Path, bundle: Path = APP.parents[1]) -> Iterator[Any]:
-    """A client of a server that has just begun to answer, with the studies in ``folder/studies``.
+    """Start a server for the studies in ``folder/studies``; stop it when the block ends.
 
     Args:
-        folder: For all that the server writes.
-        bundle: Folder of configs and models.
+        folder: Existing folder; the server writes into it.
+        bundle: Folder that holds ``configs`` and ``models``.
+
+    Yields:
+        A client of MONAI Label, once the server accepts connections.
     """
-    (folder / "app").mkdir()  # of its own, since the server writes into it
+    (folder / "app").mkdir()  # the server writes into its app folder
     (folder / "app/main.py").symlink_to(APP / "main.py")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -80,7 +85,7 @@ def main(video: Path, mask: Path, runs: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("video", type=Path)
-    parser.add_argument("mask", type=Path)
-    parser.add_argument("--runs", type=int, default=3, help="requests after the first")
+    parser.add_argument("video", type=Path, help="video to segment")
+    parser.add_argument("mask", type=Path, help="picture: mask of its first frame")
+    parser.add_argument("--runs", type=int, default=3, help="number of requests after the first")
     main(**vars(parser.parse_args()))

@@ -1,11 +1,11 @@
-"""Train with and without the temporal contrastive loss at equal budget: the paper's ablation.
+"""Ablation of the paper: train with and without the temporal contrastive loss, for the same time.
 
 python scripts/studies/ablation.py --dataset_dir DATA --initial_weights START --output_dir OUT
 
-DATA is the parent of CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG; START should be weights
-that never saw L_tc, such as the best.pt of configs/pretrain.yaml. Both kinds of a seed see the same
-clips in the same order. A run that was interrupted goes on where it was. Prints and writes
-OUT/ablation.json.
+DATA is the folder that holds CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG. START should be
+weights that were not trained with this loss (L_tc), such as the best.pt of configs/pretrain.yaml. For
+each seed, both trainings see the same clips in the same order. Start it again after an interruption to
+go on. Prints and writes OUT/ablation.json.
 """
 
 import argparse
@@ -28,11 +28,16 @@ SCORES = ("jaccard", "boundary", "dice")
 LAST_ROWS = 5
 
 Scores = dict[tuple[str, str], dict[str, float]]
-"""Of a class and a video, in percent."""
+"""Scores in percent, by class and video."""
 
 
 def call(config: str, **settings: Any) -> None:
-    """``python -m monai.bundle run ID``, its settings given as on the command line."""
+    """Run ``python -m monai.bundle run``.
+
+    Args:
+        config: ID of the run, then names of configs, with spaces between.
+        settings: Values of the configs to change.
+    """
     run_id, *files = config.split()
     files = [f"{ROOT}/configs/{name}.yaml" for name in files]
     command = [sys.executable, "-W", "ignore", "-m", "monai.bundle", "run", run_id]
@@ -44,14 +49,14 @@ def call(config: str, **settings: Any) -> None:
 
 
 def export(weights: Path, checkpoint: Path) -> None:
-    """Write the running average of a training's weights as a plain state dict."""
+    """Convert a checkpoint to a weights file with scripts/dev/export_weights.py."""
     script = ROOT / "scripts/dev/export_weights.py"
     command = [sys.executable, "-W", "ignore", str(script), str(weights), str(checkpoint)]
     subprocess.run(command, cwd=ROOT, check=True, stdout=sys.stderr)
 
 
 def train(folder: Path, beta: float, seed: int, options: argparse.Namespace) -> Path:
-    """Weights of one training, the running average at its end."""
+    """Train, unless it was done before. Returns the weights: the running average at the end."""
     weights = folder / "weights.pt"
     if not weights.exists():
         settings = {
@@ -73,7 +78,7 @@ def train(folder: Path, beta: float, seed: int, options: argparse.Namespace) -> 
 
 
 def evaluate(folder: Path, protocol: str, weights: Path, options: argparse.Namespace) -> Scores:
-    """The network's scores of each video and class of a protocol."""
+    """Score weights on a protocol, unless it was done before. Returns scores by class and video."""
     if not (folder / "metrics.csv").exists():
         settings = {
             "protocol": protocol,
@@ -95,7 +100,7 @@ def evaluate(folder: Path, protocol: str, weights: Path, options: argparse.Names
 
 
 def read_values(folder: Path) -> dict[str, float]:
-    """The last rows of a training's loss table: did the values collapse, does a frame change them?"""
+    """Average the last rows of a loss table. They show whether the memory values have collapsed."""
     with (folder / "losses.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[-LAST_ROWS:]
     names = ("cross_entropy", "dice", "value_distance", "collapsed")
@@ -103,14 +108,15 @@ def read_values(folder: Path) -> dict[str, float]:
 
 
 def compare(found: Mapping[str, Sequence[Scores]]) -> dict[str, Any]:
-    """Means of each class, and the differences with - without.
+    """Compare the scores with and without the loss.
 
     Args:
-        found: Of each kind, the scores of each seed.
+        found: Scores of each seed, for ``with`` and ``without``.
 
     Returns:
-        For each class and score: the means over seeds and videos, the difference of each seed, and
-        that of all with a bootstrap interval over videos, each of them the mean over seeds.
+        For each class and score: the mean over videos of each seed, the difference (with minus
+        without) of each seed, and the mean difference over seeds, with a bootstrap interval over
+        videos.
     """
     table: dict[str, Any] = {}
     keys = list(found["with"][0])
@@ -135,7 +141,7 @@ def compare(found: Mapping[str, Sequence[Scores]]) -> dict[str, Any]:
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """All trainings, then all evaluations, so that what fails does so early."""
+    """Run all trainings, then all evaluations, and compare."""
     for name in ("dataset_dir", "output_dir", "initial_weights"):
         setattr(options, name, getattr(options, name).resolve())
     betas = {"with": options.beta, "without": 0.0}
@@ -167,18 +173,34 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/ablation")
-    parser.add_argument("--initial_weights", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--beta", type=float, default=0.05, help="of the runs with L_tc")
-    parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--iterations_per_epoch", type=int, default=100)
+    parser.add_argument(
+        "--dataset_dir", type=Path, default=ROOT / "data", help="folder that holds the data sets"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output/ablation", help="folder of the results"
+    )
+    parser.add_argument(
+        "--initial_weights", type=Path, required=True, help="weights that all trainings begin with"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument(
+        "--beta", type=float, default=0.05, help="weight of L_tc in the runs that have it"
+    )
+    parser.add_argument("--epochs", type=int, default=3, help="epochs of each training")
+    parser.add_argument(
+        "--iterations_per_epoch", type=int, default=100, help="iterations of each epoch"
+    )
     parser.add_argument("--size", type=int, default=160, help="side of training crops, pixels")
     parser.add_argument("--inference_size", type=int, default=224, help="shorter side, pixels")
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
+    parser.add_argument("--precision", default="float32", help="float32, bfloat16 or float16")
+    parser.add_argument("--threads", type=int, default=2, help="threads of PyTorch")
+    parser.add_argument(
+        "--protocols",
+        nargs="+",
+        choices=PROTOCOLS,
+        default=list(PROTOCOLS),
+        help="protocols to evaluate on (default: all)",
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""What the studies of inference share: the validation videos, the network, J, the command line."""
+"""Shared code of the studies: validation videos, network, Jaccard index (J), command line."""
 
 import argparse
 import json
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 class Clip(NamedTuple):
-    """A video whose every frame has its true mask, 0 and 1."""
+    """A video of which every frame has a reference mask, (H, W) uint8 of 0 and 1."""
 
     name: str
     frames: list[Frame]
@@ -34,7 +34,7 @@ class Clip(NamedTuple):
 
 
 def read_clips(options: argparse.Namespace) -> Iterator[Clip]:
-    """The validation sequences of CVC-ClinicDB, and of DAVIS every so many frames."""
+    """Read the validation videos of CVC-ClinicDB, and those of DAVIS with every n-th frame."""
     polyps = cvc_clinicdb(options.dataset_dir / "CVC-ClinicDB", "valid")
     general = davis(options.dataset_dir / "DAVIS-2016-val", DAVIS_HELD_OUT)
     for videos, every in ((polyps, 1), (general, options.every)):
@@ -50,6 +50,7 @@ def _read(video: Video, every: int) -> Clip:
 
 
 def load_network(options: argparse.Namespace) -> TCMN:
+    """Load the weights that the options name, or the shipped ones, for PyTorch on the CPU."""
     values = {"device": "cpu", "backend": "torch"}
     if options.weights:
         values["weights"] = str(options.weights)
@@ -59,11 +60,13 @@ def load_network(options: argparse.Namespace) -> TCMN:
 
 
 def jaccard(found: LabelMap, truth: LabelMap) -> float:
+    """Jaccard index of two masks of 0 and 1, from 0 to 1; 1 if both are empty."""
     union = np.count_nonzero(found | truth)
     return np.count_nonzero(found & truth) / union if union else 1.0
 
 
 def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
+    """Make the inferer that the options and settings describe."""
     return VideoInferer(
         inference_size=options.inference_size,
         precision=options.precision,
@@ -75,7 +78,18 @@ def make_inferer(options: argparse.Namespace, **settings: Any) -> VideoInferer:
 def propagate(
     clip: Clip, prompts: Sequence[int], network: TCMN, options: argparse.Namespace, **settings: Any
 ) -> tuple[list[float], list[float]]:
-    """J and confidence of each frame; 1 where the mask was given."""
+    """Segment a clip from the reference masks of some frames.
+
+    Args:
+        clip: Clip to segment.
+        prompts: Frames whose reference masks are given.
+        network: Network to use.
+        options: Options of ``make_parser``.
+        settings: Further settings of the inferer.
+
+    Returns:
+        J of each frame, and confidence of each frame; both are 1 where the mask was given.
+    """
     inferer = make_inferer(options, **settings)
     given = {i: clip.truth[i] for i in prompts}
     found = list(inferer.stream(clip.frames, given, network))
@@ -84,7 +98,7 @@ def propagate(
 
 
 def interval(differences: Sequence[float]) -> dict[str, Any]:
-    """Mean over videos, in points, with the 95 % interval of a bootstrap over them."""
+    """Mean of differences, one a video, in percentage points, with a 95 % bootstrap interval."""
     found = estimate([[value / 100] for value in differences])
     result: dict[str, Any] = {"mean": _round(found["mean"]), "videos": len(differences)}
     if found["low"] is not None:
@@ -97,21 +111,28 @@ def _round(value: float | None) -> float | None:
 
 
 def mean_of(row: Mapping[str, float]) -> float:
+    """Mean of the values of a row, to two decimals."""
     return round(float(np.mean(list(row.values()))), 2)
 
 
 def make_parser(document: str | None) -> argparse.ArgumentParser:
-    """The options that all studies have."""
+    """Make a parser with the options that all studies share. Its description is the first line."""
     parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])
-    parser.add_argument("--dataset_dir", type=Path, default=ROOT / "data")
-    parser.add_argument("--output_dir", type=Path, default=ROOT / "output/study")
-    parser.add_argument("--weights", type=Path, help="the config's by default")
+    parser.add_argument(
+        "--dataset_dir", type=Path, default=ROOT / "data", help="folder that holds the data sets"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=ROOT / "output/study", help="folder of the results"
+    )
+    parser.add_argument("--weights", type=Path, help="weights file (default: the shipped weights)")
     parser.add_argument("--inference_size", type=int, default=320, help="shorter side, pixels")
     parser.add_argument("--spatial_prior", default="auto", help="a number, auto or null")
-    parser.add_argument("--precision", default="float32")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--every", type=int, default=3, help="of DAVIS, every so many frames")
-    parser.add_argument("--videos", type=int, help="of each data set, only so many")
+    parser.add_argument("--precision", default="float32", help="auto, float32, bfloat16 or float16")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
+    )
+    parser.add_argument("--every", type=int, default=3, help="use every n-th frame of DAVIS")
+    parser.add_argument("--videos", type=int, help="most videos of each data set (default: all)")
     return parser
 
 
@@ -120,7 +141,7 @@ def run(
     study: Callable[[argparse.Namespace], Mapping[str, Any]],
     parser: argparse.ArgumentParser,
 ) -> None:
-    """Do a study; prints its result and writes it to OUT/<name>.json."""
+    """Run a study. Prints its result and writes it to NAME.json in the output folder."""
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(options.threads)

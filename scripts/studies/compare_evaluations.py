@@ -1,9 +1,9 @@
-"""Say what one evaluation gained over another of the same protocol, with paired intervals.
+"""Compare two evaluations of the same protocol, video by video, with intervals of the difference.
 
     python scripts/studies/compare_evaluations.py BEFORE AFTER
 
-BEFORE and AFTER are output folders of ``run evaluating``. Prints a table in points, and with ``--json``
-everything as JSON.
+BEFORE and AFTER are output folders of ``tcmn evaluate``. Prints a table in percentage points, or all
+results as JSON with ``--json``.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from bundle.utils.options import print_error
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("before", type=Path, help="output folder of an evaluation")
-    parser.add_argument("after", type=Path, help="that of another")
+    parser.add_argument("after", type=Path, help="output folder of another one")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     options = parser.parse_args(arguments)
     try:

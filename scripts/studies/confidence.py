@@ -1,9 +1,9 @@
-"""Measure whether the confidence tells J, on the validation videos.
+"""Measure how well the confidence predicts the Jaccard index (J), on the validation videos.
 
 python scripts/studies/confidence.py --dataset_dir DATA --output_dir OUT
 
-DATA is the parent of CVC-ClinicDB and DAVIS-2016-val. Prints OUT/confidence.json and draws
-OUT/confidence.png.
+DATA is the folder that holds CVC-ClinicDB and DAVIS-2016-val. Prints and writes OUT/confidence.json,
+and draws OUT/confidence.png.
 """
 
 import argparse
@@ -24,7 +24,7 @@ logger = logging.getLogger(Path(__file__).stem)
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """Rank correlation with J, and J by confidence as a picture."""
+    """Compute the rank correlation of confidence and J, J by tenths of confidence, and draw both."""
     network = load_network(options)
     pairs: list[tuple[float, float]] = []
     by_video = {}

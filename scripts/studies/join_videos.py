@@ -1,11 +1,12 @@
-"""Make videos out of the videos of a protocol, in the DAVIS layout, to be scored by protocol ``davis``.
+"""Make longer or harder videos from those of a protocol. They are scored by the protocol ``davis``.
 
     python scripts/studies/join_videos.py cut --protocol cvc_clinicdb --dataset_dir DIR --output_dir OUT
     python scripts/studies/join_videos.py to_and_fro --protocol NAME --dataset_dir DIR --output_dir OUT
 
-``cut``: after ``--frames`` frames each video goes on with ``--after`` frames of the next one, whose
-masks are empty: what was given is gone. With ``--scenes`` the next one is of another protocol.
-``to_and_fro``: each video is played ``--times`` times, every second time backwards.
+``cut``: after ``--frames`` frames, each video goes on with ``--after`` frames of another one. Their
+masks are empty, since the object is gone. ``--scenes`` takes the other video from another protocol.
+``to_and_fro``: each video is played ``--times`` times, every second time backwards. The videos are
+written in the DAVIS layout.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from bundle.utils.options import print_error
 
 
 class Shot(NamedTuple):
-    """Frames and masks that follow each other; a mask is None where there is no truth."""
+    """Consecutive frames and their masks. A mask is None where there is no reference."""
 
     frames: Sequence[Frame]
     masks: Sequence[LabelMap | None]
@@ -37,16 +38,16 @@ class Shot(NamedTuple):
 def cut(
     videos: Sequence[Video], scenes: Sequence[Video], frames: int, after: int
 ) -> Iterator[Shot]:
-    """The beginning of each video, then frames of another in which nothing is to be found.
+    """Join the beginning of each video with frames of another one, whose masks are empty.
 
-    Scenes are stretched to the video's size. Where both lists are the same, the scene of a video is the
-    video after it.
+    The frames of the other one are resized to the size of the video. If both lists are the same, the
+    other one is the next video.
 
     Args:
-        videos: They begin with the first frame that shows an object.
-        scenes: What follows, in turn.
+        videos: Videos. Each begins with the first frame that shows an object.
+        scenes: Videos to continue with, by turns.
         frames: Most frames of a video.
-        after: Most frames of a scene, from its first on.
+        after: Most frames of the other video, from its first frame on.
     """
     for number, video in enumerate(videos):
         own = read_shot(video, frames)
@@ -59,7 +60,7 @@ def cut(
 
 
 def to_and_fro(videos: Sequence[Video], times: int) -> Iterator[Shot]:
-    """Each video several times, every second time backwards; no frame follows itself."""
+    """Play each video several times, every second time backwards. No frame comes twice in a row."""
     for video in videos:
         own = read_shot(video)
         order = list(range(len(own.frames)))
@@ -69,7 +70,7 @@ def to_and_fro(videos: Sequence[Video], times: int) -> Iterator[Shot]:
 
 
 def read_shot(video: Video, count: int | None = None) -> Shot:
-    """A video from the first frame on that shows an object, with ids that are no object as 0."""
+    """Read a video from the first frame on that shows an object. Ids that are not objects become 0."""
     first = first_shown(video)
     indices = range(first, len(video.frames))[:count]
     annotated = [i for i in indices if i in video.masks]
@@ -86,7 +87,7 @@ def read_shot(video: Video, count: int | None = None) -> Shot:
 
 
 def write(folder: Path, name: str, shot: Shot) -> None:
-    """Write a video of the DAVIS layout."""
+    """Write a video in the DAVIS layout."""
     images, masks = (folder / kind / name for kind in ("JPEGImages", "Annotations"))
     images.mkdir(parents=True)
     masks.mkdir(parents=True)
@@ -98,17 +99,30 @@ def write(folder: Path, name: str, shot: Shot) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("kind", choices=["cut", "to_and_fro"])
-    parser.add_argument("--protocol", required=True, choices=list(PROTOCOLS), metavar="NAME")
-    parser.add_argument("--dataset_dir", required=True, type=Path, metavar="DIR")
+    parser.add_argument("kind", choices=["cut", "to_and_fro"], help="what to make")
     parser.add_argument(
-        "--output_dir", required=True, type=Path, metavar="DIR", help="a new folder"
+        "--protocol",
+        required=True,
+        choices=list(PROTOCOLS),
+        metavar="NAME",
+        help=", ".join(PROTOCOLS),
     )
-    parser.add_argument("--scenes", choices=list(PROTOCOLS), metavar="NAME", help="of cut")
-    parser.add_argument("--scenes_dir", type=Path, metavar="DIR", help="root of their data set")
-    parser.add_argument("--frames", type=int, default=15, help="of each video, for cut")
-    parser.add_argument("--after", type=int, default=15, help="of what follows, for cut")
-    parser.add_argument("--times", type=int, default=3, help="for to_and_fro")
+    parser.add_argument(
+        "--dataset_dir", required=True, type=Path, metavar="DIR", help="root folder of the data set"
+    )
+    parser.add_argument("--output_dir", required=True, type=Path, metavar="DIR", help="new folder")
+    parser.add_argument(
+        "--scenes",
+        choices=list(PROTOCOLS),
+        metavar="NAME",
+        help="cut: protocol of the videos to continue with (default: the same)",
+    )
+    parser.add_argument(
+        "--scenes_dir", type=Path, metavar="DIR", help="cut: root folder of their data set"
+    )
+    parser.add_argument("--frames", type=int, default=15, help="cut: most frames of each video")
+    parser.add_argument("--after", type=int, default=15, help="cut: most frames that follow")
+    parser.add_argument("--times", type=int, default=3, help="to_and_fro: times it is played")
     options = parser.parse_args(arguments)
     try:
         options.output_dir.mkdir(parents=True)

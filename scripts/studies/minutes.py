@@ -1,12 +1,12 @@
-"""Play users with a fixed cost for each interaction: J against minutes, by hand and with the network.
+"""Simulate users whose interactions cost time: Jaccard index (J) by minutes, with and without network.
 
     python scripts/studies/minutes.py --data_dir DATA --output_dir output/minutes
 
-DATA holds CVC-ClinicDB, DAVIS-2016-val and VocalFolds. Writes minutes.png, minutes.csv and
-minutes.json. Three users work by hand or with one mask: they paint every frame; every tenth, with
-masks between that move and change shape evenly; or the first, which the network propagates. Two begin
-with a box or three points on each object and set a point in frames that the program suggests. What a
-machine takes is not counted.
+DATA is the folder that holds CVC-ClinicDB, DAVIS-2016-val and VocalFolds. Writes minutes.png,
+minutes.csv and minutes.json. There are five users. The first paints every frame. The second paints
+every tenth frame; masks between are interpolated, with motion. The third paints the first frame, and the
+network propagates it. The fourth begins with a box and the fifth with three points on each object; both
+then set points in frames that the program suggests. The time of the machine is not counted.
 """
 
 import argparse
@@ -48,13 +48,13 @@ from bundle.utils.bundle_files import program_version
 from bundle.utils.options import print_error
 
 MASK_S = 54.0
-"""To paint one object; from 54 to 79 s in the literature, see docs/studies/minutes.md."""
+"""Seconds to paint one object. The literature says 54 to 79 s, see docs/studies/minutes.md."""
 BOX_S = 7.0
-"""To draw a box."""
+"""Seconds to draw a box."""
 POINT_S = 7.0
-"""To find an error and point at it: a whole box's, though a single click takes less."""
+"""Seconds to find an error and click on it. As much as a box, though a click alone takes less."""
 FIRST_POINT_S = BOX_S / 4
-"""One click of the four that make a box."""
+"""Seconds of one click: a quarter of a box, which takes four."""
 STEP = 10
 DATA = {
     "polyps (CVC-ClinicDB valid)": ("cvc_clinicdb", "CVC-ClinicDB"),
@@ -65,7 +65,7 @@ DATA = {
 
 @dataclass(frozen=True)
 class Point:
-    """What a user of a way of working has after some minutes; J from 0 to 1."""
+    """J, from 0 to 1, that a user reaches after some minutes in one way of working."""
 
     group: str
     video: str
@@ -76,10 +76,10 @@ class Point:
 
 
 def interpolate(masks: Mapping[int, LabelMap], index: int, ids: Sequence[int]) -> LabelMap:
-    """The mask of a frame between two that are painted.
+    """Interpolate the mask of a frame between two painted ones.
 
-    Each object moves evenly from the middle of the one to the middle of the other; meanwhile its shape
-    goes over, by the mean of the signed distances from both outlines.
+    Each object moves evenly from its centroid in one to that in the other. Its shape changes by the
+    weighted mean of the signed distances to both outlines.
     """
     before = max(i for i in masks if i <= index)
     after = min((i for i in masks if i >= index), default=before)
@@ -93,7 +93,7 @@ def interpolate(masks: Mapping[int, LabelMap], index: int, ids: Sequence[int]) -
 
 
 def _between(first: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
-    """Distance to the outline between two masks, positive inside."""
+    """Signed distance to the outline of the mask between two, at ``share`` of the way from the first."""
     if not first.any() or not last.any():
         return (1 - share) * _distance(first) + share * _distance(last)
     middles = [np.array(center_of_mass(mask)) for mask in (first, last)]
@@ -106,7 +106,7 @@ def _between(first: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
-    """Distance to the outline, positive inside; of an object that is absent far outside."""
+    """Signed distance to the outline in pixels, positive inside; -1000 if there is no object."""
     if not mask.any():
         return np.full(mask.shape, -1e3)
     distance: np.ndarray = distance_transform_edt(mask) - distance_transform_edt(~mask)
@@ -116,7 +116,7 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 def score(
     found: Mapping[int, LabelMap], truth: Mapping[int, LabelMap], ids: Sequence[int]
 ) -> float:
-    """Mean J over frames but the first, then over objects."""
+    """Mean J over all frames but the first, averaged over objects."""
     frames = [t for t in truth if t]
     return fmean(fmean(jaccard(found[t] == i, truth[t] == i) for t in frames) for i in ids)
 
@@ -124,7 +124,7 @@ def score(
 def play(
     video: Video, group: str, method: NetworkMethod, corrections: int, max_frames: int
 ) -> Iterator[Point]:
-    """All users on the beginning of one video."""
+    """Simulate all users on the first ``max_frames`` frames of one video."""
     start = first_shown(video)
     indices = range(start, min(start + max_frames, len(video.frames)))
     frames = read_frames(video, indices)
@@ -159,7 +159,7 @@ def play(
 
 
 def summarise(points: Sequence[Point]) -> list[dict[str, Any]]:
-    """Mean minutes and J of each step of each way, by group."""
+    """Average minutes and J (in percent) over the videos of a group, for each way and step."""
     keys = dict.fromkeys((each.group, each.way, each.step) for each in points)
     rows: list[dict[str, Any]] = []
     for group, way, step in keys:
@@ -175,7 +175,7 @@ def summarise(points: Sequence[Point]) -> list[dict[str, Any]]:
 
 
 def draw(path: Path, rows: Sequence[Mapping[str, Any]], frames: int) -> None:
-    """J against minutes, a panel for each group."""
+    """Draw J by minutes as a PNG, with a panel for each group."""
     groups, ways = (list(dict.fromkeys(row[key] for row in rows)) for key in ("group", "way"))
     figure = Figure(figsize=(4.2 * len(groups), 3.8), dpi=120, layout="constrained")
     panels = figure.subplots(1, len(groups), squeeze=False)[0]
@@ -201,6 +201,7 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]], frames: int) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Simulate all users on all videos and write the results. Returns the rows of ``summarise``."""
     segmenter = VideoSegmenter.from_pretrained(options.weights, device="cpu")
     method = NetworkMethod(VideoInferer(), segmenter.network)
     points: list[Point] = []
@@ -222,12 +223,20 @@ def evaluate(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data_dir", type=Path, required=True, help="parent of the data sets")
-    parser.add_argument("--output_dir", type=Path, default=Path("output/minutes"))
-    parser.add_argument("--weights", type=Path, help="the shipped ones by default")
-    parser.add_argument("--max_frames", type=int, default=21, help="of each video")
-    parser.add_argument("--corrections", type=int, default=3, help="points, one a pass")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument(
+        "--data_dir", type=Path, required=True, help="folder that holds the data sets"
+    )
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output/minutes"), help="folder of the results"
+    )
+    parser.add_argument("--weights", type=Path, help="weights file (default: the shipped weights)")
+    parser.add_argument("--max_frames", type=int, default=21, help="most frames of each video")
+    parser.add_argument(
+        "--corrections", type=int, default=3, help="correction points, one after each propagation"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="threads of PyTorch"
+    )
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Draw what more hours of training brought, beside what was aimed at.
+"""Draw scores by hours of training, with the target of each score as a dashed line.
 
 python scripts/studies/plot_hours.py docs/studies/training/hours.png docs/studies/training/hours.csv
 """
@@ -19,11 +19,11 @@ AIMS = {
 
 
 def draw_hours(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
-    """A panel for each score in percent, over hours; the aim is dashed.
+    """Draw a panel for each score, in percent, over hours of training.
 
     Args:
-        path: The PNG to write.
-        rows: Of each version ``version``, ``hours`` and the scores of ``AIMS``, where it has them.
+        path: PNG to write.
+        rows: ``version``, ``hours`` and the scores of ``AIMS`` (empty if unknown) of each version.
     """
     figure = Figure(figsize=(10, 2.9), layout="constrained")
     FigureCanvasAgg(figure)
@@ -52,8 +52,8 @@ def draw_hours(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", type=Path, help="the PNG to write")
-    parser.add_argument("source", type=Path, help="a table like docs/studies/training/hours.csv")
+    parser.add_argument("target", type=Path, help="PNG to write")
+    parser.add_argument("source", type=Path, help="table like docs/studies/training/hours.csv")
     arguments = parser.parse_args()
     with arguments.source.open(newline="") as file:
         draw_hours(arguments.target, list(csv.DictReader(file)))

@@ -1,4 +1,4 @@
-"""Draw the loss tables of trainings, one stage after the other.
+"""Draw the loss curves of the stages of a training, one after the other.
 
 python scripts/studies/plot_losses.py losses.png losses_pretrain.csv losses_train.csv
 """
@@ -10,7 +10,7 @@ from bundle.visualization.curves import draw_curves
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("target", type=Path, help="the PNG to write")
+    parser.add_argument("target", type=Path, help="PNG to write")
     parser.add_argument("sources", type=Path, nargs="+", help="losses.csv of each stage, in order")
     parser.add_argument("--metrics", type=Path, help="metrics.csv of the last stage")
     arguments = parser.parse_args()

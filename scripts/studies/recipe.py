@@ -1,10 +1,11 @@
-"""Change one thing of the training at a time, at equal budget, and score the validation sequences.
+"""Ablate the training recipe: change one setting at a time, train equally long, and compare J.
 
 python scripts/studies/recipe.py --dataset_dir DATA --initial_weights START --output_dir OUT
 
-DATA is the parent of CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG. The unchanged recipe
-runs with several seeds, which shows how far apart runs lie that differ in nothing; the changes run with
-the first. A run that was interrupted goes on where it was. Prints and writes OUT/recipe.json.
+DATA is the folder that holds CVC-ClinicDB, CAMUS, DAVIS-2016-val, ECSSD and Kvasir-SEG. The unchanged
+recipe runs with several seeds, which shows how much J varies by chance. The changed ones run with the
+first seed. J is that of the validation videos. Start it again after an interruption to go on. Prints
+and writes OUT/recipe.json.
 """
 
 import argparse
@@ -34,15 +35,15 @@ CHANGES: Mapping[str, Mapping[str, Any]] = {
     "no light, no radial warp": {"illumination": 0.0, "radial_warp": 0.0},
     "no temporal contrastive loss": {"loss#beta": 0.0},
 }  # fmt: skip
-"""What is changed, to settings of configs/train.yaml."""
+"""Changed settings of configs/train.yaml, by the name of the change."""
 
 
 def train(folder: Path, changes: Mapping[str, Any], seed: int, options: argparse.Namespace) -> Path:
-    """Weights of one training: the running average at its end."""
+    """Train, unless it was done before. Returns the weights: the running average at the end."""
     weights = folder / "weights.pt"
     if not weights.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        shared = options.output_dir / "regions"  # they take a minute, and are the same for all
+        shared = options.output_dir / "regions"  # takes a minute to make, the same for all runs
         shared.mkdir(exist_ok=True)
         if not (folder / "regions").exists():
             (folder / "regions").symlink_to(shared)
@@ -57,7 +58,7 @@ def train(folder: Path, changes: Mapping[str, Any], seed: int, options: argparse
             "warm_up": options.iterations // 10,
             "loss#warm_up": 0,
             "max_skip": 10,
-            "ema_momentum": 0.05,  # a run of a hundred iterations has no memory of a hundred
+            "ema_momentum": 0.05,  # averages over 20 iterations, since the run is short
             "val_interval": 2,
             "precision": options.precision,
             "threads": options.threads,
@@ -68,7 +69,7 @@ def train(folder: Path, changes: Mapping[str, Any], seed: int, options: argparse
 
 
 def score(weights: Path, clips: Sequence[Clip], options: argparse.Namespace) -> dict[str, float]:
-    """Mean J of each data set's sequences, frames but the first, in percent."""
+    """Mean J in percent, without first frames, over the videos of each data set."""
     options.weights = weights
     network = load_network(options)
     found: dict[str, list[float]] = {"polyps": [], "general": []}
@@ -80,7 +81,7 @@ def score(weights: Path, clips: Sequence[Clip], options: argparse.Namespace) -> 
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """All runs, each scored at once, so that a study that is broken off has told something."""
+    """Run all trainings and score each when it ends, so that an interrupted study has results."""
     for name in ("dataset_dir", "output_dir", "initial_weights"):
         setattr(options, name, getattr(options, name).resolve())
     runs: list[tuple[str, Mapping[str, Any], int]]
@@ -103,11 +104,19 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
 
 def parse() -> argparse.ArgumentParser:
     parser = make_parser(__doc__)
-    parser.add_argument("--initial_weights", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3, help="of the unchanged recipe")
-    parser.add_argument("--iterations", type=int, default=80)
+    parser.add_argument(
+        "--initial_weights", type=Path, required=True, help="weights that all trainings begin with"
+    )
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the unchanged recipe")
+    parser.add_argument("--iterations", type=int, default=80, help="iterations of each training")
     parser.add_argument("--size", type=int, default=160, help="side of training crops, pixels")
-    parser.add_argument("--changes", nargs="+", choices=CHANGES, default=list(CHANGES))
+    parser.add_argument(
+        "--changes",
+        nargs="+",
+        choices=CHANGES,
+        default=list(CHANGES),
+        help="changes to try (default: all)",
+    )
     parser.set_defaults(output_dir=ROOT / "output/recipe", inference_size=224)
     return parser
 

@@ -1,8 +1,8 @@
-"""Measure what a second mask gains on the frame that the inferer names, against random frames.
+"""Measure the gain of a second mask: on the suggested frame, on random frames, on the middle one.
 
 python scripts/studies/suggestion.py --dataset_dir DATA --output_dir OUT
 
-DATA is the parent of CVC-ClinicDB and DAVIS-2016-val. Prints OUT/suggestion.json.
+DATA is the folder that holds CVC-ClinicDB and DAVIS-2016-val. Prints and writes OUT/suggestion.json.
 """
 
 import argparse
@@ -28,7 +28,7 @@ logger = logging.getLogger(Path(__file__).stem)
 
 
 def study(options: argparse.Namespace) -> dict[str, Any]:
-    """J gained by a second mask: on the suggested frame, on random ones, in the middle."""
+    """Compute how much J (in percentage points) a second mask gains, for each choice of its frame."""
     network = load_network(options)
     random = np.random.default_rng(0)
     gains: dict[str, list[float]] = {"suggested": [], "random": [], "middle": []}
@@ -70,11 +70,13 @@ def study(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _all_scores(result: Callable[[int], Any], clip: Clip) -> np.ndarray:
-    """J of each frame; that of a given mask counts as 1 in every variant."""
+    """J of each frame, from 0 to 1. It is 1 where the mask was given."""
     return np.array([jaccard(result(i).labels, truth) for i, truth in enumerate(clip.truth)])
 
 
 if __name__ == "__main__":
     parser = make_parser(__doc__)
-    parser.add_argument("--draws", type=int, default=3, help="random frames of each video")
+    parser.add_argument(
+        "--draws", type=int, default=3, help="number of random frames of each video"
+    )
     run("suggestion", study, parser)

@@ -504,16 +504,19 @@ class TestSession:
     @pytest.mark.parametrize(
         ("damage", "message"),
         [
-            (lambda files: files.pop("session.json"), "is no session of this page, or damaged"),
-            (lambda files: files.update({"session.json": b"[1"}), "session.json is no JSON"),
-            (lambda files: files.update({"session.json": b"[]"}), "is no session of this page"),
-            (lambda files: files.pop("prompts/00000.png"), "is no session of this page"),
+            (
+                lambda files: files.pop("session.json"),
+                "is not a session of this page, or is damaged",
+            ),
+            (lambda files: files.update({"session.json": b"[1"}), "session.json is not valid JSON"),
+            (lambda files: files.update({"session.json": b"[]"}), "is not a session of this page"),
+            (lambda files: files.pop("prompts/00000.png"), "is not a session of this page"),
             (lambda files: files.update({"prompts/00000.png": b"no"}), "00000.png is unreadable"),
             (
                 lambda files: files.update({"prompts/00000.png": bytes(2 * 48 * 32 + 2**16 + 1)}),
                 "00000.png is too large",
             ),
-            (lambda files: files.pop("results/00003.png"), "is no session of this page"),
+            (lambda files: files.pop("results/00003.png"), "is not a session of this page"),
             (
                 lambda files: files.update(
                     {
@@ -548,7 +551,7 @@ class TestSession:
     def test_a_file_that_is_cut_short_is_refused(self, annotation, model, tmp_path):
         path = self.save(annotation, tmp_path)
         path.write_bytes(path.read_bytes()[:-40])
-        with pytest.raises(ValueError, match="is no session of this page, or damaged"):
+        with pytest.raises(ValueError, match="is not a session of this page, or is damaged"):
             open_session(path, model)
 
     def test_what_was_saved_stays_when_saving_fails(self, annotation, tmp_path, monkeypatch):
@@ -667,7 +670,7 @@ class TestDesk:
     def test_what_cannot_be_opened_leaves_what_is_open(self, workspace, folder, tmp_path):
         annotation = workspace.open(folder)
         (tmp_path / "notes.txt").write_text("no video")
-        with pytest.raises(ValueError, match=r"is a text file, no video|cannot open"):
+        with pytest.raises(ValueError, match=r"is a text file, not a video|cannot open"):
             workspace.open(tmp_path / "notes.txt")
         with pytest.raises(FileNotFoundError, match="no such file or folder"):
             workspace.open(tmp_path / "nothing.mp4")
@@ -725,7 +728,7 @@ class TestDesk:
 
     def test_a_file_that_is_no_session_is_not_overwritten(self, annotation, tmp_path):
         (tmp_path / "thesis.zip").write_bytes(b"mine")
-        with pytest.raises(FileExistsError, match="exists and is no session of this page"):
+        with pytest.raises(FileExistsError, match="exists and is not a session of this page"):
             save_session(annotation, tmp_path / "thesis.zip")
         assert (tmp_path / "thesis.zip").read_bytes() == b"mine"
 

@@ -238,7 +238,7 @@ class TestSession:
             (b'"frame": 4', b'"frame": 99', "there is no frame 99"),
             (b'"object": 1', b'"object": 9', r"a proposal shows objects \[9\] that are not listed"),
             (b'"kind": "box"', b'"kind": "cat"', "unknown hint 'cat'"),
-            (b'"positive": true', b'"p": true', "is no session of this page, or damaged"),
+            (b'"positive": true', b'"p": true', "is not a session of this page, or is damaged"),
         ],
     )
     def test_a_damaged_proposal_is_refused(self, model, path, old, new, message):

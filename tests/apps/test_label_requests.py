@@ -197,5 +197,5 @@ def test_the_app_refuses_a_foreign_package_of_its_name(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
     )
-    assert "the package bundle was taken from" in done.stderr
+    assert "the package bundle was imported from" in done.stderr
     assert f"{tmp_path}/bundle/__init__.py, expected it in {ROOT}" in done.stderr

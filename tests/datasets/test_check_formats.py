@@ -301,7 +301,7 @@ PROBLEMS = {
     two_few_masks: "a_mask.tif holds 5 masks but .*a.mp4 has 6 frames",
     other_size: "a_mask.png is 32x24 but its frame is 64x48: export the mask at the frame's size",
     # Masks of other tools
-    no_json: "a_mask.json is no JSON",
+    no_json: "a_mask.json is not valid JSON",
     too_late_json: "frame 6 of .*a_mask.json: .*a.nii.gz has 6 frames, 0 to 5",
     boxes_alone: "a_mask.xml has no mask, polygon or ellipse",
     another_series: "it refers to 6 images, of which 1 are not in .*a: expected",

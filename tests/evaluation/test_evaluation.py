@@ -474,7 +474,7 @@ def test_white_is_the_sole_object(davis, tmp_path):
         (Image.new("L", (20, 30)), r"00001.png is 20x30 but the frames of video a are 48x40: save"),
         (Image.new("L", (48, 40), 5), r"00001.png holds id 5 but the objects of video a are 3, 7:"),
         (Image.new("RGB", (48, 40)), r"00001.png has mode RGB: expected a palette or grey PNG"),
-        ("text", r"00001.png is no picture: expected a PNG of object ids"),
+        ("text", r"00001.png is not a picture: expected a PNG of object ids"),
     ],
 )
 def test_masks_that_do_not_fit_are_told(picture, message, davis, tmp_path):

@@ -186,7 +186,7 @@ def test_files_that_hold_something_else(write, content, message):
 
 def test_no_json_and_no_file(tmp_path):
     (tmp_path / "p.json").write_text("{")
-    with pytest.raises(ValueError, match=r"p.json is no JSON \(Expecting"):
+    with pytest.raises(ValueError, match=r"p.json is not valid JSON \(Expecting"):
         read_prompts(tmp_path / "p.json")
     with pytest.raises(FileNotFoundError, match="no such file of prompts"):
         read_prompts(tmp_path / "q.json")
@@ -220,7 +220,7 @@ def test_no_json_and_no_file(tmp_path):
         ),
         (
             [{"mask": "photo.jpg", "unknown": 255}],
-            "entry 1: .*photo.jpg is coloured or compressed with loss, so no pixel can be told",
+            "entry 1: .*photo.jpg is in colour or compressed with loss, so no pixel surely has",
         ),
         ([{"mask": "empty.png"}], "entry 1: .*empty.png is empty"),
         ([{"mask": "empty.png", "unknown": 255}], "entry 1: .*empty.png is empty"),

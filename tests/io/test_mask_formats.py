@@ -548,7 +548,7 @@ def test_the_archive_that_cvat_exports(tmp_path, results, video):
 def test_xml_that_would_grow_without_end_is_refused(tmp_path, video):
     bomb = '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c"><!ENTITY d "&b;&b;">]><a>&d;</a>'
     (tmp_path / "a.xml").write_text(bomb)
-    with pytest.raises(ValueError, match=r"a.xml is no XML that can be read \(EntitiesForbidden"):
+    with pytest.raises(ValueError, match=r"a.xml is not readable XML \(EntitiesForbidden"):
         read_annotations(tmp_path / "a.xml", video)
 
 
@@ -684,7 +684,7 @@ def test_objects_that_overlap_are_told(tmp_path, video, cine, caplog):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{", r"a.json is no JSON"),
+        ("a.json", "{", r"a.json is not valid JSON"),
         ("a.json", "[1]", r"a.json is JSON of an unknown kind: expected our masks.json, COCO"),
         (
             "a.json",
@@ -694,7 +694,7 @@ def test_objects_that_overlap_are_told(tmp_path, video, cine, caplog):
         ("a.json", '{"images": [], "annotations": []}', r"no annotation with a segmentation"),
         ("a.xml", "<a/>", r"a.xml is XML of an unknown kind \(a\): expected CVAT's"),
         ("a.xml", "<annotations/>", r"a.xml has no mask, polygon or ellipse"),
-        ("a.xml", "<annotations", r"a.xml is no XML"),
+        ("a.xml", "<annotations", r"a.xml is not readable XML"),
         ("a.nrrd", "NRRD0004\n", r"cannot open .*a.nrrd as NRRD"),
     ],
 )

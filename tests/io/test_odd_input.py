@@ -600,13 +600,13 @@ def test_a_link_that_leads_nowhere(tmp_path, colour):
 
 def test_a_pipe_is_not_waited_for(tmp_path, colour):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(ValueError, match=r"a.png is no file: expected one"):
+    with pytest.raises(ValueError, match=r"a.png is not a file: expected one"):
         open_video(tmp_path / "a.png")
     video = open_video(write_folder(tmp_path / "frames", colour))
-    with pytest.raises(ValueError, match=r"a.png is no file: expected one"):
+    with pytest.raises(ValueError, match=r"a.png is not a file: expected one"):
         read_annotations(tmp_path / "a.png", video)
     os.mkfifo(tmp_path / "frames" / "9.png")
-    with pytest.raises(ValueError, match=r"9.png is no file: expected one"):
+    with pytest.raises(ValueError, match=r"9.png is not a file: expected one"):
         open_video(tmp_path / "frames")
     Image.fromarray(colour[0]).save(tmp_path / "frames_mask.png")
     (tmp_path / "frames" / "9.png").unlink()
@@ -655,5 +655,5 @@ def test_a_damaged_picture_in_the_middle_is_named_once(tmp_path, colour):
 @pytest.mark.parametrize("cell", ["x" * 200_000, '"' + "\n" * 140_000], ids=["long", "open"])
 def test_a_list_that_is_no_table(tmp_path, cell):
     (tmp_path / "list.csv").write_text(f"video,mask\n{cell},b\n")
-    with pytest.raises(ValueError, match=r"list.csv is no table in UTF-8 \(field larger"):
+    with pytest.raises(ValueError, match=r"list.csv is not a table in UTF-8 \(field larger"):
         list_inputs(None, None, str(tmp_path / "list.csv"))

@@ -593,7 +593,7 @@ def test_existing_results_are_refused_before_any_work(tmp_path):
 def test_a_folder_that_is_no_result_is_never_replaced(tmp_path, overwrite):
     (tmp_path / "cine").mkdir()
     (tmp_path / "cine" / "thesis.tex").touch()
-    with pytest.raises(FileExistsError, match=r"cine exists and is no result folder: choose"):
+    with pytest.raises(FileExistsError, match=r"cine exists and is not a results folder: choose"):
         ResultWriter(tmp_path, make_source(), overwrite=overwrite)
     assert everything(tmp_path) == ["cine", "cine/thesis.tex"]
 
@@ -626,7 +626,7 @@ def test_no_permission_to_write(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["../cine", "a/b", "..", ""])
 def test_a_name_that_would_leave_the_output_folder(tmp_path, name):
-    with pytest.raises(ValueError, match=f"'{name}' is no folder name"):
+    with pytest.raises(ValueError, match=f"'{name}' is not valid for a folder"):
         ResultWriter(tmp_path, make_source(name=name))
 
 

@@ -124,7 +124,7 @@ def test_a_folder_that_only_has_files_of_these_names_is_nobodys_results(tmp_path
     path = tmp_path / "out" / "frames" / name
     path.parent.mkdir(parents=True)
     path.write_text("mine")
-    with pytest.raises(FileExistsError, match="exists and is no result folder"):
+    with pytest.raises(FileExistsError, match="exists and is not a results folder"):
         ResultWriter(tmp_path / "out", video, overwrite=True)
     assert path.read_text() == "mine"
 

@@ -140,15 +140,19 @@ def test_lists_that_cannot_be(structures, message):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("a.json", "{", "is no JSON"),
+        ("a.json", "{", "is not valid JSON"),
         ("a.json", "[1]", "lists no structures: expected"),
-        ("a.json", json.dumps({"structures": [{"id": "1", "name": "a"}]}), "id is no whole number"),
+        (
+            "a.json",
+            json.dumps({"structures": [{"id": "1", "name": "a"}]}),
+            "id must be a whole number",
+        ),
         ("a.json", json.dumps({"version": 9, "structures": []}), "version 9, this program reads 1"),
         ("a.ctbl", "1 a 0 0\n", "line 1 is '1 a 0 0': expected a label"),
         ("a.txt", "1 a 0 0 300 255\n", "colour 0 0 300: expected numbers from 0 to 255"),
         ("a.txt", "# Color procedural file\n0 0 0 0\n", "a continuous colour scale"),
         ("a.csv", "LabelValue,Name\nx,a\n", "the label 'x': expected a number"),
-        ("a.xml", "<a/>", "is no list of structures: expected .json"),
+        ("a.xml", "<a/>", "is not a list of structures: expected .json"),
     ],
 )
 def test_files_that_hold_no_list(tmp_path, name, text, message):
@@ -163,5 +167,5 @@ def test_a_file_that_is_not_there(tmp_path):
 
 
 def test_dicom_without_segments(cine):
-    with pytest.raises(ValueError, match="is DICOM but no segmentation"):
+    with pytest.raises(ValueError, match="is DICOM but not a segmentation"):
         read_structures(cine.path)

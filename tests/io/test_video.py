@@ -586,7 +586,9 @@ def test_no_video(tmp_path, content):
 
 def test_a_text_is_no_video(tmp_path):
     (tmp_path / "notes.txt").write_text("hello\n" * 99)
-    with pytest.raises(ValueError, match=r"notes.txt is a text file, no video: expected a video f"):
+    with pytest.raises(
+        ValueError, match=r"notes.txt is a text file, not a video: expected a video f"
+    ):
         open_video(tmp_path / "notes.txt")
 
 

@@ -40,11 +40,13 @@ def save_session(annotation: Annotation, path: Path) -> None:
     """Write a session; the file appears whole or not at all.
 
     Raises:
-        FileExistsError: There is a file already that is no session.
+        FileExistsError: The file exists and is not a session.
         OSError: It cannot be written.
     """
     if path.exists() and not _is_own(path):
-        raise FileExistsError(f"{path} exists and is no session of this page: choose another name")
+        raise FileExistsError(
+            f"{path} exists and is not a session of this page: choose another name"
+        )
     annotation.saved = write_session(annotation, path)
 
 
@@ -197,7 +199,7 @@ def _read(
             _fill(annotation, head, archive)
     except (zipfile.BadZipFile, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path} is no session of this page, or damaged ({type(error).__name__}: {error}): "
+            f"{path} is not a session of this page, or is damaged ({type(error).__name__}: {error}): "
             "open one that was saved here"
         ) from error
     return annotation
@@ -209,7 +211,7 @@ def _read_head(archive: zipfile.ZipFile) -> dict[str, Any]:
     try:
         head: dict[str, Any] = json.loads(archive.read(HEAD))
     except ValueError as error:
-        raise TypeError(f"{HEAD} is no JSON") from error
+        raise TypeError(f"{HEAD} is not valid JSON") from error
     if head["version"] != VERSION:
         raise ValueError(
             f"the session is of version {head['version']}, this program reads {VERSION}: update it"

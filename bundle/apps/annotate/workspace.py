@@ -62,7 +62,7 @@ class Workspace:
 
         Raises:
             FileNotFoundError: There is no such file, or not the session's video.
-            ValueError: It is no video or session, or is damaged; what was open stays.
+            ValueError: It is neither a video nor a session, or is damaged; what was open stays.
         """
         path = expand_user(path)
         session = is_session(path)

@@ -118,7 +118,7 @@ def unpack_frames(archive: Path, folder: Path) -> None:
     """Unpack a zip of frames into a new folder.
 
     Raises:
-        HTTPException: Or ValueError, see ``refuse``: it is no sound zip, or it holds links, files
+        HTTPException: Or ValueError, see ``refuse``: it is not a valid zip, or it holds links, files
             that would lie elsewhere, or more than there is room for.
     """
     folder.mkdir()

@@ -51,11 +51,14 @@ def natural_key(name: str) -> tuple[list[str | int], str]:
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn whatever a decoding library raises into one line that starts with ``what``.
+    """Turn any error of a decoding library inside the block into a ValueError of one line.
+
+    Args:
+        what: Beginning of the message, such as ``cannot open echo.dcm``.
 
     Raises:
-        DeclaredSizeError: Raised inside; it says all by itself.
-        ValueError: Anything else went wrong inside.
+        DeclaredSizeError: Raised inside; passed on unchanged.
+        ValueError: Any other exception was raised inside.
     """
     try:
         yield
@@ -69,8 +72,12 @@ def explained(what: str) -> Iterator[None]:
 
 
 def load_nifti(path: Path) -> nib.Nifti1Image:
-    """Open a NIfTI file; its ``dataobj`` reads slices on demand."""
-    # One handle per pass: else each frame of a .nii.gz is unpacked from the file's start.
+    """Open a NIfTI file. Slices of its ``dataobj`` are read on demand.
+
+    Raises:
+        ValueError: The file is of another format.
+    """
+    # Keep the file open: else each frame of a .nii.gz is unpacked from the file's start.
     image = nib.load(path, keep_file_open=True)
     if not isinstance(image, nib.Nifti1Image):
         raise ValueError(f"expected NIfTI, found {type(image).__name__}")
@@ -98,7 +105,7 @@ def read_image(path: Path) -> Frame:
 
 
 def read_pixels(path: Path) -> np.ndarray:
-    """Read one image in the file's own values.
+    """Read one image with the values that the file stores, unscaled.
 
     Args:
         path: A still picture, or a NIfTI or MetaImage file that holds a single 2D image.
@@ -126,26 +133,29 @@ def read_pixels(path: Path) -> np.ndarray:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what cannot be opened as a file; a pipe would be waited for.
+    """Check that a path is a file, and not a folder or a pipe, which would block.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no file.
+        ValueError: It is not a regular file.
     """
     if not path.exists():
         raise FileNotFoundError(f"no such file: {path}")
     if not path.is_file():
-        raise ValueError(f"{path} is no file: expected one, or a link to one")
+        raise ValueError(f"{path} is not a file: expected one, or a link to one")
 
 
 def check_pixels(pixels: np.ndarray) -> np.ndarray:
-    """Refuse what is neither grey nor colour.
+    """Check that an array is a grey or colour picture.
+
+    Args:
+        pixels: (H, W), or (H, W, C) with 3 or 4 channels, of real numbers.
 
     Returns:
-        What was given: (H, W), or (H, W, C) with 3 or 4 channels, of real numbers.
+        The same array.
 
     Raises:
-        ValueError: It is something else.
+        ValueError: The array has another shape or type.
     """
     drawable = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     if not drawable or pixels.dtype.kind not in "biuf":
@@ -157,7 +167,7 @@ def check_pixels(pixels: np.ndarray) -> np.ndarray:
 
 
 def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
-    """The shape that a NIfTI or MetaImage declares, x last, and what reads all of it."""
+    """Open a NIfTI, MetaImage or NRRD. Returns its shape, x last, and a function that reads it."""
     if has_suffix(path, NRRD_SUFFIXES):
         from bundle.io.reading.nrrd import read_nrrd_image  # which imports this module
 
@@ -171,13 +181,14 @@ def _open_array(path: Path) -> tuple[tuple[int, ...], Callable[[], np.ndarray]]:
 
 
 class Still(NamedTuple):
-    """A still picture as masks need it.
+    """A still picture, with what is needed to read it as a mask.
 
     Attributes:
-        pixels: (H, W), or (H, W, C) of a colour picture, transparency last.
-        format: Pillow's name of the file's format; empty if another library read it.
-        compression: Compression of a TIFF.
-        palette_indices: (H, W), of a palette picture whose transparent entries, if any, are 0.
+        pixels: (H, W), or (H, W, C) in colour. The last channel of 2 or 4 is the transparency.
+        format: Pillow's name of the file format; empty if another library read the file.
+        compression: Compression of a TIFF, as Pillow names it; empty otherwise.
+        palette_indices: (H, W) palette indices. None if the picture has no palette, or if an entry of
+            it other than 0 is transparent.
     """
 
     pixels: np.ndarray
@@ -257,7 +268,7 @@ def _too_large(path: Path, error: Exception) -> DeclaredSizeError:
 
 
 def refuse_stack(path: Path) -> None:
-    """Refuse a TIFF with several pictures where one is expected.
+    """Check that a file is not a TIFF with several pictures.
 
     Raises:
         ValueError: It is one.
@@ -270,7 +281,7 @@ def refuse_stack(path: Path) -> None:
 
 
 def is_tiff_stack(path: Path) -> bool:
-    """Whether a file is a TIFF with several pictures, other than small copies of the first."""
+    """Whether a file is a TIFF with several pictures; smaller copies of the first do not count."""
     if not has_suffix(path, TIFF_SUFFIXES):
         return False
     try:
@@ -282,7 +293,7 @@ def is_tiff_stack(path: Path) -> bool:
             # ImageJ writes large stacks as one page.
             series = file.series[0]
             return math.prod(series.shape) > math.prod(series.keyframe.shape)
-    except Exception:  # whoever reads it says what is wrong
+    except Exception:  # a damaged file is reported by its reader
         return False
 
 
@@ -296,7 +307,7 @@ def _read_tiff(path: Path) -> np.ndarray:
 
 
 def list_images(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order.
+    """List the pictures of a folder in natural order: 2 before 10.
 
     Raises:
         FileNotFoundError: The folder is missing or holds no picture.
@@ -310,5 +321,5 @@ def list_images(folder: Path) -> list[Path]:
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file is a still picture by its suffix, and not hidden."""
+    """Whether a file has the suffix of a still picture and is not hidden."""
     return has_suffix(path, STILL_SUFFIXES) and not path.name.startswith(".")

@@ -54,25 +54,25 @@ dicom_pixels: Any = importlib.import_module(
 
 @dataclass(frozen=True)
 class DicomStream:
-    """The MPEG-2, H.264 or HEVC stream of a DICOM file, as a video file of its own."""
+    """The MPEG-2, H.264 or HEVC stream inside a DICOM file, to be read like a video file."""
 
     path: Path
     pieces: tuple[Piece, ...]
 
     def open(self) -> io.BufferedReader:
-        """Open it; nothing is copied."""
+        """Open the stream. Its bytes are not copied."""
         return io.BufferedReader(Pieces(self.pieces))
 
 
 @dataclass(frozen=True, eq=False)
 class Values:
-    """How stored values of a grey frame become those that are shown.
+    """Conversion of the stored values of grey frames: ``slope * stored + intercept``.
 
     Attributes:
-        slopes: (F,) of each stored frame, with ``intercepts``; one for all if they have length 1.
-        intercepts: Likewise.
-        padding: Lowest and highest stored value that is no picture; None if there is none.
-        keep_bytes: Whether values of 8 bits stay as they are.
+        slopes: (F,) slope of each stored frame, or (1,) for all frames.
+        intercepts: (F,) or (1,), likewise.
+        padding: Lowest and highest stored value of the padding around the picture; None without one.
+        keep_bytes: Whether values of 8 bits are not converted.
     """
 
     slopes: np.ndarray
@@ -81,7 +81,7 @@ class Values:
     keep_bytes: bool
 
     def convert(self, stored: np.ndarray, index: int) -> np.ndarray:
-        """Values of one frame, padding as NaN; the very same if nothing changes."""
+        """Convert one frame. Padding becomes NaN. Returns the same array if nothing changes."""
         if stored.ndim != 2 or (stored.dtype == np.uint8 and self.keep_bytes):
             return stored
         slope = float(self.slopes[min(index, len(self.slopes) - 1)])
@@ -97,11 +97,11 @@ class Values:
 
 
 def open_dicom(path: Path) -> VideoSource:
-    """Open a multi-frame DICOM; frames are decoded as they are asked for, and ordered by their time.
+    """Open a multi-frame DICOM. Frames are ordered by time, and decoded when they are needed.
 
     Raises:
-        ValueError: The file is damaged, declares more than it can hold, or holds no pictures or
-            only one; or it holds several slices over time.
+        ValueError: The file is damaged, declares more than it can hold, has fewer than two pictures,
+            or holds several slices over time.
         MissingCodecError: Its compression needs a package that is not installed.
     """
     header = read_header(path)
@@ -151,10 +151,10 @@ def open_dicom(path: Path) -> VideoSource:
 
 
 def read_header(path: Path, tags: Sequence[str] | None = None) -> pydicom.FileDataset:
-    """All before the pixels, or some tags of it.
+    """Read the header of a DICOM file, without pixels: all elements, or some tags.
 
     Raises:
-        ValueError: It is damaged.
+        ValueError: The file is damaged.
     """
     with explained(f"cannot open {path} as DICOM"):
         _check_deflated(path)
@@ -172,7 +172,10 @@ def make_geometry(
     frames: Sequence[FrameHeader],
     order: np.ndarray,
 ) -> Geometry:
-    """(x, y, 1, t) in its place in space; (x, y, t) where that is unknown or a stack of slices."""
+    """Make the geometry of a label volume.
+
+    It is (x, y, 1, t), or (x, y, t) if the position in space is unknown or the frames are slices.
+    """
     if affine is None:
         # No place in space: ITK's identity, NIfTI's with x and y negated.
         row_mm, column_mm = spacing_mm or (1.0, 1.0)
@@ -183,12 +186,12 @@ def make_geometry(
 
 
 def is_grey(header: pydicom.Dataset) -> bool:
-    """Whether a window has a meaning for the pixels."""
+    """Whether the pixels are grey values, to which a window applies."""
     return str(header.get("PhotometricInterpretation", "")).startswith("MONOCHROME")
 
 
 def colour_windows(header: pydicom.Dataset) -> tuple[Window, ...]:
-    """Colours of more than 8 bits are as bright as their declared bits say."""
+    """Make the window of colours of more than 8 bits: the full range of their declared bits."""
     bits = int(header.get("BitsStored") or 8)
     return (
         (Window(0, 2**bits - 1),) if bits > 8 and int(header.get("SamplesPerPixel", 1)) > 1 else ()
@@ -198,7 +201,7 @@ def colour_windows(header: pydicom.Dataset) -> tuple[Window, ...]:
 def read_values(
     header: pydicom.Dataset, frames: Sequence[FrameHeader], windows: tuple[Window, ...]
 ) -> Values:
-    """How stored values become those that are shown."""
+    """Read the slopes, intercepts and padding of the frames from the header."""
     padding = header.get("PixelPaddingValue")
     limits = None
     if padding is not None and is_grey(header):
@@ -216,7 +219,7 @@ def read_values(
 
 
 def _as_stored(value: Any, header: pydicom.Dataset) -> float:
-    """Of a value that was written with the wrong sign."""
+    """Correct a padding value that was written with the wrong sign."""
     number, bits = int(value), int(header.get("BitsAllocated") or 16)
     if header.get("PixelRepresentation") and number >= 2 ** (bits - 1):
         return float(number - 2**bits)
@@ -226,12 +229,12 @@ def _as_stored(value: Any, header: pydicom.Dataset) -> float:
 
 
 def is_video_syntax(syntax: str) -> bool:
-    """Whether the pixels are a stream that FFmpeg decodes."""
+    """Whether the pixels are a video stream (MPEG-2, H.264 or HEVC), which FFmpeg decodes."""
     return syntax.removesuffix(".1") in VIDEO_SYNTAXES or syntax in VIDEO_SYNTAXES
 
 
 def check_codec(path: Path, header: pydicom.FileDataset) -> None:
-    """Find out before a frame is asked for whether the compression can be decoded.
+    """Check that the compression of a DICOM file can be decoded, before any frame is read.
 
     Raises:
         MissingCodecError: It needs a package that is not installed.
@@ -281,7 +284,7 @@ def _open_stream(path: Path, header: pydicom.FileDataset) -> VideoSource:
 
 
 def _find_fragments(path: Path) -> tuple[Piece, ...]:
-    """The items of encapsulated pixels but the first, which is a table of offsets."""
+    """Find the fragments of encapsulated pixels: all items but the first, the offset table."""
     pieces = []
     with path.open("rb") as file:
         pydicom.dcmread(file, stop_before_pixels=True)
@@ -302,7 +305,7 @@ def _is_deflated(meta: pydicom.Dataset) -> bool:
 
 
 def _check_deflated(path: Path) -> None:
-    """Unpack a deflated file in small blocks first: pydicom takes memory for all of it at once."""
+    """Check the unpacked size of a deflated file in blocks, since pydicom unpacks it all at once."""
     with path.open("rb") as file:
         file.seek(META_BEGINS)
         meta = read_dataset(file, False, True, stop_when=lambda tag, vr, length: tag >> 16 != 2)
@@ -315,7 +318,7 @@ def _check_deflated(path: Path) -> None:
 
 
 def _check_stored(path: Path, header: pydicom.Dataset, frame_count: int) -> None:
-    """Each frame takes its pixels, or if it is compressed the eight bytes of an item's header."""
+    """Check that the file is large enough: a frame takes its pixels, or 8 bytes if compressed."""
     frame_bytes = 8
     if not header.file_meta.TransferSyntaxUID.is_encapsulated:
         bits = header.BitsAllocated * header.get("SamplesPerPixel", 1)
@@ -332,7 +335,7 @@ def _read_dicom(
 
 
 def decode_frames(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """Frames by their place in the file: (H, W) as stored, or (H, W, 3) in RGB.
+    """Decode frames by their position in the file: (H, W) as stored, or (H, W, 3) RGB.
 
     Raises:
         MissingCodecError: A package that decodes them is not installed.
@@ -359,7 +362,7 @@ def decode_frames(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def _apply_palette(pixels: np.ndarray, header: pydicom.Dataset) -> np.ndarray:
-    """(H, W, 3) uint8: tables of 16 bits are as bright as their bits say, not as their brightest."""
+    """Apply a colour palette: (H, W, 3) uint8. 16-bit entries are scaled by their full range."""
     colours = dicom_pixels.apply_color_lut(pixels, header)
     if colours.dtype == np.uint8:
         return colours
@@ -390,7 +393,7 @@ def _decode_dicom(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def _decode_dicom_v2(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """pydicom 2.4 can only decode all frames at once."""
+    """Decode with pydicom 2.4, which can only decode all frames at once."""
     dataset = pydicom.dcmread(path)
     frames = dataset.pixel_array
     if int(dataset.get("NumberOfFrames") or 1) == 1:

@@ -1,4 +1,4 @@
-"""Read from DICOM headers the order of frames in time, their place in space, windows and spacing.
+"""Read DICOM headers: order of frames in time, position in space, windows, pixel spacing.
 
 An enhanced multi-frame file has these in functional groups, shared or per frame; a series of files has
 them in each file. Both become ``FrameHeader``s.
@@ -23,16 +23,16 @@ Get = Callable[[str, str], Any]
 
 
 class FrameHeader(NamedTuple):
-    """One frame.
+    """What the header says about one frame.
 
     Attributes:
-        moments: Moments in time by the name of their source, in seconds or as plain numbers.
-        position: (3,) of the first pixel, mm, LPS; None if unknown.
-        orientation: (6,) directions of rows and of columns.
+        moments: Times by the name of their DICOM element, in seconds or as counting numbers.
+        position: (3,) position of the first pixel in mm, LPS; None if unknown.
+        orientation: (6,) direction of the rows, then of the columns.
         spacing: (row, column) distance of pixels in mm.
         thickness_mm: Thickness of the slice.
-        slope: From stored to shown values, with ``intercept``.
-        intercept: Likewise.
+        slope: Rescale slope of the stored values.
+        intercept: Rescale intercept of the stored values.
     """
 
     moments: dict[str, float]
@@ -61,7 +61,7 @@ MOMENTS = {
 
 
 def enhanced_getter(header: Dataset, index: int) -> Get:
-    """Look a value up in a frame's own groups, then in the shared ones, then in the header."""
+    """Make a function that looks up a value in a frame's groups, the shared groups, the header."""
     shared = (header.get("SharedFunctionalGroupsSequence") or [None])[0]
     frames = header.get("PerFrameFunctionalGroupsSequence") or []
     own = frames[index] if index < len(frames) else None
@@ -77,7 +77,7 @@ def enhanced_getter(header: Dataset, index: int) -> Get:
 
 
 def read_frame_header(get: Get) -> FrameHeader:
-    """All of one frame's header that matters here."""
+    """Read the header of one frame."""
     moments: dict[str, float] = {}
     for keyword in MOMENTS:
         group = {
@@ -115,7 +115,7 @@ def _floats(value: Any, count: int) -> np.ndarray | None:
 
 
 def _moment(value: Any, day: Any, keyword: str) -> float | None:
-    """Seconds or a plain number."""
+    """Convert a time element to seconds, or to a number if it only counts."""
     if value in (None, ""):
         return None
     try:
@@ -137,7 +137,7 @@ def _clock(day: str, time: str) -> float:
 
 
 def slice_places(frames: Sequence[FrameHeader]) -> np.ndarray | None:
-    """(F,) distance of each frame along the normal of the first, mm; None if unknown."""
+    """Distance of each frame along the normal of the first, (F,) in mm; None if unknown."""
     if any(frame.position is None or frame.orientation is None for frame in frames):
         return None
     first = frames[0].orientation
@@ -147,10 +147,11 @@ def slice_places(frames: Sequence[FrameHeader]) -> np.ndarray | None:
 
 
 def sort_frames(frames: Sequence[FrameHeader]) -> tuple[np.ndarray, str]:
-    """The order of frames in time, or in space if it is one moment, and what it goes by.
+    """Order frames by time, or by position in space if all have the same time.
 
     Returns:
-        (F,) indices into ``frames``, and a key of ``MOMENTS``, "position" or "".
+        (F,) indices into ``frames``; and what they are ordered by: a key of ``MOMENTS``, "position",
+        or "" for the order in the file.
 
     Raises:
         ValueError: There are several slices at several times.
@@ -175,7 +176,7 @@ def sort_frames(frames: Sequence[FrameHeader]) -> tuple[np.ndarray, str]:
 
 
 def frame_rate(header: Dataset) -> float | None:
-    """Frames per second as the header declares it for the whole video."""
+    """Read the frame rate that the header declares for the whole video, in frames per second."""
     if frame_s := known(float(header.get("FrameTime") or 0) / 1000):
         return 1 / frame_s
     return known(float(header.get("CineRate") or header.get("RecommendedDisplayFrameRate") or 0))
@@ -184,7 +185,7 @@ def frame_rate(header: Dataset) -> float | None:
 def read_times(
     header: Dataset, frames: Sequence[FrameHeader], order: np.ndarray
 ) -> tuple[float | None, np.ndarray | None]:
-    """Frames per second, and the seconds of frames that come unevenly; see ``settle_times``."""
+    """Read the frame rate and, if frames are unevenly spaced, their times; see ``settle_times``."""
     vector = np.atleast_1d(np.asarray(header.get("FrameTimeVector") or [], dtype=float))
     count = len(order)
     if len(vector) in (count, count - 1) and count > 1:
@@ -204,7 +205,7 @@ def read_times(
 
 
 def read_spacing(header: Dataset) -> Spacing | None:
-    """(row, column) distance of pixels in mm, of ultrasound by its calibrated region."""
+    """Read the pixel spacing, (row, column) in mm. Ultrasound has it in its calibrated region."""
     for region in header.get("SequenceOfUltrasoundRegions") or ():
         units = region.get("PhysicalUnitsXDirection"), region.get("PhysicalUnitsYDirection")
         row_mm = 10 * abs(region.get("PhysicalDeltaY") or 0)
@@ -220,7 +221,7 @@ def read_spacing(header: Dataset) -> Spacing | None:
 
 
 def read_affine(frames: Sequence[FrameHeader], order: np.ndarray) -> np.ndarray | None:
-    """(4, 4) from voxels to RAS in mm; None unless position, orientation and spacing are known."""
+    """Make the affine from voxels to RAS, (4, 4) in mm; None if any part of it is unknown."""
     first, last = frames[order[0]], frames[order[-1]]
     if first.position is None or first.orientation is None or first.spacing is None:
         return None
@@ -239,7 +240,7 @@ def read_affine(frames: Sequence[FrameHeader], order: np.ndarray) -> np.ndarray 
 
 
 def read_windows(header: Dataset, get: Get) -> tuple[Window, ...]:
-    """The windows and tables that a grey frame should be shown with, the best one first."""
+    """Read the windows and lookup tables for showing a grey frame, in order of preference."""
     found = []
     function = str(get("FrameVOILUTSequence", "VOILUTFunction") or "LINEAR").upper()
     centres, widths = (

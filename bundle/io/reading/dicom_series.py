@@ -40,7 +40,7 @@ SHOWN_SERIES = 8
 
 
 def find_dicom_files(folder: Path) -> list[Path]:
-    """The DICOM files right in a folder, in the order of their names."""
+    """List the DICOM files of a folder, without subfolders, ordered by name."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -51,7 +51,7 @@ def find_dicom_files(folder: Path) -> list[Path]:
 def is_dicom_series(files: Sequence[Path]) -> bool:
     """Whether DICOM files are one video: several, of one series, with one frame each.
 
-    Reads no more headers than it needs: recordings of several frames are told by the first.
+    Stops reading headers as soon as one file has several frames.
 
     Raises:
         ValueError: A file is damaged.

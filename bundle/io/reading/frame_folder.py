@@ -18,10 +18,10 @@ MAX_GROUPS = 8
 
 
 def list_frames(folder: Path) -> list[Path]:
-    """The frames of a folder in natural order, without masks that lie among them.
+    """List the frames of a folder in natural order, without masks in the same folder.
 
     Raises:
-        ValueError: It holds no pictures, or frames and masks that cannot be told apart.
+        ValueError: There are no pictures, or frames and masks cannot be told apart.
     """
     frames, masks = split_folder(folder)
     if masks:
@@ -36,7 +36,7 @@ def list_frames(folder: Path) -> list[Path]:
 
 
 def list_masks(folder: Path) -> list[Path]:
-    """The masks of a folder in natural order, without frames that they lie among.
+    """List the masks of a folder in natural order, without frames in the same folder.
 
     Raises:
         FileNotFoundError: There are no pictures.
@@ -49,13 +49,16 @@ def list_masks(folder: Path) -> list[Path]:
 
 
 def split_folder(folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of a folder that are frames, and those that are masks beside other pictures.
+    """Split the pictures of a folder into frames and masks.
 
-    Pictures are told apart by their suffix and by their names without the numbers in them. Masks have
-    a word such as ``mask`` in their names, or few values where the others have many.
+    Pictures are grouped by suffix and by name without numbers. A group is masks if its names have a
+    word such as ``mask``, or if its pictures have few values where those of other groups have many.
+
+    Returns:
+        Frames, then masks.
 
     Raises:
-        ValueError: There are no pictures, or two are called alike and neither looks like a mask.
+        ValueError: There are no pictures, or two have the same name and neither looks like a mask.
     """
     files = [path for path in folder.iterdir() if is_picture(path) and not path.is_dir()]
     files.sort(key=lambda path: natural_key(path.name))

@@ -31,7 +31,7 @@ Spacing = tuple[float, float]
 
 
 def image_spacing(path: Path) -> Spacing | None:
-    """Distance of a file's pixels, (row, column) in mm; None unless the header declares units.
+    """Read the pixel spacing of a file, (row, column) in mm; None if the header declares no units.
 
     Raises:
         ValueError: The header cannot be read.
@@ -49,23 +49,23 @@ def image_spacing(path: Path) -> Spacing | None:
 
 
 def nifti_spacing(header: nib.Nifti1Header) -> Spacing | None:
-    """As ``image_spacing``."""
+    """Read the pixel spacing of a NIfTI; see ``image_spacing``."""
     zooms = [float(zoom) for zoom in header.get_zooms()]
     mm = MILLIMETRES.get(_units(header)[0], 0.0)
     return known_spacing(zooms[1] * mm, zooms[0] * mm)
 
 
 def nifti_fps(header: nib.Nifti1Header) -> float | None:
-    """Frames per second, if time is the fourth axis.
+    """Read the frame rate of a NIfTI whose fourth axis is time; None otherwise.
 
-    Only that one is time to NIfTI; writers fill the zoom of a third one with anything.
+    NIfTI defines only the fourth axis as time. The zoom of a third axis may be anything.
     """
     frame_s = known(float(header.get_zooms()[3]) * SECONDS.get(_units(header)[1], 0.0))
     return 1 / frame_s if frame_s else None
 
 
 def _units(header: nib.Nifti1Header) -> tuple[str, str]:
-    """Of space and time; unknown also where the code means nothing."""
+    """Read the units of space and time; unknown if the code is not defined."""
     try:
         return header.get_xyzt_units()
     except KeyError:
@@ -73,22 +73,22 @@ def _units(header: nib.Nifti1Header) -> tuple[str, str]:
 
 
 def known(value: float) -> float | None:
-    """A rate or distance as declared; None where it cannot be one, such as 0, NaN or 1e30."""
+    """Return a declared rate or distance, or None if it is impossible, such as 0, NaN or 1e30."""
     return value if LEAST < value < 1 / LEAST else None
 
 
 def known_spacing(row_mm: float, column_mm: float) -> Spacing | None:
-    """Both distances, or None if one cannot be one."""
+    """Return both distances, or None if one is impossible."""
     return (row_mm, column_mm) if known(row_mm) and known(column_mm) else None
 
 
 def meta_image_times(
     path: Path, count: int, has_time_axis: bool
 ) -> tuple[float | None, np.ndarray | None]:
-    """Frames per second, and the seconds of frames that come unevenly.
+    """Read the frame rate of a MetaImage and, if frames are unevenly spaced, their times.
 
-    Timestamps of single frames tell, as PLUS and SlicerIGT write them; else the step of a fourth axis,
-    in seconds. A step of 1 is what writers put where nothing is known.
+    Uses the timestamps of single frames, as PLUS and SlicerIGT write them; else the step of a fourth
+    axis, in seconds. A step of 1 counts as unknown, since many programs write it by default.
 
     Args:
         path: The file.
@@ -107,7 +107,7 @@ def meta_image_times(
 def settle_times(
     seconds: np.ndarray, rates: Sequence[float], unit: float
 ) -> tuple[float | None, np.ndarray | None]:
-    """A rate that agrees with the timestamps, or the timestamps where they come unevenly.
+    """Choose the declared rate that agrees with the timestamps, or keep uneven timestamps.
 
     Args:
         seconds: (F,) rising, from 0 on.
@@ -131,7 +131,7 @@ def settle_times(
 
 
 def meta_image_spacing(path: Path) -> Spacing | None:
-    """As ``image_spacing``. ITK answers 1 where the header is silent, so look into it ourselves."""
+    """Read the pixel spacing of a MetaImage. Not by ITK, which says 1 if the header has none."""
     if not {b"ElementSpacing", b"ElementSize"} & read_meta_header(path).fields.keys():
         return None
     spacing = meta_image_reader(path).GetSpacing()

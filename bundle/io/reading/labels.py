@@ -1,6 +1,7 @@
-"""Turn the pixel values of mask files into object ids, decided over all masks of a video together.
+"""Turn the pixel values of mask files into object ids, from 1 to 255.
 
-H rows and W columns of a mask. Files are opened elsewhere: ``mask_pictures``, ``mask_volumes``.
+What a value means is decided over all masks of a video together. Masks are (H, W). Files are read by
+``mask_pictures`` and ``mask_volumes``.
 """
 
 import logging
@@ -34,15 +35,14 @@ Kind = Literal["exact", "grey", "lossy", "colour"]
 
 @dataclass(frozen=True, eq=False)
 class StoredMask:
-    """One mask as a file holds it.
+    """One mask with the values that its file stores.
 
     Attributes:
-        values: (H, W) uint8; of a coloured one (H, W, 3).
-        kind: ``exact`` where each value is an id, whatever it is (volumes, palette pictures);
-            ``grey`` where soft edges are possible; ``lossy`` where compression moved the values;
-            ``colour`` where colours stand for ids.
-        source: What to call it in messages.
-        colours: Colours of a coloured mask: RGB to id, where a file beside it says so.
+        values: (H, W) uint8; (H, W, 3) in colour.
+        kind: ``exact`` if each value is an id (volumes, palette pictures); ``grey`` if soft edges are
+            possible; ``lossy`` if compression changed the values; ``colour`` if colours stand for ids.
+        source: Name for messages.
+        colours: RGB to id, if a file beside a coloured mask lists its colours.
     """
 
     values: np.ndarray
@@ -52,7 +52,7 @@ class StoredMask:
 
 
 def whole_numbers(values: np.ndarray, source: str) -> LabelMap:
-    """The ids that a file's numbers mean; what is nearly whole is rounded.
+    """Convert numbers to ids. Values that are whole up to rounding errors are rounded.
 
     Args:
         values: (H, W), integer or float.
@@ -84,11 +84,11 @@ class Meaning:
     """What the values of a video's masks mean.
 
     Attributes:
-        solid: Ids of grey pictures with soft edges; None where edges are hard.
-        levels: Ids of lossy pictures.
-        grey_is_lossy: Grey pictures are lossy ones that were saved again.
+        solid: Ids in grey pictures with soft edges; None if edges are hard.
+        levels: Ids in lossy pictures.
+        grey_is_lossy: Whether grey pictures are lossy ones that were saved again as PNG or similar.
         colours: Packed colour to id; None if no mask is in colour.
-        white_only: 255 is the only id, and means 1.
+        white_only: Whether 255 is the only value, so that it means id 1.
     """
 
     solid: Sequence[int] | None
@@ -102,20 +102,20 @@ def settle_labels(masks: Sequence[StoredMask]) -> list[LabelMap]:
     """Turn the masks of one video into label maps: ``find_meaning`` and ``to_labels``.
 
     Args:
-        masks: All masks of one video: what a level means may show in another frame only.
+        masks: All masks of one video, since another frame may show what a value means.
 
     Returns:
         (H, W) uint8 each, 0 for background.
 
     Raises:
-        ValueError: A mask has more than 32 objects, or its colours or levels are no labels.
+        ValueError: A mask has more than 32 objects, or its colours or levels cannot be labels.
     """
     meaning = find_meaning(masks)
     return [to_labels(mask, meaning) for mask in masks]
 
 
 def find_meaning(masks: Iterable[StoredMask]) -> Meaning:
-    """Find out what values mean.
+    """Find out what the values of a video's masks mean.
 
     - Ids stay as they are, however thin or small what they label is.
     - A grey picture has soft edges if three levels or more lie only between a lower and a higher
@@ -125,10 +125,10 @@ def find_meaning(masks: Iterable[StoredMask]) -> Meaning:
     - 255 becomes 1 if no mask holds another id.
 
     Args:
-        masks: All masks of one video, in something that can be gone over several times.
+        masks: All masks of one video, in an iterable that can be read several times.
 
     Raises:
-        ValueError: Colours or levels are no labels.
+        ValueError: Colours or levels cannot be labels.
     """
     exact, grey = np.zeros(256, dtype=np.int64), np.zeros(256, dtype=np.int64)
     coloured = has_lossy = False
@@ -157,13 +157,13 @@ def find_meaning(masks: Iterable[StoredMask]) -> Meaning:
 
 
 def to_labels(mask: StoredMask, meaning: Meaning) -> LabelMap:
-    """The label map of one of the masks that ``find_meaning`` went over.
+    """Convert one of the masks of ``find_meaning`` to a label map, (H, W) uint8.
 
-    Of a picture with soft edges a pixel takes the id of the nearest solid object if it is above half
-    of that id, else it becomes background.
+    In a picture with soft edges, a pixel above half of the id of the nearest solid object gets that id.
+    All others become background.
 
     Raises:
-        ValueError: It has more than 32 objects.
+        ValueError: The mask has more than 32 objects.
     """
     values, kind = mask.values, mask.kind
     if meaning.colours is not None and kind in ("colour", "grey"):
@@ -186,7 +186,7 @@ def to_labels(mask: StoredMask, meaning: Meaning) -> LabelMap:
 def _judge_grey(
     masks: Iterable[StoredMask], count: np.ndarray, source: str
 ) -> tuple[list[int] | None, bool]:
-    """The solid levels of pictures with soft edges, if they have; and whether they are lossy."""
+    """Find the solid levels of grey pictures (None without soft edges), and whether they are lossy."""
     levels = np.flatnonzero(count[1:]) + 1
     if len(levels) <= SOFT_LEVELS or levels[-1] == len(levels):  # ids 1 to k
         return None, False
@@ -221,7 +221,7 @@ def _judge_grey(
 
 
 def _cut(picture: np.ndarray, owned: np.ndarray) -> LabelMap:
-    """Give each pixel to the nearest owned one, if it is above half of that one's value."""
+    """Give each pixel the id of the nearest solid pixel, if it is above half of that id."""
     if not owned.any():
         return np.zeros_like(picture)
     nearest = scipy.ndimage.distance_transform_edt(
@@ -235,7 +235,7 @@ def _cut(picture: np.ndarray, owned: np.ndarray) -> LabelMap:
 
 
 def _is_noisy(levels: np.ndarray, core: np.ndarray) -> bool:
-    """Whether a picture was lossy before: around each main level, few pixels of levels beside it."""
+    """Whether a picture was once lossy: each main level has a few pixels of neighbouring levels."""
     main = levels[core[levels] >= MAIN_SHARE * core[levels].sum()]
     rest = np.setdiff1d(levels, main)
     if len(rest) < NOISY_LEVELS or 2 * (core[rest] == 0).sum() < len(rest):
@@ -245,7 +245,7 @@ def _is_noisy(levels: np.ndarray, core: np.ndarray) -> bool:
 
 
 def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str) -> list[int]:
-    """The values that objects had before compression: those of flat areas, else the brightest."""
+    """Find the values that objects had before compression: those of flat areas, else the brightest."""
     flat, brightest = np.zeros(256, dtype=np.int64), 0
     for mask in masks:
         if mask.kind in kinds:
@@ -283,7 +283,7 @@ def _judge_lossy(masks: Iterable[StoredMask], kinds: Sequence[str], source: str)
 
 
 def _has_area(picture: np.ndarray, value: int) -> bool:
-    """Whether values near this one fill a 5x5 square: slopes and ringing do not."""
+    """Whether values near this one fill a 5x5 square. Soft edges and ringing do not."""
     near = np.abs(picture.astype(np.int16) - value) <= NOISE // 2
     return bool(scipy.ndimage.minimum_filter(near, 5).any())
 
@@ -316,7 +316,7 @@ def _cut_lossy(picture: np.ndarray, levels: Sequence[int]) -> LabelMap:
 
 
 def _judge_colours(masks: Iterable[StoredMask], source: str) -> dict[int, int]:
-    """Packed colour to id."""
+    """Find the id of each packed colour."""
     present: set[int] = set()
     solid: set[int] = set()
     border: Counter[int] = Counter()
@@ -349,7 +349,7 @@ def _judge_colours(masks: Iterable[StoredMask], source: str) -> dict[int, int]:
 
 
 def _blends(colours: set[int], solid: set[int]) -> set[int]:
-    """Those colours that lie between two of the solid ones, as on a soft edge."""
+    """Find colours that are a mixture of two solid ones, as on a soft edge."""
     if not colours or not 1 < len(solid) <= MAX_OBJECTS + 1:
         return set()
     ends = _unpack(solid)
@@ -366,7 +366,7 @@ def _blends(colours: set[int], solid: set[int]) -> set[int]:
 
 
 def _unpack(colours: set[int]) -> np.ndarray:
-    """(colours, 3) of float."""
+    """Unpack colours to (colours, 3) float."""
     packed = np.array(sorted(colours))
     return np.stack([packed >> 16, packed >> 8 & 255, packed & 255], axis=-1).astype(float)
 
@@ -374,7 +374,7 @@ def _unpack(colours: set[int]) -> np.ndarray:
 def _ids_of_colours(
     colours: Sequence[int], border: Counter[int], names: Mapping[Colour, int], source: str
 ) -> tuple[dict[int, int], str]:
-    """The id of each colour, and how it was found."""
+    """Find the id of each colour, and say how: by a list, by the DAVIS palette, or in order."""
     if names:
         known = {red << 16 | green << 8 | blue: i for (red, green, blue), i in names.items()}
         known.setdefault(0, 0)
@@ -395,7 +395,7 @@ def _ids_of_colours(
 
 
 def _number(mask: StoredMask, colours: Mapping[int, int]) -> LabelMap:
-    """Ids of colours; a pixel of another colour takes the nearest one of these."""
+    """Convert colours to ids. A pixel of an unknown colour takes the nearest known one."""
     picture = _packed(mask)
     assert picture is not None
     known = np.array(sorted(colours))
@@ -412,14 +412,14 @@ def _number(mask: StoredMask, colours: Mapping[int, int]) -> LabelMap:
 
 
 def _packed(mask: StoredMask) -> np.ndarray | None:
-    """(H, W) colours as one number each; a grey picture may show nothing but a grey object."""
+    """Pack the colours of a mask into one number each, (H, W). Grey pictures are expanded to RGB."""
     if mask.kind == "colour":
         return _pack(mask.values)
     return _pack(np.repeat(mask.values[..., None], 3, axis=2)) if mask.kind == "grey" else None
 
 
 def _pack(rgb: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 as one number each, red first."""
+    """Pack (..., 3) uint8 into one number each, red first."""
     wide = rgb.astype(np.uint32)
     return wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]
 

@@ -19,20 +19,20 @@ class DeclaredSizeError(ValueError):
 
 
 class MissingCodecError(DeclaredSizeError):
-    """A sound file needs a package that is not installed; the message names it."""
+    """The file is valid, but reading it needs a package that is not installed; the message names it."""
 
 
 def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> None:
-    """Refuse frames of no pixels or of too many.
+    """Check the size of frames that a file declares.
 
     Args:
-        path: For the message.
-        height: Height of a frame, in pixels, as declared.
-        width: Likewise.
-        frame_count: As declared.
+        path: File, for the message.
+        height: Declared height of a frame, in pixels.
+        width: Declared width.
+        frame_count: Declared number of frames.
 
     Raises:
-        DeclaredSizeError: There is nothing in it, or its frames are larger than ``MAX_FRAME_PIXELS``.
+        DeclaredSizeError: A size is 0, or a frame has more than ``MAX_FRAME_PIXELS``.
     """
     if min(height, width, frame_count) < 1:
         raise DeclaredSizeError(
@@ -49,16 +49,16 @@ def check_size(path: Path, height: int, width: int, frame_count: int = 1) -> Non
 def check_stored(
     path: Path, declared_bytes: int, stored_bytes: int, ratio: int = DEFLATE_RATIO
 ) -> None:
-    """Refuse a file that is too small for what it declares, however well that is compressed.
+    """Check that a file is large enough to hold the pixels that it declares.
 
     Args:
-        path: For the message.
-        declared_bytes: Bytes of all pixels, unpacked.
-        stored_bytes: Bytes of the file.
-        ratio: How far its compression can shrink data; 1 without.
+        path: File, for the message.
+        declared_bytes: Declared size of all pixels, unpacked.
+        stored_bytes: Size of the file.
+        ratio: Largest ratio that its compression can reach; 1 if it is not compressed.
 
     Raises:
-        DeclaredSizeError: They cannot be in there.
+        DeclaredSizeError: The file is too small.
     """
     if declared_bytes > ratio * stored_bytes:
         raise DeclaredSizeError(
@@ -69,14 +69,14 @@ def check_stored(
 
 
 def check_inflated(path: Path, inflated_bytes: int) -> None:
-    """Refuse a file that would take too much memory unpacked.
+    """Check that a file does not take too much memory unpacked.
 
     Args:
-        path: For the message.
-        inflated_bytes: So many it has at least.
+        path: File, for the message.
+        inflated_bytes: Size of what was unpacked so far.
 
     Raises:
-        DeclaredSizeError: They are more than ``MAX_INFLATED_BYTES``.
+        DeclaredSizeError: It is more than ``MAX_INFLATED_BYTES``.
     """
     if inflated_bytes > MAX_INFLATED_BYTES:
         raise DeclaredSizeError(

@@ -33,15 +33,15 @@ def is_segmentation(path: Path) -> bool:
 
 
 def read_segmentation(path: Path, video: VideoSource) -> Masks:
-    """Read a segmentation's frames onto those of the video that they were derived from.
+    """Read the masks of a DICOM segmentation and match them with the frames of a video.
 
-    Which frame that is, the reference to the source says; without one the position in time; without
-    that their order, if they are as many as the video has frames. A warning says that the references
-    are to other files, such as those of which the video is a copy. Ids are the numbers of segments;
-    of files that were written here, the ids of the masks.
+    A mask is matched by its reference to the source frame; without one, by its time; without that, by
+    its order, if there are as many masks as frames. A warning is logged if the references are to other
+    files, as when the video is a copy. Ids are segment numbers, or, in files that this program wrote,
+    the ids of the masks.
 
     Raises:
-        ValueError: It is damaged, or its frames cannot be told, or some but not all are of the video.
+        ValueError: The file is damaged, its frames cannot be matched, or only some belong to the video.
     """
     with explained(f"cannot open {path} as DICOM"):
         dataset = pydicom.dcmread(path)
@@ -96,7 +96,7 @@ def _ids(dataset: Dataset) -> dict[int, int]:
 
 
 def _places(dataset: Dataset, video: VideoSource, count: int) -> list[tuple[int, int]]:
-    """Frame of the video and segment of each frame of the segmentation."""
+    """Find the frame of the video and the segment for each frame of the segmentation."""
     groups = list(dataset.get("PerFrameFunctionalGroupsSequence", ()))
     shared = next(iter(dataset.get("SharedFunctionalGroupsSequence", ())), Dataset())
     if len(groups) != count:
@@ -138,7 +138,7 @@ def _segment(group: Dataset, shared: Dataset) -> int:
 
 
 def _source(group: Dataset) -> Dataset:
-    """The reference to the image that a frame was derived from; empty if there is none."""
+    """Read the reference to the image that a frame was derived from; empty if there is none."""
     for derivation in group.get("DerivationImageSequence", ()):
         for source in derivation.get("SourceImageSequence", ()):
             return source
@@ -148,7 +148,7 @@ def _source(group: Dataset) -> Dataset:
 def _check_instances(
     sources: Sequence[Dataset], instances: Mapping[str, int], video: VideoSource
 ) -> None:
-    """Say that references are to other files than the video's; refuse those to some of its files."""
+    """Check the references: log it if all are to other files, raise ValueError if only some are."""
     referred = {str(source.get("ReferencedSOPInstanceUID", "")) for source in sources} - {""}
     foreign = referred - instances.keys()
     if not foreign or not instances:
@@ -179,7 +179,7 @@ def _time_index(group: Dataset) -> int | None:
 
 
 def _instances(video: VideoSource) -> dict[str, int]:
-    """The DICOM files of a video, with their places in it; none of other videos."""
+    """Map the DICOM instances of a video to their positions; empty for videos of other formats."""
     files = video.files or ((video.path,) if video.path.is_file() and is_dicom(video.path) else ())
     found = {}
     for index, file in enumerate(files):

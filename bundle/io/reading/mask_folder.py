@@ -27,25 +27,26 @@ def match_masks(
     first_frame: int | None = None,
     ask: bool = False,
 ) -> dict[int, Path]:
-    """Find the masks of a video.
+    """Match the masks in a folder with the frames of a video.
 
-    A mask is called like its frame, or by its number; otherwise there is one for each frame, in
-    natural order. Numbers of frames of a video file count from 0.
+    A mask has the name of its frame, or its number. Otherwise there must be one mask for each frame, in
+    natural order. Frames of a video file are numbered from 0.
 
     Args:
-        folder: Pictures.
-        video: What they belong to, for messages.
-        frames: Its frames: pictures, or members of one file.
-        first_frame: Frame of the mask with the lowest number; the others follow by theirs.
-        ask: Refuse numbers of a video file's frames that may count from 0 or from 1; they count from 1
-            if the last is the number of frames. A sole mask without a number is the first frame's.
+        folder: Folder of pictures.
+        video: Name of the video, for messages.
+        frames: Frames of the video: pictures, or members of one file.
+        first_frame: Frame of the mask with the lowest number. The others follow by their numbers.
+        ask: Whether to raise an error if numbers of a video file's frames may count from 0 or from 1.
+            They count from 1 if the last equals the number of frames. A single mask without a number
+            belongs to the first frame.
 
     Returns:
         Frame index to mask.
 
     Raises:
         FileNotFoundError: The folder holds no pictures.
-        ValueError: A mask belongs to no frame, or two to one, or numbers are ambiguous.
+        ValueError: A mask matches no frame, two match the same, or numbers are ambiguous.
     """
     return match_files(list_masks(folder), folder, video, frames, first_frame=first_frame, ask=ask)
 
@@ -59,7 +60,7 @@ def match_files(
     first_frame: int | None = None,
     ask: bool = False,
 ) -> dict[int, Path]:
-    """Like ``match_masks``, of names in natural order; ``folder`` is what holds them, for messages."""
+    """Match names in natural order with frames, like ``match_masks``. ``folder`` is for messages."""
     indices: list[int | None]
     stems = {frame.stem: i for i, frame in enumerate(frames) if isinstance(frame, Path)}
     if first_frame is not None:
@@ -95,16 +96,16 @@ def match_files(
 def frame_of_mask(
     mask: Path, video: Path, frames: Sequence[FrameRef], frame: int | None = None
 ) -> int:
-    """The frame that a single mask belongs to: the first, unless it or its name says otherwise.
+    """Find the frame of a single mask: the given one, or that of its name, or the first.
 
     Args:
-        mask: A picture.
-        video: What it belongs to.
-        frames: Its frames.
-        frame: What the user says.
+        mask: Mask, a picture.
+        video: Video that it belongs to.
+        frames: Frames of the video.
+        frame: Index that the user gave; None if none was given.
 
     Raises:
-        ValueError: There is no such frame; or the name has a number that may mean another frame.
+        ValueError: There is no such frame, or a number in the name may mean another frame.
     """
     count = len(frames)
     if frame is not None:
@@ -168,11 +169,11 @@ def _parts(name: str) -> list[str]:
 
 
 def _bare(stem: str) -> str:
-    """A mask's name without the word that says that it is one."""
+    """Remove the word that marks a mask, such as ``_mask``, from its name."""
     return re.sub(r"(?i)(^(mask|seg|label|gt)[_\-. ]|[_\-. ](mask|seg|label|gt)$)", "", stem)
 
 
 def _last_number(path: Path) -> int | None:
-    """The last number in a file's name."""
+    """Find the last number in the name of a file."""
     numbers = re.findall("[0-9]+", path.stem)
     return int(numbers[-1]) if numbers else None

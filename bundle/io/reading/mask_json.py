@@ -1,4 +1,4 @@
-"""Read masks from JSON: our own ``masks.json``, COCO and labelme."""
+"""Read masks from JSON: ``masks.json`` as this program writes it, COCO and labelme."""
 
 import base64
 import io
@@ -31,16 +31,16 @@ KINDS = "our masks.json, COCO with images and annotations, or labelme with shape
 def read_json(
     path: Path, video: VideoSource, frames: Sequence[FrameRef], mask_frame: int | None = None
 ) -> Masks:
-    """Read the masks of a JSON file, whichever tool wrote it.
+    """Read the masks of a JSON file: ``masks.json``, COCO or labelme.
 
     Args:
-        path: The file.
-        video: What the masks belong to.
-        frames: Its frames.
+        path: JSON file.
+        video: Video that the masks belong to.
+        frames: Frames of the video.
         mask_frame: See ``bundle.io.reading.masks.read_annotations``; for COCO and labelme.
 
     Raises:
-        ValueError: It is of none of the kinds that are known, or damaged, or fits no frame.
+        ValueError: The file is of another kind, is damaged, or matches no frame.
     """
     content = load_json(path)
     try:
@@ -115,12 +115,12 @@ def read_labelme(
     frames: Sequence[FrameRef],
     mask_frame: int | None = None,
 ) -> Masks:
-    """Read labelme's files, one for each annotated frame and called like it.
+    """Read labelme files, one for each annotated frame, with the name of the frame.
 
-    Objects are told apart by their label and group.
+    Shapes with the same label and group are one object.
 
     Raises:
-        ValueError: A file is no labelme file, or belongs to no frame.
+        ValueError: A file is not of labelme, or matches no frame.
     """
     paths = sorted(paths, key=_key)
     found = match_files(

@@ -1,6 +1,6 @@
-"""Read masks from NRRD: 3D Slicer's segmentations, with overlapping segments too, and label volumes.
+"""Read masks from NRRD: segmentations of 3D Slicer, with overlapping segments too, and label volumes.
 
-H rows and W columns of a frame. Axes are listed as in the header, the fastest first.
+Frames are (H, W). Axes are listed as in the header, the fastest first.
 """
 
 import re
@@ -24,14 +24,15 @@ Segment = tuple[int, int]
 
 
 def open_labels(path: Path) -> VideoSource:
-    """Open masks in NRRD as a volume of labels: a segmentation, labels over time or a sequence.
+    """Open masks in NRRD as a label volume: a segmentation, labels over time or a sequence.
 
-    Layers of a segmentation, which hold segments that overlap, are laid on one another. Ids are the
-    segments' label values; where two layers use one value, segments are numbered in order.
+    3D Slicer stores overlapping segments in layers. They are merged; a later segment covers an
+    earlier one. Ids are the label values of the segments. If two layers use the same value,
+    segments are numbered in order.
 
     Raises:
-        ValueError: It is damaged, or no segmentation (x, y, t), with layers or without, nor one slice
-            over time.
+        ValueError: The file is damaged, or is neither a segmentation (x, y, t), with or without layers,
+            nor one slice over time.
     """
     file = read_nrrd(path)
     with explained(f"cannot read the header of {path}"):
@@ -56,7 +57,7 @@ def open_labels(path: Path) -> VideoSource:
 
 
 def _find_layers(file: NrrdFile) -> tuple[int | None, tuple[int, ...]]:
-    """The axis of layers, if there are several, and those of x, y and time."""
+    """Find the axis of the layers, None if there is one layer, and the axes of x, y and time."""
     directions = file.fields.get("space directions")
     layers = None
     if len(file.sizes) == 4:
@@ -89,7 +90,7 @@ def _read(
     segments: Sequence[Segment],
     indices: Sequence[int],
 ) -> Iterator[np.ndarray]:
-    """(H, W) labels at places of the third axis in space."""
+    """Read the labels, (H, W), at positions of the third axis."""
     if layers is None:
         yield from file.slices(space[2], indices)
         return
@@ -119,7 +120,7 @@ def _read(
 
 
 def _values(file: NrrdFile, layers: int) -> list[Segment]:
-    """What the layers hold, where the header does not say."""
+    """Read the values of the layers, for files whose header does not list segments."""
     return [
         (layer, int(value))
         for layer, values in enumerate(file.slices(layers, range(file.sizes[layers])))

@@ -1,6 +1,6 @@
-"""Read masks from still pictures: palette, grey, transparency and colours.
+"""Read masks from still pictures: with a palette, grey, with transparency, or in colour.
 
-``bundle.io.reading.labels`` decides what their values mean, over all masks of a video.
+``bundle.io.reading.labels`` decides what their values mean.
 """
 
 import csv
@@ -44,15 +44,15 @@ def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
 
     Args:
         path: A still picture, or a 2D NIfTI or MetaImage file.
-        binary: It is known to hold one object, maybe with soft edges: cut at 127. Where nothing is
-            as bright as that, its one value or its values that fill an area are the object.
+        binary: Whether the mask is known to hold one object, perhaps with soft edges. Then values above
+            127 are the object. If there are none, its only value, or the values of flat areas, are.
 
     Returns:
         (H, W) uint8; all zero if the mask is empty.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file cannot be read, or its values are no labels.
+        ValueError: The file cannot be read, or its values cannot be labels.
     """
     mask = read_mask_picture(path)
     if binary and mask.kind != "colour":
@@ -61,7 +61,7 @@ def read_labels(path: Path, *, binary: bool = False) -> LabelMap:
 
 
 def read_mask_picture(path: Path) -> StoredMask:
-    """Read one mask as its file holds it.
+    """Read one mask with the values that its file stores.
 
     Args:
         path: A still picture, or a 2D NIfTI or MetaImage file.
@@ -103,17 +103,16 @@ def read_mask_picture(path: Path) -> StoredMask:
 
 
 def _grey(pixels: np.ndarray, source: str) -> LabelMap:
-    """Of 16 bits, white alone is 255."""
+    """Convert grey values to uint8 ids. A 16-bit mask of black and white becomes 0 and 255."""
     if pixels.dtype == np.uint16 and set(np.unique(pixels).tolist()) <= {0, 2**16 - 1}:
         return np.where(pixels > 0, WHITE, 0).astype(np.uint8)
     return whole_numbers(pixels, source)
 
 
 def _without_transparent(pixels: np.ndarray) -> np.ndarray:
-    """Grey or colours without their alpha channel: what is transparent is background.
+    """Remove the alpha channel of a picture. Transparent pixels become background.
 
-    Where all that can be seen has one value, the alpha channel itself is the mask, soft edges
-    included; so it is with white over transparent white.
+    If all visible pixels have one value, the alpha channel itself is the mask, with its soft edges.
 
     Returns:
         (H, W, 1 or 3).
@@ -147,14 +146,14 @@ def _fills_an_area(values: np.ndarray) -> bool:
 
 
 def list_of_colours(folder: Path) -> Mapping[Colour, int]:
-    """Read which colour stands for which id, from a file beside masks or in the folder above.
+    """Read which colour stands for which id, from a file beside the masks or in the folder above.
 
-    ``labelmap.txt`` is CVAT's: ``name:red,green,blue:parts:actions`` a line, where ids count from 1
-    down the lines; ``background`` is 0. ``palette.csv`` has the columns ``id`` and ``colour``, such
+    ``labelmap.txt`` is written by CVAT. Its lines are ``name:red,green,blue:parts:actions``; ids count
+    from 1 by line, and ``background`` is 0. ``palette.csv`` has the columns ``id`` and ``colour``, such
     as ``1,#ff0000``.
 
     Returns:
-        Nothing if there is no such file.
+        RGB to id; empty if there is no such file.
 
     Raises:
         ValueError: A line cannot be read.
@@ -195,7 +194,7 @@ def _palette(text: str) -> dict[Colour, int]:
 
 
 def looks_like_mask(path: Path) -> bool:
-    """Whether a picture has few values, as masks do; False where it cannot be read."""
+    """Whether a picture has few different values, as masks do; False if it cannot be read."""
     try:
         with Image.open(path) as image:
             lossy = image.format in LOSSY_FORMATS

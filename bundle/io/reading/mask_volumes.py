@@ -1,7 +1,7 @@
-"""Read masks from volumes, and place them on the video's pixels by the positions of both in space.
+"""Read masks from volumes, and align them with the pixels of the video by their affines.
 
-Volumes list x first and time last; label maps are (H, W) = (y, x). Affines take voxel indices to RAS,
-in mm.
+Volumes have x first and time last; label maps are (H, W) = (y, x). Affines map voxel indices to RAS in
+mm.
 """
 
 import logging
@@ -25,21 +25,21 @@ Masks = Iterator[tuple[int, StoredMask]]
 
 
 def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None = None) -> Masks:
-    """Read a label volume frame by frame, on the video's pixels.
+    """Read a label volume frame by frame, aligned with the pixels of the video.
 
-    Grids of which one is the other, flipped, turned or both, are told by their affines. So are
-    volumes of another size or place, whose labels are taken at the nearest voxel. Where one of the
-    two has no place in space, or both have the same axes and size, pixel goes to pixel.
+    The affines say whether the volume is flipped or rotated, or has another size or position. Then
+    labels are resampled (nearest neighbour). If either has no position in space, or both have the same
+    axes and size, pixels correspond one to one.
 
     Args:
-        volume: The labels.
-        video: What they belong to.
-        first_frame: The frame of the video to which the first mask of a shorter volume belongs.
-            The others follow by their times, or one by one where these are not known.
+        volume: Volume of labels.
+        video: Video that the labels belong to.
+        first_frame: Frame of the video for the first mask of a shorter volume. The others follow by
+            their times, or one by one if times are unknown.
 
     Raises:
-        ValueError: Frames differ in number, or the volume lies elsewhere, or obliquely, or was taken
-            at other times.
+        ValueError: The numbers of frames differ, or the volume lies elsewhere in space, is oblique to
+            the video, or has other times.
     """
     grid = _voxels_to_video(volume, video)
     if grid is None:
@@ -60,9 +60,9 @@ def read_volume(volume: VideoSource, video: VideoSource, first_frame: int | None
 
 
 def check_straight(volume: VideoSource, video: VideoSource) -> None:
-    """Refuse labels that are not pixel by pixel those of the video's frames, as many as these.
+    """Check that a label volume matches the video pixel by pixel and frame by frame.
 
-    A warning says if they were taken at other times.
+    Other times are only logged.
 
     Raises:
         ValueError: The volume has other axes or lies elsewhere in space.
@@ -76,7 +76,7 @@ def check_straight(volume: VideoSource, video: VideoSource) -> None:
 
 
 def read_single(path: Path, video: VideoSource) -> StoredMask:
-    """Read a 2D NIfTI or MetaImage mask, flipped or turned onto the video's pixels by its affine.
+    """Read a 2D NIfTI or MetaImage mask, flipped or rotated to match the video by its affine.
 
     Raises:
         ValueError: It cannot be read as one image, or its values cannot be labels.
@@ -99,7 +99,7 @@ def read_single(path: Path, video: VideoSource) -> StoredMask:
 
 
 def _in_plane(grid: np.ndarray) -> np.ndarray:
-    """Without the third axis: one slice, whose time has no part in an affine."""
+    """Remove the third axis from an affine, since there is one slice."""
     grid = grid.copy()
     grid[2, :], grid[:, 2] = 0, 0
     grid[2, 2] = 1
@@ -117,7 +117,7 @@ def _straight(volume: VideoSource, video: VideoSource, first_frame: int | None) 
 
 
 def _places_in_time(volume: VideoSource, video: VideoSource, first_frame: int | None) -> np.ndarray:
-    """(F,) the frame of the video that each frame of a volume belongs to."""
+    """Find the frame of the video for each frame of the volume, (F,)."""
     begin, count = first_frame or 0, volume.frame_count
     one_by_one = np.arange(begin, begin + count)
     if not (count == video.frame_count and not begin) and (
@@ -166,7 +166,7 @@ def _frames(volume: VideoSource) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | None:
-    """(4, 4), from the volume's voxels to the video's; None if pixels go to pixels as they are."""
+    """Map the volume's voxels to the video's, (4, 4); None if pixels correspond one to one."""
     source, target = volume.geometry.affine, video.geometry.affine
     try:
         grid = np.linalg.inv(target) @ source
@@ -204,7 +204,7 @@ def _voxels_to_video(volume: VideoSource, video: VideoSource) -> np.ndarray | No
 
 
 def _turns_onto(grid: np.ndarray, shape: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
-    """The grid with whole numbers, if it takes one set of voxels to all of the other."""
+    """Round the mapping to whole numbers, if it is one to one: a flip, a rotation or both."""
     whole = np.rint(grid)
     extent = np.array([*shape, 1])
     axes = np.abs(whole[:3, :3])
@@ -220,14 +220,14 @@ def _turns_onto(grid: np.ndarray, shape: np.ndarray, expected: np.ndarray) -> np
 
 
 def _has_place(affine: np.ndarray) -> bool:
-    """Whether an affine says more than that there is none: not ones and signs alone."""
+    """Whether an affine has a position in space: not only ones and signs, the default of writers."""
     return not np.allclose(np.abs(affine), np.eye(4), atol=1e-6)
 
 
 def _resample(
     labels: np.ndarray, grid: np.ndarray, shape: tuple[int, int, int]
 ) -> np.ndarray | None:
-    """(x, y, t) labels on the video's voxels, each from the nearest; None if time is not an axis."""
+    """Resample (x, y, t) labels to the video's voxels (nearest); None if time is not an axis."""
     axes = np.abs(grid[:3, :3])
     source_of_time = int(axes[2].argmax())
     lengths = np.linalg.norm(grid[:3, :3], axis=0)

@@ -35,21 +35,21 @@ def read_cvat(
 ) -> Masks:
     """Read polygons, masks and ellipses of tracks, or of single images.
 
-    Boxes, lines and points are left out, and a warning says so.
+    Boxes, lines and points are left out, with a warning.
 
     Args:
-        path: ``annotations.xml``, or the archive that CVAT exports it in.
-        video: What they belong to.
-        frames: Its frames.
-        mask_frame: See ``bundle.io.reading.masks.read_annotations``; for images alone.
+        path: ``annotations.xml``, or the zip archive that CVAT exports it in.
+        video: Video that the masks belong to.
+        frames: Frames of the video.
+        mask_frame: See ``bundle.io.reading.masks.read_annotations``; for single images only.
 
     Raises:
-        ValueError: It is no such file, or damaged, or has no masks.
+        ValueError: The file is not from CVAT, is damaged, or has no masks.
     """
     try:
         root = fromstring(_text(path))
     except (ParseError, DefusedXmlException, ValueError) as error:
-        raise ValueError(f"{path} is no XML that can be read ({error}): export it again") from error
+        raise ValueError(f"{path} is not readable XML ({error}): export it again") from error
     if root.tag != "annotations":
         raise ValueError(f"{path} is XML of an unknown kind ({root.tag}): expected CVAT's")
     try:

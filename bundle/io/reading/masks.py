@@ -39,8 +39,8 @@ class PartialLabels(NamedTuple):
     """A mask of which only a part is known.
 
     Attributes:
-        labels: (H, W), 0 where nothing is known.
-        unknown: (H, W), where that is.
+        labels: (H, W) uint8 object ids; 0 for background and where unknown.
+        unknown: (H, W) bool, True where unknown.
     """
 
     labels: LabelMap
@@ -82,24 +82,27 @@ def read_annotations(
 def read_partial_annotations(
     path: str | Path, video: VideoSource, unknown: int, mask_frame: int | None = None
 ) -> dict[int, PartialLabels]:
-    """Read masks in which a value stands for pixels of which nothing is known.
+    """Read masks in which one value marks unknown pixels.
 
     Args:
-        path: As of ``read_annotations``.
-        video: What the masks belong to.
-        unknown: The value, such as 255.
-        mask_frame: As of ``read_annotations``.
+        path: As in ``read_annotations``.
+        video: Video that the masks belong to.
+        unknown: Value of unknown pixels, such as 255.
+        mask_frame: As in ``read_annotations``.
+
+    Returns:
+        Frame index to mask.
 
     Raises:
-        FileNotFoundError: As ``read_annotations``.
-        ValueError: As ``read_annotations``, or the masks are coloured or compressed with loss, so that
-            no value can be told.
+        FileNotFoundError: As in ``read_annotations``.
+        ValueError: As in ``read_annotations``; or the masks are in colour or compressed with loss, so
+            that values are not exact.
     """
     found = read_stored(Path(path), video, mask_frame)
     for mask in found.values():
         if mask.kind not in ("exact", "grey"):
             raise ValueError(
-                f"{mask.source} is coloured or compressed with loss, so no pixel can be told to be "
+                f"{mask.source} is in colour or compressed with loss, so no pixel surely has the value "
                 f"{unknown}, the value for unknown: save the mask as a grey PNG"
             )
     open_pixels = [mask.values == unknown for mask in found.values()]
@@ -121,7 +124,7 @@ def _empty(path: str | Path) -> ValueError:
 def read_stored(
     path: Path, video: VideoSource, mask_frame: int | None = None
 ) -> dict[int, StoredMask]:
-    """Read the masks of a video as their files hold them, by frame; as ``read_annotations`` else."""
+    """Read the stored values of masks by frame, before ids are decided; see ``read_annotations``."""
     if not path.exists():
         raise FileNotFoundError(f"no such mask: {path}")
     if not path.is_dir():
@@ -144,21 +147,21 @@ def read_stored(
 
 
 def holds_shapes(path: Path) -> bool:
-    """Whether masks are outlines, run lengths or segments, which are read as a whole."""
+    """Whether a path holds outlines, run lengths or DICOM segments, which are read all at once."""
     return path.is_dir() or has_suffix(path, SHAPE_SUFFIXES) or is_segmentation(path)
 
 
 def open_label_volume(path: Path) -> VideoSource:
-    """Open a volume of labels: NIfTI, MetaImage, NRRD or a TIFF stack.
+    """Open a label volume: NIfTI, MetaImage, NRRD or a TIFF stack.
 
     Raises:
-        ValueError: It is none, or damaged.
+        ValueError: The file is of another kind, or damaged.
     """
     return open_labels(path) if has_suffix(path, NRRD_SUFFIXES) else open_video(path)
 
 
 def list_frame_refs(video: VideoSource) -> Sequence[FrameRef]:
-    """The frames of a video: pictures of a folder, or members of its file."""
+    """List the frames of a video: pictures of a folder, or members of its file."""
     if video.path.is_dir() and not video.files and any(map(is_picture, video.path.iterdir())):
         frames = list_frames(video.path)
         if len(frames) == video.frame_count:

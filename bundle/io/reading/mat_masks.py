@@ -11,11 +11,11 @@ from bundle.io.reading.limits import check_size, check_stored
 
 
 def read_mat_masks(path: Path) -> np.ndarray:
-    """The masks of a MATLAB file of HMC-QU, (F, H, W), in the file's own values.
+    """Read the masks of a MATLAB file of HMC-QU, (F, H, W), with the values that it stores.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+        ValueError: It cannot be read or lacks the array ``predicted``, (F, H, W).
     """
     mat_masks_shape(path)
     with explained(f"cannot read {path} as a MATLAB file"):
@@ -23,11 +23,11 @@ def read_mat_masks(path: Path) -> np.ndarray:
 
 
 def mat_masks_shape(path: Path) -> tuple[int, ...]:
-    """(frames, height, width) of what ``read_mat_masks`` gives, from the file's headers alone.
+    """Read the shape of the masks, (frames, height, width), without reading the masks.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It cannot be read or lacks ``predicted``, (F, H, W).
+        ValueError: It cannot be read or lacks the array ``predicted``, (F, H, W).
     """
     check_file(path)
     with explained(f"cannot read {path} as a MATLAB file"):

@@ -1,7 +1,7 @@
 """Read and check the headers of MetaImage files before ITK opens them.
 
-ITK trusts headers: with too many axes it overwrites memory, and with fewer compressed pixels than
-declared it waits forever.
+ITK does not check headers. With too many axes it overwrites memory; with fewer compressed pixels than
+declared it never returns.
 """
 
 import importlib
@@ -27,13 +27,13 @@ BLOCK_BYTES = 2**20
 
 
 class MetaHeader(NamedTuple):
-    """What a header says.
+    """The header of a MetaImage.
 
     Attributes:
-        fields: Its lines, key to value, without those of single frames.
-        data: The file that holds the pixels; None if they are in several.
-        begin: Where they begin in it.
-        timestamps: Frame number to seconds, of those frames that have one.
+        fields: Key to value, without the lines of single frames.
+        data: File that holds the pixels; None if there are several.
+        begin: Position of the first pixel in that file, in bytes.
+        timestamps: Frame number to seconds, for frames that have a timestamp.
     """
 
     fields: dict[bytes, bytes]
@@ -43,12 +43,12 @@ class MetaHeader(NamedTuple):
 
 
 def _itk() -> Any:
-    """SimpleITK, imported where a file needs it: it takes 90 MiB, and few files do."""
+    """Import SimpleITK only when a file needs it: it takes 90 MiB of memory."""
     return importlib.import_module("SimpleITK")
 
 
 def meta_image_reader(path: Path) -> Reader:
-    """A reader that has read the header only.
+    """Make an ITK reader that has read the header only.
 
     Raises:
         RuntimeError, ValueError: The header is damaged.
@@ -61,10 +61,10 @@ def meta_image_reader(path: Path) -> Reader:
 
 
 def read_meta_header(path: Path) -> MetaHeader:
-    """The header of a ``.mhd`` or ``.mha`` file.
+    """Read the header of a ``.mhd`` or ``.mha`` file.
 
     Raises:
-        ValueError: It has no end, or its axes are not as many as it says.
+        ValueError: The header has no end, or its number of axes is wrong.
     """
     fields: dict[bytes, bytes] = {}
     timestamps: dict[int, float] = {}
@@ -104,23 +104,23 @@ def _keep_timestamp(line: bytes, timestamps: dict[int, float]) -> None:
 
 
 def voxel_bytes(reader: Reader) -> int:
-    """Of one pixel with all its channels."""
+    """Size of one pixel with all its channels, in bytes."""
     pixel = _itk().Image([1, 1], reader.GetPixelID(), reader.GetNumberOfComponents())
     return int(_itk().GetArrayViewFromImage(pixel).nbytes)
 
 
 def extract(reader: Reader) -> np.ndarray:
-    """What the reader is set to extract, x last, or channels."""
+    """Read what the reader is set to extract, with x as the last axis, or channels after it."""
     return np.asarray(_itk().GetArrayFromImage(reader.Execute()))
 
 
 def check_unpacked(path: Path, declared_bytes: int) -> None:
-    """Unpack compressed pixels once, without keeping them, to find out whether they are all there.
+    """Check that compressed pixels are complete, by unpacking them once without keeping them.
 
     Raises:
-        DeclaredSizeError: They are fewer than declared.
-        ValueError: They are in several files.
-        zlib.error: They are damaged.
+        DeclaredSizeError: There are fewer pixels than declared.
+        ValueError: The pixels are in several files.
+        zlib.error: The data are damaged.
     """
     header = read_meta_header(path)
     if header.fields.get(b"CompressedData", b"")[:1] not in (b"T", b"t", b"1"):

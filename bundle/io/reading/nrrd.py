@@ -1,7 +1,7 @@
-"""Open NRRD files as 3D Slicer writes them: find the meaning of their axes, read frames in blocks.
+"""Open NRRD files, such as those of 3D Slicer: identify their axes, read frames in blocks.
 
-The header is parsed by pynrrd; its axes are listed fastest first. Pixels are read in blocks, so that
-memory does not grow with the video. http://teem.sourceforge.net/nrrd/format.html
+pynrrd parses the header. Axes are listed fastest first. Pixels are read in blocks, so that memory does
+not grow with the length of the video. Format: http://teem.sourceforge.net/nrrd/format.html
 """
 
 import bz2
@@ -50,15 +50,15 @@ DURATIONS = {
 
 @dataclass(frozen=True, eq=False)
 class NrrdFile:
-    """The header of an NRRD file and where its pixels lie.
+    """The header of an NRRD file, and the location of its pixels.
 
     Attributes:
-        path: The file with the header.
-        fields: What pynrrd makes of it, with ``key:=value`` pairs among the fields.
+        path: File with the header.
+        fields: Header as pynrrd parses it, including ``key:=value`` pairs.
         sizes: Sizes of all axes, the fastest first.
-        kinds: Kinds of all axes, in lower case; empty where the header does not say.
-        dtype: Type of the pixels, with their byte order.
-        pieces: The parts of files that hold the pixels, maybe compressed.
+        kinds: Kinds of all axes, in lower case; empty if the header does not say.
+        dtype: Type and byte order of the pixels.
+        pieces: Parts of files that hold the pixels, which may be compressed.
     """
 
     path: Path
@@ -76,15 +76,15 @@ class NrrdFile:
         """Cut the array along one axis.
 
         Args:
-            axis: Which one, in the order of ``sizes``.
-            indices: Rising places on it.
+            axis: Number of the axis, in the order of ``sizes``.
+            indices: Rising positions on it.
 
         Yields:
-            For each the array without that axis, the slowest axis first.
+            For each position the array without that axis, the slowest axis first.
 
         Raises:
             EOFError: There are fewer pixels than declared.
-            OSError, ValueError, zlib.error: They are damaged.
+            OSError, ValueError, zlib.error: The data are damaged.
         """
         inner, outer = math.prod(self.sizes[:axis]), math.prod(self.sizes[axis + 1 :])
         shape = (*self.sizes[axis + 1 :][::-1], *self.sizes[:axis][::-1])
@@ -144,7 +144,7 @@ class NrrdFile:
 
 
 class _Inflated(io.RawIOBase):
-    """A zlib or gzip stream, unpacked as it is read."""
+    """A zlib or gzip stream that is unpacked while it is read."""
 
     def __init__(self, stored: io.BufferedIOBase) -> None:
         self._stored, self._inflate = stored, zlib.decompressobj(32 + zlib.MAX_WBITS)
@@ -217,7 +217,7 @@ def read_nrrd(path: Path) -> NrrdFile:
 
 
 def _read_header_lines(path: Path) -> tuple[list[str], int]:
-    """The lines up to the first empty one, without those of single frames, and where pixels begin."""
+    """Read the lines of the header, without those of single frames, and the position of the pixels."""
     lines: list[str] = []
     with path.open("rb") as file:
         while (line := file.readline(MAX_HEADER_BYTES)).strip():
@@ -275,7 +275,7 @@ def _data_names(path: Path, named: str, fields: dict[str, Any]) -> list[str]:
 
 
 def _beside(path: Path, name: str) -> Path:
-    """A file in the header's folder or below: a header may not name just any file."""
+    """Find a data file. It must lie in the folder of the header or below, for safety."""
     folder = path.absolute().parent
     file = folder / name
     if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -287,12 +287,12 @@ def _beside(path: Path, name: str) -> Path:
 
 @dataclass(frozen=True, eq=False)
 class NrrdAxes:
-    """What the axes of an NRRD file are.
+    """Numbers of the axes of an NRRD file.
 
     Attributes:
         space: Axes in space, in order; the first two are x and y.
-        time: That of time; None if there is only one image.
-        colour: That of colours, if any.
+        time: Axis of time; None if there is only one image.
+        colour: Axis of colours; None without colours.
     """
 
     space: tuple[int, ...]
@@ -301,7 +301,7 @@ class NrrdAxes:
 
 
 def find_axes(file: NrrdFile) -> NrrdAxes:
-    """Tell the axes of space, time and colour apart, by kinds, space directions and sizes.
+    """Identify the axes of space, time and colour by their kinds, space directions and sizes.
 
     Raises:
         ValueError: There is more than one slice over time.
@@ -355,10 +355,13 @@ def is_single_nrrd(path: Path) -> bool:
 
 
 def read_nrrd_image(path: Path) -> tuple[tuple[int, ...], partial[np.ndarray]]:
-    """(H, W) of a file that holds one 2D image, and what reads it, (H, W) or (H, W, C).
+    """Open a file that holds one 2D image.
+
+    Returns:
+        Its shape (H, W), and a function that reads it as (H, W) or (H, W, C).
 
     Raises:
-        ValueError: It holds something else.
+        ValueError: The file holds something else.
     """
     file = read_nrrd(path)
     axes = find_axes(file)
@@ -372,7 +375,7 @@ def _read_whole(file: NrrdFile, axes: NrrdAxes) -> np.ndarray:
 
 
 def open_nrrd(path: Path) -> VideoSource:
-    """Open an image over time or a sequence.
+    """Open an image over time or a sequence of 3D Slicer as a video.
 
     Raises:
         ValueError: It cannot be read, is a single 2D image or is not one slice over time.
@@ -406,7 +409,10 @@ def open_nrrd(path: Path) -> VideoSource:
 
 
 def read_place(path: Path) -> tuple[np.ndarray | None, tuple[float, float] | None]:
-    """The affine of a file to RAS in mm, None if it has two axes only, and its (row, column) spacing.
+    """Read the position in space and the pixel spacing of a file.
+
+    Returns:
+        (4, 4) affine to RAS in mm, None if there are two axes only; (row, column) spacing in mm.
 
     Raises:
         ValueError: It cannot be read.
@@ -420,7 +426,7 @@ def read_place(path: Path) -> tuple[np.ndarray | None, tuple[float, float] | Non
 def _frames(
     file: NrrdFile, axes: NrrdAxes, axis: int | None, indices: Sequence[int]
 ) -> Iterator[np.ndarray]:
-    """(H, W) or (H, W, C) at the places of an axis; of the whole array if that is None."""
+    """Read (H, W) or (H, W, C) at some positions of an axis, or the whole array if it is None."""
     left = [each for each in range(len(file.sizes)) if each != axis]
     whole = axis is None
     if axis is None:
@@ -442,7 +448,7 @@ def _frames(
 def read_axes_place(
     file: NrrdFile, axes: NrrdAxes
 ) -> tuple[np.ndarray, tuple[float, float] | None]:
-    """The affine to RAS and the (row, column) distance of pixels in mm, None if not declared."""
+    """Read the affine to RAS and the (row, column) spacing in mm; None for what is not declared."""
     fields, space = file.fields, str(file.fields.get("space", ""))
     steps = np.eye(3)
     declared = True
@@ -478,7 +484,7 @@ def read_axes_place(
 
 
 def _signs(space: str) -> tuple[float, float, float]:
-    """What takes the file's axes to RAS; those of unknown name are taken for LPS, as ITK does."""
+    """Signs that convert the file's space to RAS. An unknown space counts as LPS, as in ITK."""
     words = space.lower().removesuffix("-time").split("-")
     letters = "".join(SPACE_LETTERS.get(word, "") for word in words) or space.upper()[:3]
     if len(letters) != 3 or letters[0] not in "LR" or letters[1] not in "AP":
@@ -487,7 +493,7 @@ def _signs(space: str) -> tuple[float, float, float]:
 
 
 def _times(file: NrrdFile, axis: int, in_space: bool) -> tuple[float | None, np.ndarray | None]:
-    """Frames a second, and the seconds of frames that come unevenly."""
+    """Read the frame rate and, if frames are unevenly spaced, their times in seconds."""
     fields, count = file.fields, file.sizes[axis]
     units = fields.get("units", [])
     unit = str(units[axis]).lower() if axis < len(units) else ""

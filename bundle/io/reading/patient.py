@@ -1,4 +1,4 @@
-"""Read the patient's id from a video's file."""
+"""Read the id of the patient from the file of a video."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from bundle.io.reading.decode import explained
 
 
 def read_patient_id(path: Path) -> str | None:
-    """The patient's id in a DICOM file; None of other files, and where it is empty.
+    """Read the patient id of a DICOM file. None for other files, or if it is empty.
 
     Raises:
         ValueError: The file is damaged.

@@ -17,7 +17,7 @@ class Piece(NamedTuple):
 
 
 class Pieces(io.RawIOBase):
-    """Several parts of files, one after another, as one file.
+    """A read-only file object that joins parts of files.
 
     Example:
         >>> from tempfile import NamedTemporaryFile
@@ -53,7 +53,7 @@ class Pieces(io.RawIOBase):
 
     @property
     def size(self) -> int:
-        """Of all parts together, in bytes."""
+        """Size of all parts together, in bytes."""
         return self._ends[-1] if self._ends else 0
 
     def readinto(self, buffer: Any) -> int:

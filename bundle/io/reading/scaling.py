@@ -1,7 +1,7 @@
 """Scale pixel values of any type to 8-bit RGB: choose the values that become black and white.
 
 Outliers are ignored. A hot pixel, a burnt-in marker or the padding around a picture has values far from
-all others, and would otherwise make the picture black or pale.
+all others. If these were black and white, the picture itself would be all dark or pale.
 """
 
 from collections.abc import Sequence
@@ -33,10 +33,10 @@ class Window:
     """Which values are shown as black and which as white.
 
     Attributes:
-        low: Shown as black, like all below.
-        high: Shown as white, like all above.
-        sigmoid: Whether the values between follow DICOM's SIGMOID curve; else a straight line.
-        table: (N,) uint8 grey levels of the values ``low``, ``low`` + 1 and so on, if a table says so.
+        low: This value and lower ones are black.
+        high: This value and higher ones are white.
+        sigmoid: Whether values between follow DICOM's SIGMOID curve instead of a straight line.
+        table: (N,) uint8 grey levels of ``low``, ``low + 1`` and so on; None without a table.
     """
 
     low: float
@@ -45,7 +45,7 @@ class Window:
     table: np.ndarray | None = None
 
     def show(self, values: np.ndarray) -> np.ndarray:
-        """Turn values of any type into grey levels, uint8; NaN becomes 0.
+        """Convert values of any type to grey levels, uint8. NaN becomes 0.
 
         Example:
             >>> Window(1000, 2000).show(np.array([0, 1000, 1500, 9000])).tolist()
@@ -63,16 +63,16 @@ class Window:
         return _stretch(values, self.low, self.high)
 
     def turned(self) -> "Window":
-        """The same with black and white exchanged; NaN stays black."""
+        """Return the window with black and white exchanged. NaN stays black."""
         if self.table is not None:
             return replace(self, table=~self.table)
         return replace(self, low=self.high, high=self.low)
 
 
 def value_range(values: np.ndarray) -> tuple[float, float]:
-    """The range of values to show as 0 to 255, by the pixels of one frame.
+    """Choose the range of values to show as 0 to 255 from the pixels of one frame.
 
-    It is 0 to 255 for data that fit it, else that of the data without outliers; see ``robust_range``.
+    It is 0 to 255 if all values lie within, else their range without outliers; see ``robust_range``.
 
     Raises:
         ValueError: No value is finite.
@@ -81,11 +81,11 @@ def value_range(values: np.ndarray) -> tuple[float, float]:
 
 
 class Drawn(NamedTuple):
-    """What is kept of a frame to choose a range by.
+    """Sampled values of a frame, to choose a range.
 
     Attributes:
         sample: (N,) finite values.
-        ends: The least and the largest of all; see ``finite_ends``.
+        ends: Smallest and largest finite value of the whole frame; see ``finite_ends``.
     """
 
     sample: np.ndarray
@@ -93,12 +93,12 @@ class Drawn(NamedTuple):
 
     @classmethod
     def of(cls, values: np.ndarray) -> "Drawn":
-        """Draw from a frame of any type."""
+        """Sample a frame of any type."""
         return cls(sample(values), finite_ends(values))
 
 
 def choose_range(frames: Sequence[Drawn]) -> tuple[float, float]:
-    """The range of values to show as 0 to 255, by the pixels of some frames of one video.
+    """Choose the range of values to show as 0 to 255 from samples of some frames of one video.
 
     Raises:
         ValueError: No value is finite.
@@ -120,7 +120,7 @@ def choose_range(frames: Sequence[Drawn]) -> tuple[float, float]:
 
 
 def sample(values: np.ndarray) -> np.ndarray:
-    """Up to ``SAMPLED_PIXELS`` finite values, evenly spaced over a frame, (N,) float64."""
+    """Take up to ``SAMPLED_PIXELS`` finite values, evenly spaced over a frame: (N,) float64."""
     step = 1
     while -(-values.shape[0] // step) * -(-values.shape[-1 if values.ndim < 3 else 1] // step) > (
         SAMPLED_PIXELS
@@ -132,12 +132,11 @@ def sample(values: np.ndarray) -> np.ndarray:
 
 
 def robust_range(pixels: np.ndarray) -> tuple[float, float]:
-    """The range of a picture's values without outliers.
+    """Compute the range of values of a picture without outliers.
 
-    Values are outliers if a gap of half of the whole range parts them from the picture and they are
-    few: a constant, such as padding below the picture or a small marker above it, or less than 1
-    in 100 pixels. Beyond the outer 0.5 percent on either side, the range reaches as far again as the
-    values between and no further.
+    Values are outliers if a gap of half of the whole range separates them from the others, and they are
+    either one constant value (padding below the picture, a small marker above it) or less than 1 in 100
+    pixels. The range extends beyond the percentiles 0.5 and 99.5 by at most the distance between them.
 
     Args:
         pixels: (N,) finite values.
@@ -176,13 +175,13 @@ def robust_range(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def is_visible(shown: np.ndarray) -> bool:
-    """Whether grey levels differ enough to see something, whatever single pixels do."""
+    """Whether grey levels differ enough to see something; a few outliers do not count."""
     low, high = np.percentile(shown, [TAIL_PERCENT, 100 - TAIL_PERCENT])
     return bool(high - low >= LEAST_SHOWN)
 
 
 def finite_ends(values: np.ndarray) -> tuple[float, float]:
-    """The least and the largest value that is neither infinite nor NaN; NaN if there is none."""
+    """Find the smallest and the largest finite value; NaN if there is none."""
     finite = values if values.dtype.kind in "biu" else values[np.isfinite(values)]
     return (float(finite.min()), float(finite.max())) if finite.size else (np.nan, np.nan)
 
@@ -206,7 +205,7 @@ def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def to_rgb(pixels: np.ndarray) -> Frame:
-    """(H, W) grey or (H, W, 3 or 4) colours as (H, W, 3): grey repeated, transparency dropped."""
+    """Convert (H, W) grey or (H, W, 3 or 4) colours to (H, W, 3); transparency is dropped."""
     if pixels.ndim == 2:
         return np.repeat(pixels[..., None], 3, axis=2)
     return np.ascontiguousarray(pixels[..., :3])

@@ -1,7 +1,7 @@
-"""Draw polygons, ellipses and run lengths of annotation files as masks, after checking their sizes.
+"""Convert polygons, ellipses and run lengths of annotation files to masks, after checking their sizes.
 
-H rows and W columns. Coordinates are in pixels from the upper left corner of the frame, so that the
-centre of the first pixel is at (0.5, 0.5).
+Masks are (H, W). Coordinates are in pixels from the upper left corner of the frame, so the centre of
+the first pixel is at (0.5, 0.5).
 """
 
 import json
@@ -32,8 +32,8 @@ class Shape:
 
     Attributes:
         frame: Index of the frame.
-        name: What tells the object from others: equal in all frames; None if the file does not say.
-        kind: Its class, such as a label or a category.
+        name: Identifies the object in all frames, such as a track; None if the file does not say.
+        kind: Class of the object, such as a label or a category.
         mask: (H, W) bool.
     """
 
@@ -44,10 +44,10 @@ class Shape:
 
 
 def check_text(path: Path) -> None:
-    """Refuse a file of outlines that is too large to be read as a whole.
+    """Check that a text file is small enough to be read as a whole.
 
     Raises:
-        DeclaredSizeError: It is.
+        DeclaredSizeError: It has more than ``MAX_TEXT_BYTES``.
     """
     if path.stat().st_size > MAX_TEXT_BYTES:
         raise DeclaredSizeError(
@@ -56,25 +56,25 @@ def check_text(path: Path) -> None:
 
 
 def load_json(path: Path) -> Any:
-    """Read a file of JSON.
+    """Read a JSON file.
 
     Raises:
         DeclaredSizeError: It is too large.
-        ValueError: It is none.
+        ValueError: It is not valid JSON.
     """
     check_text(path)
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON ({error}): export it again") from error
+        raise ValueError(f"{path} is not valid JSON ({error}): export it again") from error
 
 
 def paint(shapes: Iterable[Shape], source: str) -> Masks:
-    """Label maps of shapes; where they overlap the later one is on top, and a warning says so.
+    """Draw shapes into label maps. Where they overlap, the later one is on top, with a warning.
 
-    An object keeps its number where its name is one from 1 to 255. Other names are numbered in order,
-    and so are kinds, where shapes have no names: then all shapes of a kind are one object, unless
-    only one frame has shapes.
+    If the names are numbers from 1 to 255, they are the ids. Other names are numbered in order. Shapes
+    without names are numbered by kind: all shapes of a kind are one object, unless only one frame has
+    shapes.
 
     Args:
         shapes: Shapes of all frames.
@@ -109,12 +109,12 @@ def paint(shapes: Iterable[Shape], source: str) -> Masks:
 
 
 def tell_overlap(frame: int, source: str) -> None:
-    """Say that objects overlap: in a label map a pixel is of one of them."""
+    """Log that objects overlap, since a pixel of a label map belongs to one object only."""
     logger.warning("%s: objects overlap, first in frame %d: the later one is on top", source, frame)
 
 
 def tell_left_out(kinds: Iterable[str], source: str) -> None:
-    """Say what has no area, and so no mask."""
+    """Log which shapes are left out because they have no area."""
     counts = Counter(kinds)
     if counts:
         logger.warning(
@@ -136,16 +136,16 @@ def _number(names: Sequence[Hashable], source: str) -> dict[Hashable, int]:
 
 
 def polygon(points: Sequence[Sequence[float]], height: int, width: int) -> np.ndarray:
-    """(H, W) bool, the pixels whose centres an outline holds; if it holds none, those on it.
+    """Fill a polygon: (H, W) bool, the pixels whose centres lie inside; if none, those on the outline.
 
     Raises:
-        ValueError: It has no three points, or too many, or they are no numbers.
+        ValueError: It has fewer than three points, too many, or points that are not pairs of numbers.
     """
     if not 3 <= len(points) <= MAX_POINTS:
         raise ValueError(f"a polygon has {len(points)} points: expected 3 to {MAX_POINTS}")
     outline = np.asarray(points, dtype=float)
     if outline.shape != (len(points), 2) or not np.isfinite(outline).all():
-        raise ValueError("a polygon has points that are no pairs of numbers")
+        raise ValueError("a polygon has points that are not pairs of numbers")
     mask = np.zeros((height, width), dtype=bool)
     outline = np.clip(outline, -2.0 * max(height, width), 3.0 * max(height, width))
     rows, columns = draw.polygon(outline[:, 1] - 0.5, outline[:, 0] - 0.5, (height, width))
@@ -162,7 +162,7 @@ def polygon(points: Sequence[Sequence[float]], height: int, width: int) -> np.nd
 def ellipse(
     centre: tuple[float, float], radii: tuple[float, float], height: int, width: int
 ) -> np.ndarray:
-    """(H, W) bool; centre and radii as (x, y); at least the pixel of the centre."""
+    """Fill an ellipse: (H, W) bool, at least one pixel. Centre and radii are (x, y) in pixels."""
     y, x = np.ogrid[:height, :width]
     rx, ry = max(radii[0], 1e-9), max(radii[1], 1e-9)
     inside = ((x + 0.5 - centre[0]) / rx) ** 2 + ((y + 0.5 - centre[1]) / ry) ** 2 <= 1
@@ -173,16 +173,16 @@ def ellipse(
 
 
 def run_mask(counts: Sequence[int], height: int, width: int, *, down: bool) -> np.ndarray:
-    """(H, W) bool of lengths of runs, the first one of zeros.
+    """Decode run lengths to a mask, (H, W) bool. The first run is of zeros.
 
     Args:
-        counts: They sum up to H x W.
+        counts: Lengths of the runs; their sum is H x W.
         height: H.
         width: W.
-        down: They run down the columns, as COCO's do, not along the rows.
+        down: Whether runs go down the columns, as in COCO, instead of along the rows.
 
     Raises:
-        ValueError: They do not fill the mask.
+        ValueError: The sum is not H x W.
     """
     check_size(Path("a mask"), height, width)
     lengths = np.asarray(counts, dtype=np.int64)
@@ -195,7 +195,7 @@ def run_mask(counts: Sequence[int], height: int, width: int, *, down: bool) -> n
 
 
 def coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """(H, W) bool of COCO's polygons, run lengths or compressed run lengths.
+    """Decode polygons, run lengths or compressed run lengths of COCO to a mask, (H, W) bool.
 
     Raises:
         ValueError: It is none of them, or of another size.
@@ -215,7 +215,7 @@ def coco_mask(segmentation: Any, height: int, width: int) -> np.ndarray:
 
 
 def unpack_counts(text: str) -> list[int]:
-    """Run lengths of COCO's compressed form: five bits a character, from the third on as differences.
+    """Unpack COCO's compressed run lengths: 5 bits a character; from the third run on, differences.
 
     Example:
         >>> unpack_counts("13")
@@ -237,7 +237,7 @@ def unpack_counts(text: str) -> list[int]:
 
 
 def pack_counts(counts: Sequence[int]) -> str:
-    """The inverse of ``unpack_counts``."""
+    """Pack run lengths as COCO does; the inverse of ``unpack_counts``."""
     packed = bytearray()
     for i, count in enumerate(counts):
         value, more = count - (counts[i - 2] if i > 2 else 0), True

@@ -26,7 +26,7 @@ SECONDS = {"s": 1.0, "sec": 1.0, "ms": 1e-3, "msec": 1e-3, "us": 1e-6, "µs": 1e
 
 
 def open_tiff(path: Path) -> VideoSource:
-    """Open a stack of grey or RGB pictures over one axis, whatever that is called.
+    """Open a stack of grey or RGB pictures along one axis of any name as a video.
 
     Raises:
         ValueError: It cannot be read, or has several axes besides those of a picture.
@@ -65,7 +65,7 @@ def open_tiff(path: Path) -> VideoSource:
 
 
 def _check_ome(path: Path, file: tifffile.TiffFile) -> None:
-    """Refuse XML that declares far too many pictures: tifffile makes a list of all of them."""
+    """Refuse OME-XML that declares far too many pictures, since tifffile makes a list of all."""
     sizes = re.findall('Size[CTZ]="([0-9]+)"', file.ome_metadata or "")
     for axis in sizes:
         if int(axis) > MAX_FRAMES:
@@ -76,7 +76,7 @@ def _check_ome(path: Path, file: tifffile.TiffFile) -> None:
 
 
 def _long_axes(path: Path, series: Any) -> list[str]:
-    """The axes with more than one place besides rows, columns and colours."""
+    """List the axes that are longer than 1, except rows, columns and colours."""
     return [
         axis
         for axis, size in zip(series.axes, series.shape, strict=True)
@@ -85,9 +85,9 @@ def _long_axes(path: Path, series: Any) -> list[str]:
 
 
 def _read_scales(file: tifffile.TiffFile) -> tuple[tuple[float, float] | None, float | None]:
-    """The (row, column) distance of pixels in mm and of frames in seconds, as far as declared.
+    """Read the pixel spacing (row, column) in mm and the frame interval in seconds, if declared.
 
-    The resolution of a plain TIFF is for printing, so it is not used.
+    The resolution of a plain TIFF is not used, since it is meant for printing.
     """
     with suppress(KeyError, ValueError, TypeError, ZeroDivisionError, AttributeError):
         if file.is_imagej:
@@ -159,7 +159,7 @@ def _read_pages(path: Path, indices: Sequence[int]) -> Iterator[np.ndarray]:
 
 
 def _as_picture(values: np.ndarray, page: Any) -> np.ndarray:
-    """(H, W) or (H, W, C), white at the highest value."""
+    """Convert a page to (H, W) or (H, W, C) in which the highest value is white."""
     values = np.squeeze(values)
     if page.samplesperpixel > 1 and page.planarconfig == 2:
         values = np.moveaxis(values, 0, -1)
@@ -172,7 +172,7 @@ def _as_picture(values: np.ndarray, page: Any) -> np.ndarray:
 
 
 def _read_with_pillow(path: Path, index: int, missing: ValueError) -> np.ndarray:
-    """Pillow has libtiff's codecs; tifffile has those of a package of its own."""
+    """Read a page with Pillow, which has libtiff's codecs; tifffile needs another package for them."""
     try:
         with Image.open(path) as image:
             image.seek(index)

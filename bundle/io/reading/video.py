@@ -75,12 +75,12 @@ def open_video(path: str | Path) -> VideoSource:
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a path is a file, and that DICOM."""
+    """Whether a path is a DICOM file."""
     return path.is_file() and is_dicom(path)
 
 
 def holds_video(path: Path) -> bool:
-    """Whether FFmpeg finds moving pictures in a file of any name."""
+    """Whether FFmpeg finds a video stream in a file, whatever its name."""
     try:
         with video_stream(path) as (container, _):
             kind = container.format.name
@@ -90,7 +90,7 @@ def holds_video(path: Path) -> bool:
 
 
 def _plain_geometry(width: int, height: int, frame_count: int) -> Geometry:
-    """Of sources without a place in space: ITK's identity, NIfTI's with x and y negated."""
+    """Make the geometry of a video without a position in space: the identity in ITK's convention."""
     return Geometry((width, height, frame_count), np.diag([-1.0, -1.0, 1.0, 1.0]))
 
 
@@ -137,7 +137,7 @@ def _open_video_file(path: Path) -> VideoSource:
     except (OSError, ValueError, av.FFmpegError) as error:
         raise ValueError(f"cannot open {path} as a video ({error}): expected {KINDS}") from error
     if kind == "tty":  # FFmpeg would draw the text
-        raise ValueError(f"{path} is a text file, no video: expected {KINDS}")
+        raise ValueError(f"{path} is a text file, not a video: expected {KINDS}")
     if kind.endswith("_pipe") or kind == "image2":
         raise ValueError(f"{path} is a single image: expected a video or a folder of frames")
     timing = read_timing(path)

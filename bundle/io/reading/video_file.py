@@ -37,10 +37,10 @@ class FrameTimes(NamedTuple):
     """When frames are shown, and where decoding can begin.
 
     Attributes:
-        pts: (F,) Rising timestamps of the frames, in the stream's unit.
-        keys: (K,) Rising numbers of those frames from which all later ones can be decoded.
-        packets: (F, 3) Timestamp, place in the file and size of the frames as they are stored.
-        is_key: (F,) Which of the packets hold key frames.
+        pts: (F,) rising timestamps of the frames, in the unit of the stream.
+        keys: (K,) rising numbers of the frames at which decoding can begin.
+        packets: (F, 3) timestamp, position in the file and size of the packets, in stored order.
+        is_key: (F,) whether each packet holds a key frame.
     """
 
     pts: np.ndarray
@@ -59,7 +59,7 @@ class Embedded(Protocol):
     def __hash__(self) -> int: ...
 
     def open(self) -> io.BufferedReader:
-        """Open it as a file of its own, which can be read and sought in."""
+        """Open the embedded video as a file object that can be read and seeked."""
         ...
 
 
@@ -72,7 +72,7 @@ def _path_of(media: Media) -> Path:
 
 @contextmanager
 def video_stream(path: Media) -> Iterator[tuple[av.container.InputContainer, av.VideoStream]]:
-    """Open a file and its stream of moving pictures: not a cover, and of several the default one.
+    """Open a file and its video stream: not a cover picture, and the default one of several.
 
     Raises:
         ValueError: It has none, or none that can be decoded, or they are too large.
@@ -92,7 +92,7 @@ class Timing(NamedTuple):
     """How many frames a file holds and when they are shown.
 
     Attributes:
-        frame_count: How many there are.
+        frame_count: Number of frames.
         fps: Frames per second, on average; None if unknown.
         times: (F,) rising seconds from 0 on; None if they follow from ``fps`` or are unknown.
     """
@@ -114,7 +114,7 @@ def _open(path: Media) -> Iterator[av.container.InputContainer]:
 
 
 def _pick_stream(path: Media, container: av.container.InputContainer) -> int:
-    """The place of the stream of moving pictures among those of pictures.
+    """Choose the video stream among the streams of pictures. Returns its number.
 
     Raises:
         ValueError: There is none.
@@ -124,7 +124,7 @@ def _pick_stream(path: Media, container: av.container.InputContainer) -> int:
     if not moving:
         raise ValueError("it has only a cover picture" if streams else "it has no pictures")
     if len(moving) > 1:
-        # Covers are not always marked as such; a stream of one picture beside a longer one is no video.
+        # Covers are not always marked as such; one picture beside a longer stream is a cover.
         state = _path_of(path).stat()
         counts = _count_packets(path, (state.st_mtime_ns, state.st_size))
         moving = [i for i in moving if counts[i] > 1] or moving
@@ -134,7 +134,7 @@ def _pick_stream(path: Media, container: av.container.InputContainer) -> int:
 
 @lru_cache(maxsize=64)
 def _count_packets(path: Media, state: tuple[int, int]) -> tuple[int, ...]:
-    """How many packets each stream of pictures has; all that count from the second on is two."""
+    """Count the packets of each stream of pictures, up to two: a cover picture has one."""
     with _open(path) as container:
         streams = list(container.streams.video)
         counts = dict.fromkeys((stream.index for stream in streams), 0)
@@ -149,7 +149,7 @@ def _count_packets(path: Media, state: tuple[int, int]) -> tuple[int, ...]:
 
 
 def decode(path: Media) -> Iterator[av.VideoFrame]:
-    """All frames in order; a packet that is cut short raises, where FFmpeg would patch it up.
+    """Decode all frames in order. A truncated packet raises an error; FFmpeg alone would conceal it.
 
     Raises:
         EOFError, av.FFmpegError: A frame is damaged.
@@ -163,12 +163,12 @@ def decode(path: Media) -> Iterator[av.VideoFrame]:
 
 
 def read_video_file(path: Media, frame_count: int, indices: Sequence[int]) -> Iterator[np.ndarray]:
-    """Frames by their numbers, which rise, (H, W, 3) uint8 RGB; fewer if the file ends early.
+    """Read frames by their numbers: (H, W, 3) uint8 RGB each; fewer if the file ends early.
 
     Args:
-        path: The file.
-        frame_count: How many it holds, by decoding or by a header that agrees with its packets.
-        indices: The numbers.
+        path: Video file.
+        frame_count: Number of its frames, from ``read_timing``.
+        indices: Rising numbers of frames.
 
     Raises:
         EOFError, av.FFmpegError: A frame is damaged.
@@ -196,10 +196,9 @@ def _to_pixels(frame: av.VideoFrame, path: Media, index: int) -> np.ndarray:
 
 
 def _as_displayed(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
-    """Turn and mirror pixels (H, W, 3) as the file's display matrix says.
+    """Rotate and mirror pixels (H, W, 3) as the display matrix of the file says.
 
-    The matrix takes a pixel (x, y) to (a x + c y, b x + d y); of turns by other angles than quarters
-    the nearest quarter is taken.
+    The matrix maps a pixel (x, y) to (a x + c y, b x + d y). Angles are rounded to 90 degrees.
     """
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:
@@ -212,7 +211,7 @@ def _as_displayed(pixels: np.ndarray, frame: av.VideoFrame) -> np.ndarray:
 
 
 def _seek(path: Media, frame_count: int, indices: Sequence[int]) -> Iterator[av.VideoFrame]:
-    """Frames as long as each is found where the timestamps say: the first that is not ends it."""
+    """Read frames by their timestamps. Ends at the first frame that is not where it should be."""
     with suppress(av.FFmpegError, EOFError), video_stream(path) as (container, stream):
         state = _path_of(path).stat()
         media = path.absolute() if isinstance(path, Path) else path
@@ -238,10 +237,10 @@ def _seek(path: Media, frame_count: int, indices: Sequence[int]) -> Iterator[av.
 def _decode_from(
     container: av.container.InputContainer, stream: av.VideoStream, times: FrameTimes, place: int
 ) -> Iterator[av.VideoFrame]:
-    """Frames from a key frame on or from one before it; none if the file cannot go there.
+    """Decode frames from a key frame on, or from an earlier one. None if seeking fails.
 
-    Nor any from where packets are not those that were read in order: timestamps that FFmpeg works
-    out itself can come out otherwise after a leap.
+    Ends where packets differ from those read in order: timestamps that FFmpeg computes itself may be
+    different after seeking.
     """
     goal = int(times.pts[times.keys[place]])
     container.seek(goal, stream=stream)
@@ -273,12 +272,12 @@ def _describe(packet: av.Packet) -> tuple[int | None, int, int]:
 
 @lru_cache(maxsize=16)
 def _read_times(path: Media, state: tuple[int, int], frame_count: int) -> FrameTimes | None:
-    """The timestamps of a file, or None if they do not tell its frames apart.
+    """Read the timestamps of a file; None if two frames have the same one.
 
     Args:
-        path: The file.
-        state: Differs when the file has changed.
-        frame_count: How many frames it holds.
+        path: Video file.
+        state: Anything that changes when the file does, so that the cache is not used.
+        frame_count: Number of frames.
     """
     packets, dts, is_key = [], [], []  # as stored, which is the order of decoding
     with video_stream(path) as (container, stream):
@@ -309,12 +308,12 @@ def _read_times(path: Media, state: tuple[int, int], frame_count: int) -> FrameT
 
 
 def read_timing(path: Media) -> Timing:
-    """Count the frames of a file and find out when each is shown.
+    """Count the frames of a file, and read when each is shown.
 
-    Nothing is decoded if the packets bear out how many frames the header declares.
+    The file is decoded only if the header and the packets disagree about the number of frames.
 
     Raises:
-        ValueError: It breaks off.
+        ValueError: The file is truncated.
     """
     where = _path_of(path)
     with explained(f"cannot read {where}"), video_stream(path) as (container, stream):
@@ -346,7 +345,7 @@ def read_timing(path: Media) -> Timing:
 
 
 def _to_seconds(pts: Sequence[int | None], unit: float) -> np.ndarray | None:
-    """(F,) seconds from the first frame on; None if the timestamps do not tell frames apart."""
+    """Convert timestamps to seconds from the first frame, (F,); None if two are the same."""
     if None in pts or len(pts) < 2 or not unit:
         return None
     ticks = np.sort(np.array(pts, dtype=np.int64))

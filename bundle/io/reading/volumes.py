@@ -1,7 +1,7 @@
-"""``VideoSource``, an opened video, and the readers of volumes over time: NIfTI and MetaImage.
+"""``VideoSource``, the class of an opened video, and readers of NIfTI and MetaImage volumes over time.
 
-Files have x first and time last, (x, y, t) or (x, y, 1, t); frames are (H, W) = (y, x). Pixels are read
-on demand, at most a block of frames at once.
+Volumes have x first and time last: (x, y, t) or (x, y, 1, t). Frames are (H, W) = (y, x). Pixels are
+read on demand, one block of frames at a time.
 """
 
 import logging
@@ -61,12 +61,12 @@ RawFrames = Callable[[Sequence[int]], Iterator[np.ndarray]]
 
 @dataclass(frozen=True, eq=False)
 class Geometry:
-    """Where a label volume of the video lies.
+    """Shape and position in space of a label volume of the video.
 
     Attributes:
         shape: Shape of the label volume, x first and time last: (x, y, t) or (x, y, 1, t).
-        affine: (4, 4), voxel indices to RAS, in mm, as in NIfTI.
-        header: The source's own if it is NIfTI, to keep its codes, zooms and units.
+        affine: (4, 4), voxel indices to RAS in mm, as in NIfTI.
+        header: Header of the video if it is NIfTI, so that results keep its codes, zooms and units.
     """
 
     shape: tuple[int, ...]
@@ -89,19 +89,20 @@ class VideoSource:
         path: The file or folder.
         name: Its name without suffixes.
         height: Height of a frame, in pixels, as shown (after a rotation that the file asks for).
-        width: Likewise.
+        width: Width of a frame, likewise.
         frame_count: Number of frames.
         fps: Frames per second, on average; None if the file does not say.
         spacing_mm: (row, column) distance of pixels in mm; None unless the file declares units.
-        geometry: Where a label volume of this video lies.
-        read: Raw frames in the file's own values; ``frames`` checks and converts them.
+        geometry: Shape and position in space of a label volume of this video.
+        read: Function that reads frames with the values that the file stores. ``frames`` checks and
+            converts them.
         frame_times: (F,) rising seconds at which frames are shown, from 0, if they do not follow
             from ``fps``; see ``times``.
-        windows: Those that the file declares, the best one first.
+        windows: Windows that the file declares, in order of preference.
         inverted: Whether low values are white.
-        stored: (F,) place of each frame in the file, or of its file in the folder's list, if frames
-            are stored in another order than they are shown; see ``stored_index``.
-        files: One a frame, if each is in a DICOM file of its own, in the order of ``stored``.
+        stored: (F,) position of each frame in the file, or of its file in the folder, if frames are
+            stored in another order than they are shown; see ``stored_index``.
+        files: Files of the frames, in stored order, if each is a DICOM file of its own.
     """
 
     path: Path
@@ -143,21 +144,21 @@ class VideoSource:
 
     @property
     def times(self) -> np.ndarray | None:
-        """(F,) seconds at which frames are shown, from 0; None if the file does not say."""
+        """Times at which frames are shown, (F,) in seconds, from 0; None if the file does not say."""
         if self.frame_times is not None:
             return self.frame_times
         return np.arange(self.frame_count) / self.fps if self.fps else None
 
     def stored_index(self, index: int) -> int:
-        """The place of a frame in the file, from 0: it is another where DICOM orders by time."""
+        """Return the position of a frame in the file, from 0. DICOM frames may be stored unordered."""
         return index if self.stored is None else int(self.stored[index])
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         """Decode some frames, (H, W, 3) uint8 RGB each.
 
         Args:
-            indices: Strictly rising. Arrays and folders skip what is not asked for; video files
-                decode from the key frame before, or from the start where they cannot leap.
+            indices: Strictly rising. Volumes and folders read these frames only. Video files are
+                decoded from the key frame before, or from the start if seeking does not work.
 
         Raises:
             ValueError: An index is out of order or range; a frame is unreadable or of another size.
@@ -172,7 +173,7 @@ class VideoSource:
             yield to_rgb(shown)
 
     def pixels(self, indices: Sequence[int]) -> Iterator[np.ndarray]:
-        """Like ``frames``, but (H, W) or (H, W, C) in the file's own values: for label volumes."""
+        """Read frames with the values that the file stores, (H, W) or (H, W, C): for label volumes."""
         steps = [-1, *indices, self.frame_count]
         if any(after <= before for before, after in pairwise(steps)):
             raise ValueError(
@@ -218,7 +219,7 @@ class VideoSource:
 
 
 def source_name(path: Path) -> str:
-    """The name of a file or folder, without ``.nii.gz`` or one other suffix.
+    """Return the name of a file or folder without ``.nii.gz`` or one other suffix.
 
     >>> [source_name(Path(name)) for name in ("a.b.nii.gz", "ES0001 _4CH_1.avi", "1.2.840.113")]
     ['a.b', 'ES0001 _4CH_1', '1.2.840.113']
@@ -270,7 +271,7 @@ def is_single_image(path: Path) -> bool:
 
 
 def image_affine(path: Path) -> np.ndarray | None:
-    """(4, 4), voxels of a NIfTI, MetaImage or NRRD file to RAS in mm; None if it has two axes only."""
+    """Read the affine of a volume file, (4, 4), voxels to RAS in mm; None if it has two axes only."""
     with explained(f"cannot open {path}"):
         if has_suffix(path, NIFTI_SUFFIXES):
             return np.asarray(load_nifti(path).affine)

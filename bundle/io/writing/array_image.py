@@ -10,12 +10,12 @@ from jaxtyping import UInt8
 def write_array(
     path: Path, values: UInt8[np.ndarray, "T H W"], spacing_mm: tuple[float, float]
 ) -> None:
-    """Write (x, y, t) in the format of the file's suffix, compressed.
+    """Write a volume (x, y, t), compressed, in the format that the suffix of the file names.
 
     Args:
-        path: The file.
-        values: Frames.
-        spacing_mm: Distance between rows and between columns; that of frames is written as 1.
+        path: File to write.
+        values: (x, y, t).
+        spacing_mm: (row, column) distance of pixels in mm. The third spacing is written as 1.
 
     Raises:
         RuntimeError: It cannot be written.

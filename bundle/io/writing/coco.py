@@ -14,9 +14,9 @@ from bundle.io.writing.writer import Segmented
 
 
 class CocoWriter:
-    """One image for each frame and one annotation for each object in it, with its ``track_id``.
+    """Writes an image for each frame, and an annotation with a ``track_id`` for each object in it.
 
-    Masks are compressed run lengths, which keep every pixel. An object is its own category.
+    Masks are compressed run lengths, which are exact. Each object is a category of its own.
     """
 
     def __init__(

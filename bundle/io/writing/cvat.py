@@ -1,4 +1,4 @@
-"""``annotations.xml``: CVAT for video 1.1, a track of masks for each object."""
+"""Write ``annotations.xml``: CVAT for video 1.1, with a track of masks for each object."""
 
 import shutil
 import tempfile
@@ -15,9 +15,9 @@ from bundle.io.writing.writer import Segmented
 
 
 class CvatWriter:
-    """Tracks follow one another in the file, so each waits in a file without a name.
+    """Writes each track to a temporary file, and joins them at the end.
 
-    Run lengths go along the rows of the object's box, the first one of zeros, as CVAT's do.
+    Masks are run lengths along the rows of the object's bounding box. The first run is of zeros.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class CvatWriter:
             track.close()
 
     def _end(self, object_id: int, index: int) -> None:
-        """Say that an object has left the view, if it was last seen before the frame before."""
+        """End a track if its object was not in the previous frame: it has left the view."""
         last = self._last.get(object_id)
         if last is not None and last[0] + 1 < index:
             self._element(object_id, last[0] + 1, last[1], outside=True)

@@ -1,9 +1,9 @@
-"""``masks.dcm``: a DICOM segmentation that refers to the frames of a DICOM source.
+"""Write ``masks.dcm``: a DICOM segmentation that refers to the frames of a DICOM source.
 
-Follows the Segmentation IOD (DICOM PS3.3, A.51 and C.8.20): one binary frame for each object in each
-source frame that shows it. Most ultrasound has no frame of reference, so every frame names the source
-frame that it was derived from instead, and its pixels lie where that frame's lie. The source is one
-file of many frames, or a series of files of one frame each.
+Follows the Segmentation IOD (DICOM PS3.3, A.51 and C.8.20), with one binary frame for each object in
+each source frame that shows it. Most ultrasound has no frame of reference. So every frame names the
+source frame that it was derived from, and its pixels correspond to those of that frame. The source is
+one multi-frame file, or a series of single-frame files.
 """
 
 import copy
@@ -58,15 +58,15 @@ LONGEST_LABEL = 64
 
 
 def is_dicom_file(path: Path) -> bool:
-    """Whether a path is a file, and that DICOM."""
+    """Whether a path is a DICOM file."""
     return path.is_file() and is_dicom(path)
 
 
 def check_dicom(video: VideoSource) -> None:
-    """Find out before hours of work whether the source can be referred to.
+    """Check, before any work, that a segmentation can refer to the source.
 
     Raises:
-        ValueError: It is not DICOM, or lacks what identifies it.
+        ValueError: The source is not DICOM, or lacks elements that identify it.
     """
     files = _source_files(video)
     if not files:
@@ -97,14 +97,14 @@ def check_dicom(video: VideoSource) -> None:
 
 
 def _source_files(video: VideoSource) -> tuple[Path, ...]:
-    """The DICOM files of a video, in the order of ``VideoSource.stored``; none of other videos."""
+    """List the DICOM files of a video in stored order; empty for videos of other formats."""
     if video.files:
         return video.files
     return (video.path,) if is_dicom_file(video.path) else ()
 
 
 def can_be_referred_to(video: VideoSource) -> bool:
-    """Whether a DICOM segmentation can be written; a warning says why not if the source is DICOM."""
+    """Whether a DICOM segmentation can be written. Logs why not if the source is DICOM."""
     if not _source_files(video):
         return False
     try:
@@ -116,14 +116,14 @@ def can_be_referred_to(video: VideoSource) -> bool:
 
 
 class DicomSegWriter:
-    """See ``bundle.io.writing.writer``.
+    """Writes a DICOM segmentation; see ``bundle.io.writing.writer``.
 
-    The pixels, one bit each, wait in a file without a name for the header, which comes first but is
-    known last. Of each frame and object that header holds some ten kilobytes while it is written.
+    Pixels, one bit each, are written to a temporary file first, since the header precedes them but is
+    known last. While the header is written it takes about ten kilobytes for each frame and object.
 
     Args:
-        structures: Names, colours and codes of the objects. What an object is stays open where its
-            structure has no code: only the one who painted it knows.
+        structures: Names, colours and codes of the objects. Without a code, the segment has a general
+            one, since only the annotator knows what the object is.
     """
 
     def __init__(
@@ -162,7 +162,7 @@ class DicomSegWriter:
         self._bits.close()
 
     def _append(self, pixels: np.ndarray) -> None:
-        """Frames follow one another without padding, eight pixels to a byte, the first one lowest."""
+        """Append bits without padding between frames: eight pixels a byte, first pixel lowest."""
         pixels = np.concatenate([self._left_over, pixels])
         whole = len(pixels) // 8 * 8
         self._bits.write(np.packbits(pixels[:whole], bitorder="little").tobytes())
@@ -170,19 +170,19 @@ class DicomSegWriter:
 
 
 def _read_header(path: Path, keywords: Sequence[str] = ()) -> Dataset:
-    """All before the pixels, or some elements of it."""
+    """Read the header of a DICOM file, without pixels: all elements, or some."""
     with explained(f"cannot open {path} as DICOM"):
         return pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(keywords) or None)
 
 
 class Origin(NamedTuple):
-    """Where one frame of the video comes from.
+    """The source of one frame of the video.
 
     Attributes:
-        storage: The SOP class of its file.
-        instance: The SOP instance.
-        number: Number of the frame in its file, from 1; None if it is alone there.
-        place: Its functional groups of ``PLACES``; empty if its place is unknown, or the same in all.
+        storage: SOP class UID of its file.
+        instance: SOP instance UID of its file.
+        number: Number of the frame in its file, from 1; None if the file has one frame.
+        place: Its functional groups of ``PLACES``; empty if its position is unknown or shared by all.
     """
 
     storage: str
@@ -192,7 +192,7 @@ class Origin(NamedTuple):
 
 
 def _find_origins(video: VideoSource) -> tuple[list[Origin], Dataset, Dataset]:
-    """Of each frame of a video, in order of time; the groups that all share; the first's header."""
+    """Find the source of each frame in order of time, the shared groups, and the first header."""
     files = _source_files(video)
     stored = [video.stored_index(index) for index in range(video.frame_count)]
     if not video.files:
@@ -216,7 +216,7 @@ def _find_origins(video: VideoSource) -> tuple[list[Origin], Dataset, Dataset]:
 def _describe(
     video: VideoSource, shown: Sequence[tuple[int, int]], structures: Structures
 ) -> Dataset:
-    """The whole segmentation but its pixels."""
+    """Make the segmentation without its pixels."""
     origins, shared, source = _find_origins(video)
     dataset, now = Dataset(), datetime.now()
     dataset.file_meta = FileMetaDataset()
@@ -305,7 +305,7 @@ def _segment(number: int, structure: Structure) -> Dataset:
 
 
 def _frame(origin: Origin, index: int, number: int) -> Dataset:
-    """The functional groups of one frame of one segment; numbers of frames count from 1."""
+    """Make the functional groups of one frame of one segment. Frames are numbered from 1."""
     source = _item(
         ReferencedSOPClassUID=origin.storage,
         ReferencedSOPInstanceUID=origin.instance,
@@ -327,7 +327,7 @@ def _frame(origin: Origin, index: int, number: int) -> Dataset:
 
 
 def _add_dimensions(dataset: Dataset) -> None:
-    """Frames are told apart by their segment, then by their time."""
+    """Declare the dimensions of the frames: segment, then time."""
     organization = generate_uid()
     pointers = [
         ("ReferencedSegmentNumber", "SegmentIdentificationSequence"),
@@ -346,7 +346,7 @@ def _add_dimensions(dataset: Dataset) -> None:
 
 
 def _places(source: Dataset, frame_count: int) -> tuple[Dataset, list[Dataset]]:
-    """What the source says of the place of all frames and of each; nothing if it is not whole."""
+    """Read the positions of the frames: the shared groups and those of each; empty if incomplete."""
     shared, frames = Dataset(), []
     for groups in source.get("SharedFunctionalGroupsSequence", ()):
         _copy(groups, shared, PLACES)
@@ -361,7 +361,7 @@ def _places(source: Dataset, frame_count: int) -> tuple[Dataset, list[Dataset]]:
 
 
 def _places_of_series(headers: Sequence[Dataset]) -> tuple[Dataset, list[Dataset]]:
-    """The functional groups that say what the headers of single frames say of their places."""
+    """Make functional groups from the positions in the headers of single-frame files."""
     frames = [Dataset() for _ in headers]
     known = ("FrameOfReferenceUID", *IN_PLANE, "ImagePositionPatient")
     if any(not each.get(keyword) for each in headers for keyword in known):

@@ -1,4 +1,4 @@
-"""The list of output formats, and the choice of those for one video."""
+"""List the output formats, and choose those that suit a video."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -25,14 +25,14 @@ from bundle.io.writing.yolo import YoloWriter
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of file.
+    """One output format.
 
     Attributes:
-        file: Its name in the folder of results.
-        writer: Opens it: folder, video and the frames whose mask was given; and the structures, if
-            it ``names`` them.
-        names: Whether the file says what the ids stand for.
-        suits: Whether ``auto`` takes it for a video.
+        file: Name of the file in the results folder.
+        writer: Makes the writer, given the folder, the video, the frames whose mask was given, and, if
+            ``names``, the structures.
+        names: Whether the file says what the ids mean.
+        suits: Whether ``auto`` includes it for a video.
         check: Raises ValueError if it cannot be written for a video.
     """
 
@@ -45,14 +45,14 @@ class Format:
     def open(
         self, folder: Path, video: VideoSource, given: Collection[int], structures: Structures
     ) -> FormatWriter:
-        """Begin to write it."""
+        """Make the writer of this format for one video."""
         if self.names:
             return self.writer(folder, video, given, structures)
         return self.writer(folder, video, given)
 
 
 def _on_demand(video: VideoSource) -> bool:
-    """Of formats that ``auto`` takes for no video."""
+    """Say that ``auto`` never includes a format."""
     return False
 
 
@@ -88,7 +88,7 @@ def parse_formats(formats: str | Sequence[str]) -> tuple[str, ...]:
         ('auto', 'rle')
 
     Raises:
-        ValueError: There are none, or a name is unknown.
+        ValueError: The list is empty, or a name is unknown.
     """
     names = formats.strip(" []()").split(",") if isinstance(formats, str) else formats
     names = [str(name).strip(" '\"") for name in names]

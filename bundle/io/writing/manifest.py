@@ -1,7 +1,7 @@
 """Write and check the manifest of a results folder, so that overwriting never loses a user's files.
 
-``manifest.json`` lists the files that this program wrote, with sizes and checksums. Files that a user
-added, or has changed since, are kept when results are overwritten.
+``manifest.json`` lists the files that this program wrote, with sizes and checksums. Other files, and
+those that were changed later, are kept when results are overwritten.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ TABLE_HEAD = "frame,time_s,object,area_px"
 
 
 def write_manifest(folder: Path, video: str) -> None:
-    """List every file of a folder that holds nothing but new results.
+    """Write the manifest of a folder of new results, with every file in it.
 
     Args:
-        folder: Where they are, and where ``manifest.json`` goes.
+        folder: Folder of the results; gets ``manifest.json``.
         video: Name of the video.
     """
     files = {
@@ -42,10 +42,10 @@ def write_manifest(folder: Path, video: str) -> None:
 
 
 def read_manifest(folder: Path) -> Mapping[str, Mapping[str, Any]] | None:
-    """The files that a manifest lists: name in the folder, with slashes, to size and checksum.
+    """Read a manifest: path in the folder, with slashes, to size and checksum.
 
     Returns:
-        None if there is no manifest, or none that can be believed.
+        None if there is no valid manifest.
     """
     path = folder / MANIFEST
     try:
@@ -61,12 +61,14 @@ def read_manifest(folder: Path) -> Mapping[str, Mapping[str, Any]] | None:
 
 
 def holds_results(folder: Path, known: Collection[str]) -> bool:
-    """Whether results were written to a folder.
+    """Whether a folder holds results that this program wrote.
+
+    It does if it has a manifest, or, for results of older versions, a table with the columns of
+    ``frames.csv`` and other known files.
 
     Args:
-        folder: It has a manifest; or, of versions before manifests, a table with our columns, and
-            nothing or not only that beside it.
-        known: Names of files that are written, for folders without manifest.
+        folder: Folder to check.
+        known: Names of result files, for folders without manifest.
     """
     if not folder.is_dir() or folder.is_symlink():
         return False
@@ -79,17 +81,17 @@ def holds_results(folder: Path, known: Collection[str]) -> bool:
 
 
 class Keeper:
-    """Takes what is not ours from an old folder of results into the one that will replace it.
+    """Keeps the user's files of an old results folder when a new one replaces it.
 
-    Files are linked into the new folder before it takes the old one's place: a crash at any moment
-    loses none. One whose name the new results have, or which was written here and changed since,
-    goes to the folder ``kept``.
+    Files are linked into the new folder before it replaces the old one, so that a crash loses none. A
+    file whose name the new results use, or a result that was changed later, goes to the folder
+    ``kept``.
 
     Args:
-        old: The folder that will be replaced.
-        new: The new results, complete.
-        known: Names of files and folders that are written, for old folders without manifest, whose
-            files of these names are kept as well: nothing tells whether they were changed.
+        old: Folder that will be replaced.
+        new: Folder of the new results, complete.
+        known: Names of result files and folders, for old folders without manifest. Their results are
+            kept as well, since they may have been changed.
     """
 
     def __init__(self, old: Path, new: Path, known: Collection[str]) -> None:
@@ -97,7 +99,7 @@ class Keeper:
         self._listed = read_manifest(old)
 
     def link(self) -> None:
-        """Link, or where that is not possible copy, all that stays.
+        """Link the files to keep into the new folder, or copy them if links are not possible.
 
         Raises:
             OSError: Neither is possible.
@@ -128,10 +130,10 @@ class Keeper:
             )
 
     def move_late(self, replaced: Path) -> None:
-        """Move what came into the old folder after ``link``.
+        """Move files that were added to the old folder after ``link``.
 
         Args:
-            replaced: The old folder, under another name.
+            replaced: Old folder, under its new name.
         """
         ours = self._unchanged(replaced)
         for name in sorted(_walk(replaced)):
@@ -147,7 +149,7 @@ class Keeper:
         return {name for name, entry in listed.items() if _is_as_written(folder / name, entry)}
 
     def _was_ours(self, name: str) -> bool:
-        """Whether it has a name that is written, in a folder that says so or is too old to say."""
+        """Whether a file is a result of this program, by the manifest, or by its name without one."""
         if self._listed is not None:
             return name in self._listed
         top, *rest = PurePosixPath(name).parts
@@ -171,7 +173,7 @@ def _numbered(number: int) -> str:
 
 
 def _all_folders(path: Path, root: Path) -> bool:
-    """Whether nothing but folders is between a path and the root that it lies in."""
+    """Whether all parents of a path up to the root are real folders."""
     between = [path, *path.parents]
     between = between[: between.index(root)]
     return all(
@@ -180,7 +182,7 @@ def _all_folders(path: Path, root: Path) -> bool:
 
 
 def _walk(folder: Path, folders: bool = False) -> Iterator[str]:
-    """Names of all files in a folder and in those below, with slashes; links are not followed."""
+    """List all files below a folder as paths with slashes. Links are not followed."""
     for place, below, files in os.walk(folder):
         inside = Path(place).relative_to(folder)
         linked = [name for name in below if (Path(place) / name).is_symlink()]

@@ -13,7 +13,7 @@ REST = 2**16
 
 
 def encode_mask(labels: LabelMap) -> bytes:
-    """The PNG of a mask.
+    """Encode a mask, (H, W) uint8, as a PNG.
 
     Example:
         >>> decode_mask(encode_mask(np.full((2, 3), 7, np.uint8)), (2, 3)).tolist()
@@ -27,14 +27,14 @@ def encode_mask(labels: LabelMap) -> bytes:
 
 
 def decode_mask(data: bytes, size: tuple[int, int]) -> LabelMap:
-    """The mask of a PNG that ``encode_mask`` wrote.
+    """Decode a mask from a PNG that ``encode_mask`` wrote.
 
     Args:
-        data: The file.
+        data: Content of the file.
         size: (H, W) that it must have.
 
     Raises:
-        ValueError: It is no such PNG, or of another size.
+        ValueError: It is not such a PNG, or has another size.
     """
     if len(data) > 2 * size[0] * size[1] + REST:
         raise ValueError("it is too large for a mask")

@@ -1,6 +1,6 @@
-"""``masks.mha``: a compressed MetaImage in the source's geometry.
+"""Write ``masks.mha``: a compressed MetaImage in the geometry of the source.
 
-Written here and not by SimpleITK, which needs the whole volume in memory.
+SimpleITK is not used, since it needs the whole volume in memory.
 """
 
 import zlib
@@ -18,7 +18,7 @@ SIZE_DIGITS = 20
 
 
 class MetaImageWriter:
-    """See ``bundle.io.writing.writer``."""
+    """Writes a compressed MetaImage; see ``bundle.io.writing.writer``."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         fields = {
@@ -55,7 +55,7 @@ class MetaImageWriter:
 
 
 def _place(video: VideoSource) -> dict[str, str]:
-    """Size and place of the label volume; spacing is declared only if it is known."""
+    """Make the header lines of size and position. Spacing is declared only if it is known."""
     if has_suffix(video.path, META_SUFFIXES) and video.path.is_file():
         reader = meta_image_reader(video.path)
         size, origin, spacing = reader.GetSize(), reader.GetOrigin(), reader.GetSpacing()

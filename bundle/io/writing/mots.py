@@ -1,4 +1,4 @@
-"""Write ``mots``: masks in the format of the MOTS benchmarks, as pictures and as text."""
+"""Write the folder ``mots``: masks in the format of the MOTS benchmarks, as pictures and as text."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -16,10 +16,10 @@ CLASS = 1
 
 
 class MotsWriter:
-    """``mots/instances/000000.png`` ..., of 16 bits, 1000 x class + id, and ``mots/gt/gt.txt``.
+    """Writes 16-bit pictures ``mots/instances/000000.png`` and so on, and the text ``mots/gt/gt.txt``.
 
-    A line of the text is ``frame id class height width run_lengths``, where frames count from 0 and
-    the id is that of the picture.
+    A pixel is ``1000 * class + id``. A line of the text is ``frame id class height width
+    run_lengths``, with the id of the picture. Frames count from 0.
     """
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:

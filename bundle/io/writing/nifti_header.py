@@ -18,7 +18,7 @@ GEOMETRY_FIELDS = (
 
 
 def label_header(video: VideoSource) -> nib.Nifti1Header:
-    """A uint8 header in the source's place; NIfTI-2 where an axis is too long for NIfTI-1.
+    """Make a uint8 header in the geometry of the source. NIfTI-2 if an axis is too long for NIfTI-1.
 
     Raises:
         ValueError: The geometry's shape is not that of the video.
@@ -54,12 +54,12 @@ def label_header(video: VideoSource) -> nib.Nifti1Header:
 def save_label_volume(
     path: Path, labels: UInt8[np.ndarray, "x y t"], spacing_mm: tuple[float, float] | None
 ) -> None:
-    """Write labels whose source has no geometry of its own as NIfTI, the upper left pixel at 0.
+    """Write a volume without position in space as NIfTI, with the upper left pixel at the origin.
 
     Args:
-        path: Ends in ``.nii.gz``.
-        labels: Columns first, as in NIfTI.
-        spacing_mm: Distance between rows and between columns; without it no unit is declared.
+        path: File to write; ends in ``.nii.gz``.
+        labels: (x, y, t) uint8, as in NIfTI.
+        spacing_mm: (row, column) distance of pixels in mm; if None, no unit is declared.
     """
     row, column = spacing_mm or (1.0, 1.0)
     kind = nib.Nifti1Image if max(labels.shape) <= NIFTI1_MAX_SIDE else nib.Nifti2Image

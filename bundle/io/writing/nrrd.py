@@ -1,7 +1,7 @@
-"""``masks.nrrd``: a label volume in the source's geometry and time, as 3D Slicer reads it.
+"""Write ``masks.nrrd``: a label volume in the geometry and time of the source, for 3D Slicer.
 
-A source of one slice over time, (x, y, 1, t), becomes a sequence: its fourth axis is a list, whose
-index values are the frames' seconds.
+A source of one slice over time, (x, y, 1, t), becomes a sequence: the fourth axis is of kind list, and
+its index values are the times of the frames in seconds.
 """
 
 import gzip
@@ -22,7 +22,7 @@ MAGIC = (
 
 
 class NrrdWriter:
-    """See ``bundle.io.writing.writer``; equal masks give equal files."""
+    """Writes a label volume as NRRD; see ``bundle.io.writing.writer``. Equal masks give equal files."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         self._file = (folder / "masks.nrrd").open("wb")
@@ -69,7 +69,7 @@ def _header(video: VideoSource) -> str:
 
 
 def place(video: VideoSource) -> tuple[str, str]:
-    """Directions and origin of a video's labels, as fields of a file in LPS, in mm."""
+    """Make the header fields of a video's position: directions and origin, in LPS and mm."""
     lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ video.geometry.affine
     return " ".join(_vector(axis) for axis in lps[:3, :3].T), _vector(lps[:3, 3])
 

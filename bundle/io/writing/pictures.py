@@ -1,4 +1,4 @@
-"""Write results to look at: palette PNGs, the overlay video, the summary picture."""
+"""Write pictures of the results: palette PNGs, the overlay video, the summary picture."""
 
 import threading
 from collections.abc import Collection
@@ -18,7 +18,7 @@ THUMBNAIL = (480, 480)
 
 
 class PngWriter:
-    """``masks/00000.png`` ...: palette PNGs whose indices are the ids, in DAVIS colours."""
+    """Writes ``masks/00000.png`` and so on: palette PNGs of object ids, in DAVIS colours."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         self._folder = folder / "masks"
@@ -38,7 +38,7 @@ class PngWriter:
 
 
 class OverlayWriter:
-    """``overlay.mp4``: H.264, ``blend`` of each frame, at the source's times or 25 frames a second."""
+    """Writes ``overlay.mp4``: frames with masks in H.264, at the source's rate or 25 a second."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         self._video = OverlayVideo(
@@ -61,7 +61,7 @@ class OverlayWriter:
 
 
 class SummaryWriter:
-    """``summary.png``: eight overlays and the area curves."""
+    """Writes ``summary.png``: eight frames with masks, and a curve of the area of each object."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         self._path, self._video, self._given = folder / "summary.png", video, given

@@ -1,7 +1,7 @@
 """Write the results folder of one video, in all chosen formats, completely or not at all.
 
-A thread writes each frame while the next one is computed. Little memory grows with the video's length;
-see the modules of the formats.
+A thread writes each frame while the next one is computed. Memory hardly grows with the length of the
+video; see the modules of the formats.
 """
 
 import os
@@ -71,7 +71,7 @@ class ResultWriter:
             something else than results or holds the video, which is never replaced.
         PermissionError, NotADirectoryError, OSError: Nothing can be written to DIR.
         DiskFullError: There is no room in DIR; here and later.
-        ValueError: The video's geometry does not fit its size, its name is no folder name, or a
+        ValueError: The video's geometry does not fit its size, its name is not valid for a folder, or a
             format is unknown or cannot be written for it.
 
     Example::
@@ -92,7 +92,9 @@ class ResultWriter:
         structures: Structures | None = None,
     ) -> None:
         if video.name in ("", "..") or Path(video.name).name != video.name:
-            raise ValueError(f"video name {video.name!r} is no folder name: rename the video")
+            raise ValueError(
+                f"video name {video.name!r} is not valid for a folder: rename the video"
+            )
         self.folder = Path(output_dir) / video.name
         self._video = video
         self._overwrite = overwrite
@@ -133,13 +135,13 @@ class ResultWriter:
         confidence: Mapping[int, float] | None = None,
         review: bool = False,
     ) -> None:
-        """Write the next frame, in the background: an error may come with a later frame or the end.
+        """Write the next frame, in the background. Errors may be raised later, by the next calls.
 
         Args:
-            frame: (H, W, 3) uint8 RGB; not to be changed afterwards.
-            labels: (H, W) uint8 object ids, 0 for background; not to be changed either.
+            frame: (H, W, 3) uint8 RGB; must not change afterwards.
+            labels: (H, W) uint8 object ids, 0 for background; must not change either.
             confidence: Object id to confidence, from 0 to 1.
-            review: Whether someone should look at the frame.
+            review: Whether the frame is flagged for review.
 
         Raises:
             ValueError: The shape differs from the video's, or all its frames are written.
@@ -196,7 +198,7 @@ class ResultWriter:
             )
         if not holds_results(self.folder, KNOWN):
             raise FileExistsError(
-                f"{self.folder} exists and is no result folder: choose another output_dir"
+                f"{self.folder} exists and is not a results folder: choose another output_dir"
             )
         if not self._overwrite:
             raise FileExistsError(
@@ -240,7 +242,7 @@ class ResultWriter:
 
 @runtime_checkable
 class FrameLabels(Protocol):
-    """What ``write_results`` takes of a frame, such as ``bundle.inference.results.FrameResult``."""
+    """What ``write_results`` reads from the result of a frame, such as a ``FrameResult``."""
 
     @property
     def labels(self) -> LabelMap: ...
@@ -289,7 +291,7 @@ def write_results(
 
 
 def _check_writable(output_dir: Path) -> None:
-    """Find out before hours of work, not after; permission bits alone do not tell."""
+    """Check that files can be written, before any work. Permission bits alone are not reliable."""
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=output_dir):

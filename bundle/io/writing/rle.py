@@ -1,4 +1,4 @@
-"""``masks.json``: COCO's uncompressed run lengths of each object in each frame."""
+"""Write ``masks.json``: COCO's uncompressed run lengths of each object in each frame."""
 
 import json
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from bundle.io.writing.writer import Segmented
 
 
 def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
-    """Encode a mask as COCO does: lengths of runs down the columns, the first one of zeros.
+    """Encode a mask, (H, W) bool, as COCO does: run lengths down the columns, the first of zeros.
 
     Example:
         >>> run_lengths(np.array([[False, True], [True, True]]))
@@ -29,7 +29,7 @@ def run_lengths(mask: Bool[np.ndarray, "H W"]) -> dict[str, Any]:
 
 
 class RleWriter:
-    """One line of JSON for each frame, so that it streams; see ``run_lengths``.
+    """Writes one line of JSON for each frame, as soon as it is there; see ``run_lengths``.
 
     ``{"video": ..., "height": ..., "width": ..., "frames": [{"frame": 0, "objects": [{"id": 1,
     "segmentation": {"size": [H, W], "counts": [...]}}, ...]}, ...]}``

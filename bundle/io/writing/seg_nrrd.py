@@ -1,4 +1,4 @@
-"""``masks.seg.nrrd``: a segmentation of 3D Slicer in the source's geometry."""
+"""Write ``masks.seg.nrrd``: a segmentation of 3D Slicer in the geometry of the source."""
 
 import gzip
 import shutil
@@ -17,10 +17,10 @@ from bundle.visualization.overlay import PALETTE
 
 
 class SegNrrdWriter:
-    """See ``bundle.io.writing.writer``.
+    """Writes a segmentation of 3D Slicer; see ``bundle.io.writing.writer``.
 
-    The header lists the segments, which are known last, so the packed labels wait in a file without a
-    name. A segment's number in the header says nothing; its label value is the id.
+    The header lists the segments, which are known last, so packed labels are written to a temporary
+    file first. The label value of a segment is the object id; its number in the header has no meaning.
     """
 
     def __init__(

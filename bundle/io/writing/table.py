@@ -17,10 +17,10 @@ COLUMNS = (
 
 
 class TableWriter:
-    """A row for each frame and object; a cell is empty where its value is unknown.
+    """Writes a row for each frame and object. A cell is empty if its value is unknown.
 
-    Centroids are in pixels from the centre of the top left one. Rows list every object of the video,
-    so they can only be written at the end; until then each holds four numbers.
+    Centroids are in pixels from the centre of the top left pixel. Each frame has a row for every object
+    of the video, so rows are written at the end. Until then each takes four numbers in memory.
     """
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:

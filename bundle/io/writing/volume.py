@@ -1,4 +1,4 @@
-"""``masks.nii.gz``: a uint8 label volume in the source's geometry."""
+"""Write ``masks.nii.gz``: a uint8 label volume in the geometry of the source."""
 
 import gzip
 from collections.abc import Collection
@@ -13,7 +13,7 @@ from bundle.io.writing.writer import Segmented
 
 
 class NiftiWriter:
-    """See ``bundle.io.writing.writer``; equal masks give equal files."""
+    """Writes a label volume; see ``bundle.io.writing.writer``. Equal masks give equal files."""
 
     def __init__(self, folder: Path, video: VideoSource, given: Collection[int]) -> None:
         header = label_header(video)

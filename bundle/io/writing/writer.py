@@ -1,4 +1,4 @@
-"""The interface of the writers of all formats, and a thread that writes while frames are computed."""
+"""Define the interface of all format writers, and a thread that writes while frames are computed."""
 
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ class Segmented:
         index: Index of the frame, from 0.
         frame: (H, W, 3) uint8 RGB.
         labels: (H, W) uint8 object ids, 0 for background.
-        confidence: Object id to confidence, from 0 to 1; objects may lack.
-        review: Whether someone should look at the frame.
+        confidence: Object id to confidence, from 0 to 1; objects may be missing.
+        review: Whether the frame is flagged for review.
     """
 
     index: int
@@ -33,10 +33,10 @@ class Segmented:
 
 @runtime_checkable
 class FormatWriter(Protocol):
-    """Writes the frames of one video in one format, in order, in memory that does not grow much.
+    """Writes the frames of one video in one format, in order, in memory that hardly grows.
 
-    All are made with the folder where their file goes, the video that the frames belong to, and the
-    indices of the frames whose mask was given.
+    Every writer is made with the folder of the results, the video, and the indices of the frames whose
+    mask was given.
     """
 
     def write(self, result: Segmented) -> None:
@@ -46,18 +46,18 @@ class FormatWriter(Protocol):
         """Complete the file; called once, after the last frame."""
 
     def close(self) -> None:
-        """Let go of what is open, whether finished or not; a second call does nothing."""
+        """Close open files, whether finished or not. A second call does nothing."""
 
 
 class WriteBehind:
     """Writes frames in a thread, one after another, while the next ones are computed.
 
-    What writing raises comes out of the next call of ``put`` or ``wait``, as it is; no frame after
-    that is written.
+    If writing raises an error, the next call of ``put`` or ``wait`` raises it. No later frame is
+    written.
 
     Args:
         write: Writes one frame.
-        count: Most frames in hand, which bounds memory: ``put`` waits for the oldest when so many are.
+        count: Most frames in the queue. When it is full, ``put`` waits for the oldest.
     """
 
     def __init__(self, write: Callable[[Segmented], None], count: int = BEHIND) -> None:
@@ -67,7 +67,7 @@ class WriteBehind:
         self._broken = False
 
     def put(self, result: Segmented) -> None:
-        """Append the next frame, whose pixels must not change any more."""
+        """Put the next frame into the queue. Its pixels must not change any more."""
         while self._in_hand and (self._in_hand[0].done() or len(self._in_hand) >= self._count):
             self._in_hand.popleft().result()
         self._in_hand.append(self._thread.submit(self._write_next, result))
@@ -78,7 +78,7 @@ class WriteBehind:
             self._in_hand.popleft().result()
 
     def close(self) -> None:
-        """End the thread after the frame that it is writing; those behind that are dropped."""
+        """End the thread after the frame that it is writing. Frames behind it are dropped."""
         self._thread.shutdown(cancel_futures=True)
 
     def _write_next(self, result: Segmented) -> None:

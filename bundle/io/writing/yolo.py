@@ -1,4 +1,4 @@
-"""Write ``yolo``: outlines in the format of YOLO's segmentation networks."""
+"""Write the folder ``yolo``: outlines in the format of YOLO's segmentation networks."""
 
 import json
 from collections.abc import Collection
@@ -13,11 +13,11 @@ from bundle.io.writing.writer import Segmented
 
 
 class YoloWriter:
-    """``yolo/labels/00000.txt`` ...: class and outline of each part, in shares of width and height.
+    """Writes ``yolo/labels/00000.txt`` and so on: class and outline of each part of an object.
 
-    Classes count from 0: that of an object is its id less one; ``yolo/data.yaml`` names them. The
-    format knows no holes and no outline of fewer than three points, such as that of one pixel: parts
-    like that are drawn round their pixels.
+    Coordinates are fractions of width and height. The class of an object is its id minus 1;
+    ``yolo/data.yaml`` names the classes. The format has neither holes nor outlines of fewer than three
+    points, so a part of one or two pixels gets an outline around its pixels.
     """
 
     def __init__(

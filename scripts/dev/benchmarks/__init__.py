@@ -1,1 +1,1 @@
-"""What scripts/dev/benchmark.py measures, and how; docs/benchmarks.md is the contract."""
+"""The measurements of scripts/dev/benchmark.py. Their rules are in docs/benchmarks.md."""

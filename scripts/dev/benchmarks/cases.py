@@ -1,7 +1,7 @@
-"""The cases: what is measured, in which variants, with which settings.
+"""List the benchmark cases: what is measured, in which variants, with which settings.
 
-Nothing heavy is imported here: PyTorch belongs to the processes that measure, so that the memory of
-each is its own.
+This module must not import PyTorch. Each variant is measured in a process of its own, and the memory
+of that process counts.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Figures = dict[str, float]
-"""Name to value. Less is better in all of them; times have their unit in the name."""
+"""Name to value. Lower is better for all. Names of times contain the unit."""
 
 
 QUIET_CORES = 0.2
@@ -17,11 +17,11 @@ QUIET_CORES = 0.2
 
 
 class Workload(NamedTuple):
-    """What a case's ``prepare(variant, settings)`` returns: both are called in one process.
+    """What ``prepare(variant, settings)`` of a case's module returns.
 
     Attributes:
-        warm_up: Called once.
-        run: Called for each run; the figures of that run, the device having finished.
+        warm_up: Called once, before the runs, in the same process.
+        run: Called once for each run. Returns the figures of the run after the device has finished.
     """
 
     warm_up: Callable[[], Any]
@@ -29,12 +29,12 @@ class Workload(NamedTuple):
 
 
 class Case(NamedTuple):
-    """One case.
+    """One benchmark.
 
     Attributes:
-        module: Of this package; has ``prepare``.
-        variants: Each runs in a process of its own; they take turns.
-        settings: Names to values that JSON knows.
+        module: Name of the module of this package that measures it, by its function ``prepare``.
+        variants: Names of what is compared. Each runs in a process of its own; they take turns.
+        settings: Name to value; values are such as JSON can hold.
     """
 
     module: str
@@ -89,7 +89,11 @@ CASES: Mapping[str, Case] = {
 
 
 def change_settings(case: Case, changes: Sequence[str]) -> Case:
-    """The case with settings given as ``NAME=VALUE``, the value in JSON, or else a text.
+    """Return the case with some settings changed.
+
+    Args:
+        case: Case to start from.
+        changes: ``NAME=VALUE`` each. A value that is not JSON is taken as text.
 
     Raises:
         ValueError: The case has no such setting, or there is no ``=``.

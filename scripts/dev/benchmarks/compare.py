@@ -1,4 +1,4 @@
-"""How much faster one file of figures is than another."""
+"""Compare two files of measurements: how much faster the newer one is."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,8 +16,10 @@ class Ratio(NamedTuple):
     """One figure, before and after.
 
     Attributes:
-        times: Old over new median: above 1 the new one is better.
-        apart: The extremes of both do not overlap.
+        old: Median of the older runs.
+        new: Median of the newer runs.
+        times: ``old / new``; above 1 the new figure is better.
+        apart: Whether the ranges (minimum to maximum) of old and new runs do not overlap.
     """
 
     case: str
@@ -30,11 +32,11 @@ class Ratio(NamedTuple):
 
 
 def load(path: Path) -> Contents:
-    """A file that scripts/dev/benchmark.py wrote.
+    """Read a file that scripts/dev/benchmark.py wrote.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is something else, or of another version of the contract.
+        ValueError: The file is not JSON, or has another schema.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no figures at {path}: write some with --output {path}")
@@ -49,10 +51,10 @@ def load(path: Path) -> Contents:
 
 
 def compare(old: Contents, new: Contents) -> list[Ratio]:
-    """Ratios of all figures that both have, of rows with the same settings.
+    """Compare all figures that both files have, where case, variant and settings are the same.
 
     Raises:
-        ValueError: There is none.
+        ValueError: There is no such figure.
     """
     ratios = list(_ratios(old, new))
     if not ratios:
@@ -64,7 +66,7 @@ def compare(old: Contents, new: Contents) -> list[Ratio]:
 
 
 def differences(old: Contents, new: Contents) -> list[str]:
-    """What else differs between two files, a line each: it may explain a ratio."""
+    """List what else differs between two files, such as versions: it may explain a ratio."""
     before, after = old["surroundings"], new["surroundings"]
     lines = [
         f"{name}: {before.get(name)} -> {after.get(name)}"
@@ -84,7 +86,7 @@ def differences(old: Contents, new: Contents) -> list[str]:
 
 
 def table(ratios: list[Ratio]) -> str:
-    """One line a figure; a star where the extremes of the runs overlap."""
+    """Format the ratios, one line a figure. A star marks ranges that overlap."""
     heads = ("case", "variant", "figure", "old", "new", "times better")
     cells = [
         (r.case, r.variant, r.figure, f"{r.old:g}", f"{r.new:g}", f"{r.times:.2f}{'*' * (not r.apart)}")
@@ -95,7 +97,7 @@ def table(ratios: list[Ratio]) -> str:
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
         for row in [heads, *cells]
     ]
-    return "\n".join([*lines, "* the extremes of the runs overlap"])
+    return "\n".join([*lines, "* the ranges of the runs overlap"])
 
 
 def _ratios(old: Contents, new: Contents) -> Iterator[Ratio]:

@@ -1,7 +1,9 @@
-"""Started by startup.py as a process of its own: prints a line of JSON, seconds since it started.
+"""Time imports, or the first mask, in a new process. startup.py starts it.
 
 python scripts/dev/benchmarks/new_process.py imports
 python scripts/dev/benchmarks/new_process.py first_mask BACKEND VIDEO MASK
+
+Prints one line of JSON. Times are in seconds since the process started.
 """
 
 import json
@@ -21,7 +23,7 @@ def age() -> float:
 
 
 def imports() -> dict[str, float]:
-    """Of the libraries, and then of all modules of ours that configs/inference.yaml names."""
+    """Time the imports of torch and MONAI, then of ``bundle``, then of what inference.yaml imports."""
     import_module("torch")
     import_module("monai.bundle")
     libraries = age()
@@ -41,7 +43,7 @@ def imports() -> dict[str, float]:
 
 
 def first_mask(backend: str, video: str, mask: str) -> dict[str, float]:
-    """By the config, as ``python -m monai.bundle run`` goes; the second frame's is the first found."""
+    """Time inference by configs/inference.yaml, up to the first predicted mask, that of frame 1."""
     from monai.bundle import ConfigParser
 
     imported = age()

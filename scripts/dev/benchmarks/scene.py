@@ -1,4 +1,4 @@
-"""A made-up video: disks that drift over noise. The network's work does not depend on what it sees."""
+"""Make a synthetic video of disks that drift over noise. Its content does not change the speed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -7,11 +7,11 @@ import numpy as np
 from bundle.types import Frame, LabelMap
 
 DISTINCT = 10
-"""Frames that differ; then they repeat, so that a long video takes no more memory."""
+"""Number of different frames. They repeat, so that a long video takes no more memory."""
 
 
 class DriftingDisks:
-    """``bundle.inference.frame_stream.Frames`` with one disk an object."""
+    """A synthetic video, with one disk for each object; a ``bundle.inference.frame_stream.Frames``."""
 
     def __init__(self, height: int, width: int, frame_count: int, objects: int) -> None:
         self.height, self.width, self.frame_count = height, width, frame_count
@@ -22,7 +22,7 @@ class DriftingDisks:
         return (self._pictures[i % DISTINCT] for i in indices)
 
     def labels(self, index: int) -> LabelMap:
-        """(H, W), object ids from 1."""
+        """Return the true mask of a frame: (H, W) uint8, object ids from 1."""
         labels = np.zeros((self.height, self.width), np.uint8)
         rows, columns = np.ogrid[: self.height, : self.width]
         radius = min(self.height, self.width / self.objects) / 4

@@ -1,4 +1,4 @@
-"""How long a new process takes: imports, the first mask that was found, the whole command.
+"""Measure how long a new process takes: imports, the first predicted mask, the whole command.
 
 The video is the echocardiogram that comes with pydicom: 30 frames of 240x320, mask drawn by hand.
 """
@@ -25,13 +25,13 @@ HEIGHT, WIDTH = 240, 320
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
-    """A process that is started anew for each run; the warm-up fills the caches of its files."""
-    folder = tempfile.TemporaryDirectory()  # until the last of the closures below goes
+    """Prepare a run that starts a new process each time. The warm-up fills the system's file cache."""
+    folder = tempfile.TemporaryDirectory()  # the closures below keep it alive
     video, mask = _video(), Path(folder.name) / "mask.png"
     Image.fromarray(_drawn_mask()).save(mask)
 
     def run_command() -> Figures:
-        """The command of the README, all results written."""
+        """Run the command of the README, with all its results."""
         command = ["-m", "monai.bundle", "run", "--config_file", CONFIG]
         command += ["--video", video, "--mask", str(mask), "--output_dir", f"{folder.name}/out"]
         begin = time.perf_counter()
@@ -39,12 +39,12 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
         return {"s_command": time.perf_counter() - begin}
 
     runs: dict[str, Callable[[], Figures]] = {
-        "imports": lambda: _say("imports"),
-        "torch": lambda: _say("first_mask", "torch", video, mask),
-        "int8": lambda: _say("first_mask", "int8", video, mask),
+        "imports": lambda: _measure("imports"),
+        "torch": lambda: _measure("first_mask", "torch", video, mask),
+        "int8": lambda: _measure("first_mask", "int8", video, mask),
         "command": run_command,
     }
-    return Workload(lambda: runs[variant](), lambda: runs[variant]())  # holds the folder, too
+    return Workload(lambda: runs[variant](), lambda: runs[variant]())  # keeps the folder alive
 
 
 def _video() -> str:
@@ -55,15 +55,15 @@ def _video() -> str:
 
 
 def _drawn_mask() -> np.ndarray:
-    """(H, W) uint8, 255 inside the first frame's left ventricle."""
+    """The left ventricle in the first frame: (H, W) uint8, 255 inside."""
     outline = json.loads(OUTLINES.read_text())["0"]
     mask = Image.new("L", (WIDTH, HEIGHT))
     ImageDraw.Draw(mask).polygon([(x, y) for x, y in outline], fill=255)
     return np.asarray(mask)
 
 
-def _say(*arguments: str | Path) -> Figures:
-    """What benchmarks/new_process.py prints last."""
+def _measure(*arguments: str | Path) -> Figures:
+    """Run benchmarks/new_process.py and read the figures that it prints."""
     script = ROOT / "scripts/dev/benchmarks/new_process.py"
     done = _start([str(script), *map(str, arguments)])
     figures: Figures = json.loads(done.stdout.splitlines()[-1])

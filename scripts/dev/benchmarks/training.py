@@ -1,4 +1,4 @@
-"""One iteration of configs/train.yaml on random clips: forward, losses, backward, optimiser."""
+"""Measure one training iteration by configs/train.yaml: forward, losses, backward, optimiser."""
 
 import atexit
 import multiprocessing
@@ -31,18 +31,20 @@ CHANGES: dict[str, dict[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
     "processes": {},
 }
-"""What each variant has otherwise than configs/train.yaml, one step of it after the other."""
+"""How each variant differs from configs/train.yaml. Each adds one optimisation to the one before."""
 KEEPING = ("config", "bfloat16", "processes")
 """Variants that keep freed memory."""
 
 
 def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> Callable[[], float]:
-    """One iteration on the same clips each time, which returns its loss once the device has finished.
+    """Make a function that runs one training iteration, always on the same random clips.
+
+    It returns the loss when the device has finished.
 
     Args:
-        variant: In ``CHANGES``.
-        settings: Of the case; ``overrides`` may name values of the config.
-        processes: That share the batch; this is one of them.
+        variant: Name in ``CHANGES``.
+        settings: Settings of the case; ``overrides`` changes values of the config.
+        processes: Number of processes that share the batch. This process is one of them.
     """
     if variant in KEEPING:
         keep_freed_memory()
@@ -86,7 +88,11 @@ def make_step(variant: str, settings: Mapping[str, Any], processes: int = 1) -> 
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
-    """Steps of one variant; see ``Workload``. ``processes``: one for each thread, of one thread."""
+    """Prepare the iterations of one variant.
+
+    The variant ``processes`` splits the batch over as many processes as there are threads, with one
+    thread each.
+    """
     step = make_shared_step(settings) if variant == "processes" else make_step(variant, settings)
 
     def run() -> Figures:
@@ -98,7 +104,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
 
 
 def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], float]:
-    """The step of this process, which waits for the others'; they end with it."""
+    """Start the other processes, and make the step of this one. They end when this one does."""
     processes = torch.get_num_threads()
     scratch = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, scratch)
@@ -114,7 +120,7 @@ def make_shared_step(settings: Mapping[str, Any]) -> Callable[[], float]:
 def join(
     rank: int, processes: int, meeting: str, settings: Mapping[str, Any]
 ) -> Callable[[], float]:
-    """The step of one of several processes, of one thread."""
+    """Join the process group as ``rank`` and make the step of this process, with one thread."""
     torch.set_num_threads(1)
     distributed.init_process_group(
         "gloo", init_method=f"file://{meeting}", rank=rank, world_size=processes
@@ -123,7 +129,7 @@ def join(
 
 
 def follow(rank: int, processes: int, meeting: str, settings: Mapping[str, Any]) -> None:
-    """Take part in each step that the first process begins."""
+    """Run a step whenever the first process does, for ever."""
     step = join(rank, processes, meeting, settings)
     while True:
         step()

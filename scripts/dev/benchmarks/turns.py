@@ -1,4 +1,4 @@
-"""Each variant of a case in a process of its own, taking turns."""
+"""Measure the variants of a case: each in a process of its own, one run of each in turn."""
 
 import multiprocessing
 import resource
@@ -20,15 +20,15 @@ STATUS = Path("/proc/self/status")
 
 
 class Variant:
-    """A process that has warmed up and waits for its turn.
+    """A process that measures one variant. It has warmed up and waits for its turn.
 
     Args:
-        case: With final settings.
-        name: One of its variants.
-        threads: Of PyTorch and OpenVINO.
+        case: Case with its final settings.
+        name: Name of the variant.
+        threads: Threads of PyTorch and OpenVINO.
 
     Raises:
-        RuntimeError: The process failed; it has printed why.
+        RuntimeError: The process failed; it has printed the reason.
     """
 
     def __init__(self, case: Case, name: str, threads: int) -> None:
@@ -43,7 +43,7 @@ class Variant:
         self.ready: dict[str, Any] = self._receive()
 
     def run(self) -> tuple[Figures, float]:
-        """The figures of one run, and the cores that other programs used meanwhile."""
+        """Measure one run. Returns its figures, and how many cores other programs used meanwhile."""
         begin, busy, own = time.perf_counter(), busy_seconds(), self._own_seconds()
         self._connection.send("run")
         figures: Figures = self._receive()
@@ -51,13 +51,13 @@ class Variant:
         return figures, max(0.0, others / (time.perf_counter() - begin))
 
     def _own_seconds(self) -> float:
-        """Processor time of the process, of those that it started, and of this one."""
+        """Processor time in seconds of the process, its children, and the calling process."""
         each = [psutil.Process(self.process.pid).cpu_times(), psutil.Process().cpu_times()]
         theirs = each[0].children_user + each[0].children_system
         return theirs + sum(times.user + times.system for times in each)
 
     def finish(self) -> dict[str, Any]:
-        """Peaks of memory; the process ends."""
+        """End the process. Returns its peak memory in MiB: ``peak``, and ``device`` or None."""
         self._connection.send("finish")
         peaks: dict[str, Any] = self._receive()
         self.process.join()
@@ -76,7 +76,7 @@ class Variant:
 def serve(
     connection: Connection, module: str, variant: str, settings: dict[str, Any], threads: int
 ) -> None:
-    """What the process does: prepare, warm up, run when asked to, tell how much memory it took."""
+    """Main function of a variant's process: prepare, warm up, run on request, report the memory."""
     import torch
 
     torch.set_num_threads(threads)
@@ -95,20 +95,20 @@ def serve(
 
 
 def busy_seconds() -> float:
-    """Processor time that the machine has spent on anything, all cores together.
+    """Processor time that this machine has used since it started, in seconds, over all cores.
 
-    What the hypervisor took for other machines is in it.
+    Time that the hypervisor gave to other virtual machines is included.
     """
     times = psutil.cpu_times()._asdict()
-    # A guest's time is in the user's as well.
+    # The time of guests is part of the user time already.
     idle = ("idle", "iowait", "guest", "guest_nice")
     return float(sum(value for name, value in times.items() if name not in idle))
 
 
 def peak_rss() -> int:
-    """Most resident memory of this process so far, MiB.
+    """Peak resident memory of this process so far, in MiB.
 
-    Linux' ``ru_maxrss`` would not do: a process inherits that of the one it was started by.
+    On Linux ``ru_maxrss`` is not usable: a process inherits it from its parent.
     """
     if STATUS.is_file():
         line = next(x for x in STATUS.read_text().splitlines() if x.startswith("VmHWM:"))
@@ -119,7 +119,7 @@ def peak_rss() -> int:
 
 @contextmanager
 def started(case: Case, variants: Sequence[str], threads: int) -> Iterator[list[Variant]]:
-    """Processes of some variants, started and warmed up one after the other; ended in any case."""
+    """Start a process for each variant, one after the other. All end when the block does."""
     running: list[Variant] = []
     try:
         for name in variants:
@@ -135,7 +135,7 @@ def started(case: Case, variants: Sequence[str], threads: int) -> Iterator[list[
 def measure(
     name: str, case: Case, variants: Sequence[str], runs: int, threads: int
 ) -> list[dict[str, Any]]:
-    """One row for each variant, as docs/benchmarks.md describes it."""
+    """Measure all variants. Returns a row for each, in the format of docs/benchmarks.md."""
     found: dict[str, list[Figures]] = {variant: [] for variant in variants}
     others: dict[str, list[float]] = {variant: [] for variant in variants}
     rows = []
@@ -163,17 +163,20 @@ def measure(
 
 
 def quiet(others: Sequence[float]) -> list[int]:
-    """The runs that count: those that others left alone, or all if there is none."""
+    """Numbers of the runs that count: those without other load, or all if there are none."""
     alone = [number for number, cores in enumerate(others) if cores <= QUIET_CORES]
     return alone or list(range(len(others)))
 
 
 def summarize(runs: Sequence[Mapping[str, float]], others: Sequence[float]) -> dict[str, Any]:
-    """Median and extremes of each figure over the runs that count, and all runs.
+    """Compute median, minimum and maximum of each figure over the runs that count.
 
     Args:
-        runs: The figures of each.
-        others: The cores that other programs used during each.
+        runs: Figures of each run.
+        others: Cores that other programs used during each run.
+
+    Returns:
+        By figure: ``median``, ``min``, ``max``, and ``runs``, the values of all runs.
     """
     summary = {}
     for name in runs[0]:

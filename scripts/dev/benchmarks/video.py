@@ -1,4 +1,4 @@
-"""Masks propagated through a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
+"""Measure inference on a video by ``VideoInferer.stream``: resizing, network, memory, labels."""
 
 import subprocess
 import sys
@@ -27,11 +27,11 @@ ENCODED = 20
 
 
 def make_network(variant: str, device: torch.device) -> Any:
-    """A shipped network as it was trained (``plain``), or for a backend.
+    """Load the shipped network.
 
     Args:
-        variant: ``plain`` or a backend.
-        device: Where it shall run.
+        variant: ``plain``, as it was trained, or the name of a backend that it is optimised for.
+        device: Device to run on.
     """
     config = read_inference_config()
     network = config.get_parsed_content("loaded")
@@ -41,7 +41,7 @@ def make_network(variant: str, device: torch.device) -> Any:
 
 
 def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
-    """A video that is propagated from its first frame on, at its own size; see ``Workload``."""
+    """Prepare a synthetic video that is segmented from its first mask, at its own size."""
     device = find_device(settings["device"])
     network = make_network(variant, device)
     inferer = VideoInferer(
@@ -52,7 +52,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
     )
 
     def propagate(frames: int) -> list[float]:
-        """When each frame was done."""
+        """Segment the video. Returns the time at the start and after each frame, in seconds."""
         video = DriftingDisks(settings["height"], settings["width"], frames, settings["objects"])
         done = [time.perf_counter()]
         for _ in inferer.stream(video, {0: video.labels(0)}, network, device):
@@ -64,7 +64,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
 
     @torch.inference_mode()
     def encode() -> float:
-        """Median milliseconds of the encoder alone, nothing else going on."""
+        """Median time of the encoder alone, in milliseconds."""
         image = torch.rand(
             1, 3, *(-(-settings[side] // STRIDE) * STRIDE for side in ("height", "width"))
         )
@@ -97,7 +97,7 @@ def prepare(variant: str, settings: Mapping[str, Any]) -> Workload:
 
 @contextmanager
 def busy_cores(count: int) -> Iterator[None]:
-    """So many other processes that compute without a pause."""
+    """Keep ``count`` cores busy with other processes while the block runs."""
     command = [sys.executable, "-c", "while True: pass"]
     processes = [subprocess.Popen(command) for _ in range(count)]
     try:
@@ -109,7 +109,7 @@ def busy_cores(count: int) -> Iterator[None]:
 
 
 def summarize(done: list[float]) -> Figures:
-    """Milliseconds a frame, the first's included; of long videos early and late ones besides."""
+    """Compute milliseconds a frame. For long videos also the medians of the first and last 100."""
     figures = {"ms_per_frame": 1000 * (done[-1] - done[0]) / (len(done) - 1)}
     # The first frame is given: its mask is not found.
     elapsed = [1000 * (b - a) for a, b in pairwise(done[1:])]
