@@ -1,10 +1,10 @@
-"""Check a GPU in one go: masks against the CPU's, times, and 200 steps of training.
+"""Check a GPU: compare its masks with those of the CPU, measure times, and train for 200 steps.
 
     python scripts/dev/check_device.py --device cuda --output_dir output/device
 
-Needs no data: the video is made up. On a GPU it should take less than 5 minutes. With ``--device cpu
---train_steps 2`` it runs anywhere. Prints a table, writes OUTPUT_DIR/device.json, and ends with exit
-code 1 if masks differ or the loss does not fall.
+Needs no data: the video is synthetic. On a GPU it should take less than 5 minutes. With ``--device cpu
+--train_steps 2`` it runs anywhere. Prints a table and writes OUTPUT_DIR/device.json. The exit status is
+1 if masks differ or the loss does not fall.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from bundle.utils.atomic_write import written_beside
 from bundle.utils.devices import PRECISIONS, find_device
 
 LEAST_DICE = 0.99
-"""Below this, a precision does not give the CPU's masks."""
+"""Smallest mean Dice at which the masks of a precision count as those of the CPU."""
 VIDEOS = ("video", "video_3_objects", "video_480x854")
 COMPILED_RUNS = 3
 
@@ -38,25 +38,25 @@ COMPILED_RUNS = 3
 def segment(
     network: Any, device: torch.device, precision: str, case: str, frames: int
 ) -> tuple[list[Any], list[float]]:
-    """Label maps of a video, and when each was done, the device having finished."""
+    """Segment the video of a benchmark case. Returns label maps, and the time after each in seconds."""
     settings = CASES[case].settings
     size = settings["height"], settings["width"]
     video = DriftingDisks(*size, frames, settings["objects"])
     inferer = VideoInferer(precision=precision, direction="forward")
     done, labels = [time.perf_counter()], []
     for result in inferer.stream(video, {0: video.labels(0)}, network, device):
-        labels.append(result.labels)  # on the CPU: the device is done
+        labels.append(result.labels)  # in CPU memory, so the device has finished
         done.append(time.perf_counter())
     return labels, done
 
 
 def milliseconds(done: Sequence[float]) -> float:
-    """Median time of a frame that was not given."""
+    """Median time of a frame in milliseconds, without the first, whose mask is given."""
     return 1000 * median(b - a for a, b in pairwise(done[1:]))
 
 
 def compare_masks(device: torch.device, frames: int) -> list[dict[str, Any]]:
-    """Dice of each precision's masks on the device with those of float32 on the CPU."""
+    """Compare the masks of each precision with those of float32 on the CPU: mean and lowest Dice."""
     cpu = torch.device("cpu")
     expected, _ = segment(make_network("plain", cpu), cpu, "float32", "video", frames)
     network = make_network("torch", device)
@@ -71,7 +71,7 @@ def compare_masks(device: torch.device, frames: int) -> list[dict[str, Any]]:
 
 @contextmanager
 def compiled(network: Any) -> Iterator[None]:
-    """The encoder by ``torch.compile``, which takes CUDA graphs on a GPU."""
+    """Compile the encoder with ``torch.compile`` (CUDA graphs on a GPU) while the block runs."""
     encode = network.encode
     network.encode = torch.compile(encode, mode="reduce-overhead")
     try:
@@ -81,7 +81,7 @@ def compiled(network: Any) -> Iterator[None]:
 
 
 def time_videos(device: torch.device, frames: int, with_compile: bool) -> list[dict[str, Any]]:
-    """Milliseconds a frame of each case of docs/benchmarks.md, eager and with a compiled encoder."""
+    """Measure milliseconds a frame of cases of docs/benchmarks.md, with and without compilation."""
     network = make_network("torch", device)
     rows = []
     for case in VIDEOS:
@@ -98,7 +98,7 @@ def time_videos(device: torch.device, frames: int, with_compile: bool) -> list[d
 
 
 def train(device: torch.device, steps: int, precision: str) -> dict[str, Any]:
-    """Time of a step of configs/train.yaml on one clip, over and over, and how its loss falls."""
+    """Train by configs/train.yaml on the same clips. Returns the time a step and the losses."""
     settings = {**CASES["training"].settings, "device": str(device)}
     step = make_step("folded", {**settings, "overrides": {"precision": precision}})
     losses, spent = [], []
@@ -113,7 +113,7 @@ def train(device: torch.device, steps: int, precision: str) -> dict[str, Any]:
 
 
 def check(options: argparse.Namespace) -> dict[str, Any]:
-    """All three parts."""
+    """Run all three parts and print what they find."""
     device = find_device(options.device)
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     print(f"{name}, PyTorch {torch.__version__}", flush=True)
@@ -136,7 +136,7 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def faults(found: dict[str, Any]) -> list[str]:
-    """What is wrong; empty if the device may be trusted."""
+    """List what is wrong with masks and training; empty if all is well."""
     training = found["training"]
     wrong = [
         f"{row['precision']}: expected masks like the CPU's, got a Dice of {row['mean']:.3f}"
@@ -154,10 +154,17 @@ def faults(found: dict[str, Any]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
-    parser.add_argument("--output_dir", type=Path, default=Path("output/device"))
-    parser.add_argument("--frames", type=int, default=30, help="of each video")
-    parser.add_argument("--train_steps", type=int, default=200)
-    parser.add_argument("--train_precision", default="auto", choices=("auto", *PRECISIONS))
+    parser.add_argument(
+        "--output_dir", type=Path, default=Path("output/device"), help="folder of device.json"
+    )
+    parser.add_argument("--frames", type=int, default=30, help="length of each video")
+    parser.add_argument("--train_steps", type=int, default=200, help="number of training steps")
+    parser.add_argument(
+        "--train_precision",
+        default="auto",
+        choices=("auto", *PRECISIONS),
+        help="precision of the training",
+    )
     parser.add_argument("--compile", action="store_true", help="also time a compiled encoder")
     options = parser.parse_args(arguments)
     begin = time.perf_counter()

@@ -2,9 +2,9 @@
 
     python scripts/dev/screenshot_annotate.py --output_dir docs
 
-Plays a user in a real browser: clicks the outline of the left ventricle in frame 0 of pydicom's
-echocardiogram, corner by corner, and propagates it with the shipped weights. Needs the extra annotate,
-Playwright, and a Chromium on the PATH.
+Simulates a user in a real browser, on pydicom's echocardiogram and with the shipped weights. A
+screenshot shows the outline of the left ventricle in frame 0. The GIF shows a box and two points on it
+instead, then the propagation. Needs the extra annotate, Playwright, and a Chromium on the PATH.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from bundle.apps.annotate.server import bind, make_app, make_server
 from bundle.apps.annotate.workspace import Workspace
 from bundle.networks.prompts import click_error
 from bundle.segmenter import VideoSegmenter
+from bundle.types import LabelMap
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTLINES = ROOT / "scripts" / "demo" / "left_ventricle.json"
@@ -143,7 +145,7 @@ def point(screen: Screen, truth: np.ndarray) -> None:
         page.wait_for_timeout(600)  # until the hint of the button is gone
         screen.shoot(500)
         page.mouse.click(*place, button="left" if positive else "right")
-        wait_for(lambda before=before: (annotation.shown(0) != before).any())
+        wait_for(partial(_differs, annotation, before))
         page.wait_for_timeout(1500)
         screen.shoot(900)
     page.keyboard.press("Enter")
@@ -152,8 +154,12 @@ def point(screen: Screen, truth: np.ndarray) -> None:
     screen.shoot(900)
 
 
+def _differs(annotation: Annotation, before: LabelMap) -> bool:
+    return bool((annotation.shown(0) != before).any())
+
+
 def walk(screen: Screen) -> None:
-    """Do the steps of docs/annotate.md: outline, propagate, look, export."""
+    """Do the steps of docs/annotate.md: outline or point, propagate, look, export."""
     page, annotation = screen.page, screen.annotation
     outline = json.loads(OUTLINES.read_text())["0"]
     name = page.locator("[data-testid=object-1] input")

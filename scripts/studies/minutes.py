@@ -4,9 +4,9 @@
 
 DATA is the folder that holds CVC-ClinicDB, DAVIS-2016-val and VocalFolds. Writes minutes.png,
 minutes.csv and minutes.json. There are five users. The first paints every frame. The second paints
-every tenth frame; masks between are interpolated, with motion. The third paints the first frame, and the
-network propagates it. The fourth begins with a box and the fifth with three points on each object; both
-then set points in frames that the program suggests. The time of the machine is not counted.
+every tenth frame; masks between are interpolated, with motion. The third paints the first frame, and
+the network propagates it. The fourth begins with a box and the fifth with three points on each object;
+both then set points in frames that the program suggests. The time of the machine is not counted.
 """
 
 import argparse
@@ -93,7 +93,7 @@ def interpolate(masks: Mapping[int, LabelMap], index: int, ids: Sequence[int]) -
 
 
 def _between(first: np.ndarray, last: np.ndarray, share: float) -> np.ndarray:
-    """Signed distance to the outline of the mask between two, at ``share`` of the way from the first."""
+    """Signed distance to the outline of the mask at ``share`` of the way between two."""
     if not first.any() or not last.any():
         return (1 - share) * _distance(first) + share * _distance(last)
     middles = [np.array(center_of_mass(mask)) for mask in (first, last)]
