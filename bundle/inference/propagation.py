@@ -245,7 +245,8 @@ class Propagation:
     def run(self) -> Iterator[int]:
         """Segment the frames that are not done; yields the index of each as it is done.
 
-        You can stop at any frame and call it again: an unfinished stretch then starts again.
+        You can stop at any frame and call it again: an unfinished stretch then starts again. It also
+        does if a prompt changes it between two frames.
         """
         while True:
             search = self._given.next_search()
@@ -253,8 +254,11 @@ class Propagation:
                 yield from self._find(search)
             elif self._pending:
                 stretch = self._pending[0]
-                yield from self._run_stretch(stretch)
-                if self._pending[:1] == [stretch]:  # otherwise a prompt changed the plan
+                for index in self._run_stretch(stretch):
+                    yield index
+                    if not self._pending or self._pending[0] is not stretch:
+                        break  # a prompt changed the plan
+                else:
                     del self._pending[0]
             else:
                 return

@@ -1,6 +1,7 @@
 """Masks from any frames to all others: which way, what a correction changes, what happens then."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -362,6 +363,98 @@ class TestConfidence:
             work.annotate(suggested[-1], make_labels())
             list(work.run())
         assert len({0, *suggested}) == 4
+
+
+class Ahead:
+    """A network whose next frame is encoded ahead, with maps that the second next one overwrites.
+
+    Args:
+        network: What computes.
+        damaged: Number of the call of ``encode`` that fails, from 1; None for none.
+    """
+
+    encodes_ahead = True
+
+    def __init__(self, network, damaged=None):
+        self.network, self.damaged = network, damaged
+        self.threads, self._kept = [], threading.local()
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+    def encode(self, image):
+        self.threads.append(threading.current_thread())
+        if len(self.threads) == self.damaged:
+            raise RuntimeError("frame cannot be encoded: out of luck")
+        found = self.network.encode(image)
+        for old in getattr(self._kept, "before", ())[1:]:
+            old.zero_()
+        self._kept.before, self._kept.last = getattr(self._kept, "last", ()), found
+        return found
+
+
+class TestEncodingAhead:
+    """The next frame is encoded in another thread; nothing but the time it takes may change."""
+
+    @pytest.mark.parametrize("settings", [{}, {"inference_size": 16}, {"direction": "backward"}])
+    def test_masks_are_the_same(self, network, frames, settings):
+        annotations = {3: make_labels((1, 2)), 9: make_labels((1, 2), seed=1)}
+        ahead = Ahead(network)
+        found = propagate(frames, annotations, ahead, **settings)
+        np.testing.assert_array_equal(found, propagate(frames, annotations, network, **settings))
+        elsewhere = [each for each in ahead.threads if each is not threading.current_thread()]
+        stretches = plan_stretches([3, 9], COUNT, settings.get("direction", "both"))
+        assert len(elsewhere) == sum(len(s.frames) for s in stretches if s.prompt is not None)
+
+    def test_only_the_next_frame_is_encoded(self, network, frames):
+        ahead = Ahead(network)
+        run = VideoInferer(**OWN_SIZE).open(frames, {0: make_labels()}, ahead).run()
+        for done in range(1, 5):
+            next(run)
+            assert done <= len(ahead.threads) - 1 <= done + 1  # less the given one
+        run.close()
+        assert not any(each.is_alive() for each in ahead.threads[1:])
+
+    @pytest.mark.parametrize("next_one", [False, True])
+    def test_an_error_in_it_is_raised_after_the_frames_before(self, network, frames, next_one):
+        """Frame 4 fails; with the encoding in the same thread and ahead."""
+        network = Ahead(network, damaged=5)
+        network.encodes_ahead = next_one
+        work = VideoInferer(**OWN_SIZE).open(frames, {0: make_labels()}, network)
+        done = []
+        with pytest.raises(RuntimeError, match="^frame cannot be encoded: out of luck$"):
+            for index in work.run():
+                done.append(index)
+        assert done == [1, 2, 3]
+        assert not any(each.is_alive() for each in network.threads if each.name != "MainThread")
+        assert list(work.run()) == list(range(1, COUNT))  # the next call may succeed
+
+    def test_a_correction_uses_nothing_that_was_encoded_before(self, network, frames):
+        work = VideoInferer(**OWN_SIZE, precision="float32").open(
+            frames, {0: make_labels()}, Ahead(network)
+        )
+        list(itertools.islice(work.run(), 5))
+        corrected = {0: make_labels(), 3: make_labels(seed=2)}
+        work.annotate(3, corrected[3])
+        list(work.run())
+        found = [work.result(i).labels for i in range(COUNT)]
+        np.testing.assert_array_equal(found, propagate(frames, corrected, network))
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+@pytest.mark.parametrize(("done", "corrected"), [(5, 0), (5, 3), (5, 8)])
+def test_a_correction_between_two_frames_of_a_run(network, frames, ahead, done, corrected):
+    """The same run goes on, with what the correction says."""
+    inferer = VideoInferer(**OWN_SIZE, precision="float32")
+    work = inferer.open(frames, {0: make_labels()}, Ahead(network) if ahead else network)
+    run = work.run()
+    list(itertools.islice(run, done))
+    work.annotate(corrected, make_labels(seed=2))
+    left = work.remaining
+    assert len(list(run)) == left
+    masks = {0: make_labels()} | {corrected: make_labels(seed=2)}
+    found = [work.result(i).labels for i in range(COUNT)]
+    np.testing.assert_array_equal(found, propagate(frames, masks, network))
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
