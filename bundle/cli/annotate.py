@@ -16,6 +16,7 @@ from bundle.cli.options import (
     Review,
     Size,
     Weights,
+    Who,
     given,
 )
 
@@ -64,14 +65,7 @@ def annotate(
             show_default=False,
         ),
     ] = None,
-    who: Annotated[
-        str | None,
-        typer.Option(
-            help="Name of the annotator; by default the user name of the system.",
-            rich_help_panel=PROJECTS,
-            show_default=False,
-        ),
-    ] = None,
+    who: Who = None,
     device: Device = "auto",
     backend: Backend = "auto",
     weights: Weights = None,

@@ -114,6 +114,14 @@ Prior = Annotated[
 Review = Annotated[
     str | None, setting("review_below", "Confidence below which a frame is flagged for review.")
 ]
+Who = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of the annotator; by default the user name of the system.",
+        rich_help_panel=PROJECTS,
+        show_default=False,
+    ),
+]
 Precision = Annotated[
     str | None,
     setting("precision", "Precision of --backend torch: auto, float32, bfloat16 or float16."),

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from bundle.cli.configs import config_path
-from bundle.cli.options import PROJECTS, Configs, DatasetDir, OutputDir
+from bundle.cli.options import PROJECTS, Configs, DatasetDir, OutputDir, Who
 from bundle.utils.bundle_files import bundle_root
 from bundle.utils.options import MissingPackageError
 from bundle.utils.paths import expand_user
@@ -75,6 +75,7 @@ def finetune(
             show_default=False,
         ),
     ] = None,
+    who: Who = None,
 ) -> None:
     """Fine-tune the shipped weights on your videos. Any value of the configs train and finetune can be
     an option: --layout video_folder --epochs 6. With a project, trains on its videos that are done, and
@@ -83,8 +84,10 @@ def finetune(
     arguments = [*([] if project is None else [project]), *context.args]
     source = _pop_project(arguments)
     if source is None:
-        if take or take_back:
-            raise ValueError("--take and --take-back go with a project: tcmn finetune PROJECT")
+        if take or take_back or who is not None:
+            raise ValueError(
+                "--take, --take-back and --who go with a project: tcmn finetune PROJECT"
+            )
         context.args = arguments
         names = ["train", "finetune", *(config or ())]
         _run_config("training", names, context, dataset_dir, output_dir)
@@ -97,7 +100,7 @@ def finetune(
     from bundle.commands.finetune import finetune_project
 
     configs = [config_path(name) for name in config or ()]
-    finetune_project(source, arguments, configs, take, take_back, frames, valid_fraction)
+    finetune_project(source, arguments, configs, take, take_back, frames, valid_fraction, who)
 
 
 def evaluate(

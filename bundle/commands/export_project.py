@@ -63,8 +63,12 @@ def export_data_set(
     print(describe_export(output))
 
 
-def require_project(source: Path) -> Project:
+def require_project(source: Path, who: str | None = None) -> Project:
     """The project of a folder or list of videos, or the one whose folder it is.
+
+    Args:
+        source: See above.
+        who: Who works on it; the user of this process by default.
 
     Raises:
         FileNotFoundError: There is none.
@@ -75,7 +79,7 @@ def require_project(source: Path) -> Project:
         raise FileNotFoundError(
             f"no project in {source}: make one with tcmn annotate {source}, a folder of videos"
         )
-    return Project(folder)
+    return Project(folder, who)
 
 
 def describe_export(folder: Path) -> str:

@@ -28,6 +28,7 @@ def finetune_project(
     take_back: bool = False,
     frames: str = "reviewed",
     valid_fraction: float | None = None,
+    who: str | None = None,
 ) -> None:
     """Fine-tune, and say how the new weights compare; or take weights, or take them back.
 
@@ -40,12 +41,13 @@ def finetune_project(
         take_back: Only take back the weights that were taken last.
         frames: See there.
         valid_fraction: See there.
+        who: Who begins it; the user of this process by default.
 
     Raises:
         FileNotFoundError: There is no project, video or weights.
         ValueError, VideoLockedError, OSError, KeyboardInterrupt: As ``fine_tune``.
     """
-    project = require_project(expand_user(source))
+    project = require_project(expand_user(source), who)
     if frames not in FRAMES:
         raise ValueError(f"unknown --frames {frames}{suggest(frames, list(FRAMES), prefix='')}")
     if take_back:

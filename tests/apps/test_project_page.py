@@ -304,6 +304,8 @@ def test_measure_a_video_and_fine_tune_on_those_that_are_done(browser, annotate,
         assert "The project" in page.get_by_test_id("outcome").text_content()
         (trained,) = project.folder.glob("trainings/2*/model.pt")
         assert trained.stat().st_size > 1000
+        plan = json.loads((trained.parent / "plan.json").read_text())
+        assert plan["who"] == "Ann"
 
     with open_tab(browser, address) as page:
         row(page, "a/cine").click()

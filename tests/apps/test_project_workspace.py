@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from bundle.apps.annotate import launch, project_saver
+from bundle.apps.annotate import fine_tuning_process, launch, project_saver
 from bundle.apps.annotate.autosave import StateFolder
 from bundle.apps.annotate.launch import open_page
 from bundle.apps.annotate.project_workspace import ProjectWorkspace
 from bundle.apps.annotate.session_file import open_session, resume_session, save_session
+from bundle.cli import main
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.io.structures import Structure, make_structures
@@ -366,6 +367,31 @@ class TestCommand:
         described = launch._describe_weights(tmp_path / "best.pt")
         assert described.keys() == {"best.pt"}
         assert len(described["best.pt"]) == 64
+
+
+@pytest.mark.parametrize(("options", "signed"), [([], "Ben"), (["--who", "Ann"], "Ann")])
+def test_fine_tuning_is_signed_by_who_works_on_the_project(start, monkeypatch, options, signed):
+    """Its process is put in place: the command that would be run is run here."""
+    commands, projects = [], []
+
+    class Process:
+        def __init__(self, command, **_):
+            commands.append(command)
+
+        def poll(self):
+            return 0
+
+    def fine_tune(project, **_):
+        projects.append(project)
+        raise ValueError("enough is known")
+
+    monkeypatch.setattr(fine_tuning_process.subprocess, "Popen", Process)
+    monkeypatch.setattr("bundle.commands.finetune.fine_tune", fine_tune)
+    workspace = start("Ben")
+    workspace.start_fine_tuning(options)
+    (command,) = commands
+    assert main(command[command.index("finetune") :]) == 1
+    assert [(each.folder, each.who) for each in projects] == [(workspace.project.folder, signed)]
 
 
 def test_the_pause_grows_with_what_saving_takes(start):

@@ -169,7 +169,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--take"], "--take and --take-back go with a project"),
+            (["--take"], "--take, --take-back and --who go with a project"),
+            (["--who", "Ben"], "--take, --take-back and --who go with a project"),
             (["PROJECT", "--dataset-dir", "x"], "a project has its own data"),
             (["PROJECT", "--frames", "some"], "unknown --frames some"),
             (["PROJECT", "--take-back"], "there are none to take back"),

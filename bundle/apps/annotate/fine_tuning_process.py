@@ -26,7 +26,8 @@ class FineTuningProcess:
 
     def __init__(self, project: Project, log: Path, options: Sequence[str]) -> None:
         self._log = log
-        command = [sys.executable, "-m", "bundle.cli", "finetune", str(project.folder), *options]
+        command = [sys.executable, "-m", "bundle.cli", "finetune", str(project.folder)]
+        command += ["--who", project.who, *options]
         if shutil.which("nice"):
             command = ["nice", "-n", "10", *command]
         package = str(Path(__file__).resolve().parents[3])
