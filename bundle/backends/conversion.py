@@ -5,6 +5,7 @@ import hashlib
 import importlib
 import json
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
@@ -40,15 +41,17 @@ LAYOUT = 2
 """Version of the parts' inputs and outputs; increased when these change."""
 DESCRIPTION = "network.json"
 MISSING = "backend {1} needs {0}: pip install 'tcmn[fast]', or use --backend torch"
-"""Environment variable that names the folder for converted networks."""
 
 
 def optional(name: str, backend: str = "int8") -> Any:
-    """Import an optional library.
+    """Import an optional library; what it would tell its makers of its use stays here.
 
     Raises:
         MissingPackageError: It is not installed; the message says how to work without it.
     """
+    # OpenVINO and NNCF report each import and conversion over the network, from a process that they
+    # start for it, and ask nobody. They do without where this package cannot be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

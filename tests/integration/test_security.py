@@ -21,6 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from bundle.apps.monai_label import uploads
 from bundle.io.reading.video import open_video
 from bundle.io.writing import ResultWriter
+from tests import processes
 from tests.dicom_files import new_cine, put_pixels
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,6 +107,22 @@ def test_configs_load_no_weights_themselves():
     for path in (ROOT / "configs").glob("*.yaml"):
         text = path.read_text()
         assert not any(name in text for name in ("torch.load", "CheckpointLoader", "pickle")), path
+
+
+REPORTERS = """
+import sys
+from bundle.backends.conversion import core
+core()
+print("openvino" in sys.modules, sorted(name for name in sys.modules if "openvino_telemetry." in name))
+"""
+
+
+def test_openvino_does_not_report_its_use(tmp_path):
+    """Importing it alone would, to a server on the Internet, by a package that it brings along."""
+    pytest.importorskip("openvino_telemetry", reason="comes with openvino")
+    (tmp_path / "script.py").write_text(REPORTERS)
+    done = processes.run([tmp_path / "script.py"])
+    assert (done.returncode, done.stdout) == (0, "True []\n"), done.stderr
 
 
 def test_weights_that_hold_code_are_refused(tmp_path):
