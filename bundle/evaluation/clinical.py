@@ -29,20 +29,6 @@ Masks = Bool[np.ndarray, "T H W"]
 Spacing = tuple[float, float]
 
 
-def areas_mm2(masks: Masks, spacing_mm: Spacing | None) -> Float[np.ndarray, " T"]:
-    """Area of the object in each frame, in mm2.
-
-    Args:
-        masks: The object in each frame.
-        spacing_mm: Distance between rows and between columns.
-
-    Raises:
-        ValueError: The pixel spacing is unknown.
-    """
-    row, column = _known(spacing_mm, "areas in mm2")
-    return masks.sum((1, 2)) * (row * column)
-
-
 def ed_es_frames(areas: Float[np.ndarray, " T"]) -> tuple[int, int]:
     """Find end diastole and end systole: the frames of largest and of smallest area.
 

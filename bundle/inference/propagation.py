@@ -133,18 +133,6 @@ class Propagation:
             covered[index] = frozenset(objects)
         self._change({**self.prompts, index: labels}, covered)
 
-    def retract(self, index: int) -> None:
-        """Remove the given mask of a frame; ``run`` then finds one.
-
-        Raises:
-            KeyError: The frame has no given mask.
-            ValueError: No other mask shows an object.
-        """
-        rest = {i: labels for i, labels in self.prompts.items() if i != index}
-        if len(rest) == len(self.prompts):
-            raise KeyError(f"frame {index} has no mask to take back")
-        self._change(rest, self._given.objects)
-
     def adopt(
         self,
         prompts: Mapping[int, LabelMap],

@@ -18,7 +18,6 @@ from pydicom.dataset import Dataset
 from pydicom.misc import is_dicom
 
 from bundle.io.reading.decode import explained
-from bundle.utils.atomic_write import written_beside
 
 VERSION = 1
 MAX_ID = 255
@@ -131,7 +130,7 @@ def read_structures(path: str | Path) -> Structures:
     """Read a list of structures.
 
     Args:
-        path: JSON, as ``write_structures`` writes it or as a mapping of ids to names; a colour
+        path: JSON, as ``structures_to_json`` gives it or as a mapping of ids to names; a colour
             table of 3D Slicer (``.ctbl``, ``.txt``, ``.csv``); or a DICOM segmentation, whose
             segment numbers become the ids.
 
@@ -156,20 +155,8 @@ def read_structures(path: str | Path) -> Structures:
     return make_structures(found, str(path))
 
 
-def write_structures(structures: Structures, path: str | Path) -> None:
-    """Write a list of structures as JSON. The file appears whole or not at all.
-
-    Raises:
-        DiskFullError: The disk is full.
-        OSError: The file cannot be written.
-    """
-    with written_beside(path) as beside:
-        text = json.dumps(structures_to_json(structures), indent=1, ensure_ascii=False)
-        beside.write_text(text + "\n", encoding="utf-8")
-
-
 def structures_to_json(structures: Structures) -> dict[str, Any]:
-    """Convert structures to what ``write_structures`` writes. Missing codes are left out.
+    """Convert structures to what a JSON list holds. Missing codes are left out.
 
     Example:
         >>> structures_to_json(make_structures([Structure(1, "polyp", "#3ecf8e")]))

@@ -130,13 +130,6 @@ def export_project(
     return target
 
 
-def verify_export(folder: str | Path, manifest: Mapping[str, Any]) -> list[str]:
-    """Files of a data set that are missing or differ from what its manifest says."""
-    found = dict(_checksums(Path(folder)))
-    listed = manifest["files"]
-    return sorted(name for name in listed if found.get(name) != listed[name])
-
-
 def _choose(
     project: Project, frames: str, unfinished: str
 ) -> tuple[list[str], list[dict[str, str]]]:

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
 
 from bundle.utils.paths import fit_name
 
@@ -110,12 +109,7 @@ class StagingFolder:
             old.rename(self.target)
             raise
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exception: object) -> None:
         _remove(self.folder)
         if self._lock is not None:
             os.close(self._lock)

@@ -110,11 +110,6 @@ def _round(value: float | None) -> float | None:
     return None if value is None else round(value, 2)
 
 
-def mean_of(row: Mapping[str, float]) -> float:
-    """Mean of the values of a row, to two decimals."""
-    return round(float(np.mean(list(row.values()))), 2)
-
-
 def make_parser(document: str | None) -> argparse.ArgumentParser:
     """Make a parser with the options that all studies share. Its description is the first line."""
     parser = argparse.ArgumentParser(description=(document or "").splitlines()[0])

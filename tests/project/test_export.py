@@ -23,7 +23,7 @@ from bundle.datasets.splits import split_videos
 from bundle.datasets.video_folder import video_folder
 from bundle.inference.results import FrameResult
 from bundle.io.structures import Code, Structure, make_structures
-from bundle.project.export import export_project, verify_export
+from bundle.project.export import export_project
 from bundle.project.layouts import LAYOUTS
 from bundle.project.locks import VideoLockedError
 from bundle.project.store import Project, create_project
@@ -315,10 +315,6 @@ def test_the_manifest_lists_every_file(done, tmp_path, layout):
     assert manifest["videos"][-1]["weights"] == {"model.pt": "0" * 64}
     assert {"name": "a/z", "reason": "it is not done: propagated"} in manifest["left_out"]
     assert "4711" not in (folder / "manifest.json").read_text()
-    assert verify_export(folder, manifest) == []
-    first = folder / sorted(files)[0]
-    first.write_bytes(first.read_bytes() + b"x")
-    assert verify_export(folder, manifest) == [sorted(files)[0]]
 
 
 def test_videos_that_nobody_finished_are_told(done, tmp_path):

@@ -17,8 +17,7 @@ from bundle.backends.openvino import optimize
 from bundle.inference.config import read_inference_config
 from bundle.io.reading.volumes import source_name
 from bundle.networks.tcmn import VideoNetwork
-from bundle.networks.weights import describe_weights, load_weights, read_description
-from bundle.utils.atomic_write import written_beside
+from bundle.networks.weights import load_weights, read_description, save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +131,7 @@ class FineTuneTask(TrainTask):
             resume=False,
             **numbers,
         )
-        self._publish(folder / "best.pt")
+        self._publish(folder / "best.pt", weights)
         return {"videos": len(pairs), "weights": str(self.model.own_weights)}
 
     def _lay_out(self, pairs: list[dict[str, str]], folder: Path) -> Path:
@@ -148,10 +147,9 @@ class FineTuneTask(TrainTask):
                     (folder / data.name).symlink_to(data)
         return folder
 
-    def _publish(self, trained: Path) -> None:
+    def _publish(self, trained: Path, begun_from: Path) -> None:
         state = torch.load(trained, map_location="cpu", weights_only=True)
-        description = read_description(trained)
-        with written_beside(self.model.own_weights) as beside:
-            torch.save(state, beside)
-        if description is not None:
-            describe_weights(self.model.own_weights, description)
+        description, before = read_description(trained), read_description(begun_from)
+        assert description is not None  # the training has written it
+        seen = () if before is None else before.seen
+        save_weights(self.model.own_weights, state, description.network, trained, seen)

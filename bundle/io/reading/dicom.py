@@ -44,7 +44,7 @@ META_BEGINS = 128 + 4  # after the preamble and the prefix
 BLOCK_BYTES = 2**20
 VIDEO_SYNTAXES = tuple(f"1.2.840.10008.1.2.4.{number}" for number in range(100, 109))
 """MPEG-2, H.264 and HEVC, of which each has a second form with ``.1`` for streams in pieces."""
-ITEM, SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
+ITEM = b"\xfe\xff\x00\xe0"
 
 # pydicom 3 has both colour conversions and a lazy reader in one module, 2.4 only the conversions.
 dicom_pixels: Any = importlib.import_module(

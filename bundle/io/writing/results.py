@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -153,12 +152,7 @@ class ResultWriter:
         self._behind.put(Segmented(self._written, frame, labels, dict(confidence or {}), review))
         self._written += 1
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
         try:
             if kind is None:
                 self._finish()
