@@ -151,7 +151,8 @@ def correct_videos(
         for first, choice, correction in runs:
             rounds = correct_video(method, frames, truth, first, corrections, choice, correction)
             jaccard, dice = zip(*rounds, strict=True)
-            group = video.domain or " + ".join(video.labels.values())
+            shown = [name for i, name in video.labels.items() if (truth[0] == i).any()]
+            group = video.domain or " + ".join(shown)
             run = f"{first}, then {correction} on {choice} frame"
             yield Curve(group, video.id, None, None, run, jaccard, dice)
 

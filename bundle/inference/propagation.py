@@ -30,7 +30,7 @@ from bundle.inference.results import (
     flag_result,
     trust_by_object,
 )
-from bundle.inference.session import EncodedFrame, VideoSession
+from bundle.inference.session import EncodedFrame, EncodedPrompt, VideoSession
 from bundle.inference.settings import InferenceSettings
 from bundle.inference.stretches import Stretch, find_start, plan_stretches
 from bundle.networks.tcmn import VideoNetwork
@@ -96,7 +96,7 @@ class Propagation:
         self.inference_size = settings.inference_size
         self._pending: list[Stretch] = []
         self._results: dict[int, _Packed] = {}
-        self._remembered: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._remembered: dict[int, EncodedPrompt] = {}
         self._under_way: tuple[Stretch, int, VideoSession] | None = None
         self._position: Mapping[str, Any] | None = None
         require_object(annotations.values())
@@ -388,8 +388,8 @@ class Propagation:
         if position is not None:
             session.load_state(position["session"])
         else:
-            for key, value in self._remember(prompts):
-                session.remember(key, value)
+            for prompt in self._remember(prompts):
+                session.remember(prompt)
             session.follow(split_objects(self._given.labels(stretch.prompt), ids, self.device))
         lookup = np.array([0, *ids], dtype=np.uint8)
         begin = 0 if position is None else skip
@@ -420,8 +420,8 @@ class Propagation:
             and not (direction == "backward" and i < start)
         ]
 
-    def _remember(self, prompts: Sequence[int]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Key and value of each prompt, computed once."""
+    def _remember(self, prompts: Sequence[int]) -> Iterator[EncodedPrompt]:
+        """What to remember of each prompt, computed once."""
         new = [i for i in prompts if i not in self._remembered]
         for i, frame in zip(new, self.video.frames(new), strict=True):
             masks = split_objects(self._given.labels(i), self._given.ids, self.device)

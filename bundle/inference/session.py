@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from bundle.inference.confidence import expected_jaccard
+from bundle.inference.scene import Scene, count_colours
 from bundle.inference.settings import InferenceSettings
 from bundle.memory.bank import MemoryBank
 from bundle.networks.encoders import FrameFeatures
@@ -24,13 +25,24 @@ logger = logging.getLogger(__name__)
 
 NOT_THERE = -16.0
 """Class logit of an object that cannot be in a frame; about the lowest that ``aggregate`` gives."""
+TRUST_ELSEWHERE = 0.5
+"""Factor of the confidence in a frame of another scene: it brings each below ``review_below``."""
 
 
 class EncodedFrame(NamedTuple):
-    """A frame's features and its own size (H, W)."""
+    """A frame's features, its own size (H, W), and its colours."""
 
     features: FrameFeatures
     size: torch.Size
+    colours: Float[Tensor, "B D"]
+
+
+class EncodedPrompt(NamedTuple):
+    """What is remembered of a frame whose masks are given: key, value and colours."""
+
+    key: Float[Tensor, "B K h w"]
+    value: Float[Tensor, "B N V h w"]
+    colours: Float[Tensor, "B D"]
 
 
 class StepResult(NamedTuple):
@@ -61,6 +73,7 @@ class VideoSession:
         self.settings, self.network, self.inference_size = settings, network, inference_size
         self.known: Bool[Tensor, " N"] | None = None
         self._bank: MemoryBank | None = None
+        self._scene = Scene()
         # Masks of the last frame, at the inference size.
         self._previous: Float[Tensor, "B N H W"] | None = None
         self.frames = 0
@@ -78,20 +91,21 @@ class VideoSession:
         Returns:
             The masks as class logits.
         """
-        key, value = self.encode_prompt(image, mask)
-        self.remember(key, value)
+        self.remember(self.encode_prompt(image, mask))
         self.follow(mask)
         return aggregate(mask.float())
 
     @torch.inference_mode()
     def encode_prompt(
         self, image: Float[Tensor, "B 3 H W"], mask: Shaped[Tensor, "B N H W"]
-    ) -> tuple[Float[Tensor, "B K h w"], Float[Tensor, "B N V h w"]]:
-        """Key and value of a frame whose masks are given, for ``remember``."""
+    ) -> EncodedPrompt:
+        """Encode a frame whose masks are given, for ``remember``."""
+        entered = self._enter(image)
         with autocast(self.settings.precision, image.device):
-            features = self.network.encode(self._enter(image))
+            features = self.network.encode(entered)
             given = aggregate(self._enter(mask.float())).softmax(1)[:, 1:]
-            return features.key, self.network.memorize(features, given)
+            value = self.network.memorize(features, given)
+        return EncodedPrompt(features.key, value, count_colours(entered))
 
     @torch.inference_mode()
     def complete(
@@ -126,9 +140,10 @@ class VideoSession:
             logits = complete(features, self._enter(masks.float()), self._enter(unknown.float()))
         return self._leave(logits.float(), image.shape[-2:])
 
-    def remember(self, key: Float[Tensor, "B K h w"], value: Float[Tensor, "B N V h w"]) -> None:
+    def remember(self, prompt: EncodedPrompt) -> None:
         """Remember a frame from ``encode_prompt``; ``memory_every`` counts from it."""
-        self._add(key, value, prompt=True)
+        self._add(prompt.key, prompt.value, prompt=True)
+        self._scene.give(prompt.colours)
         self.frames = 1
 
     def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
@@ -153,8 +168,10 @@ class VideoSession:
     @torch.inference_mode()
     def encode(self, image: Float[Tensor, "B 3 H W"]) -> EncodedFrame:
         """The part of ``step`` that needs no other frame, so that another thread may do it before."""
+        entered = self._enter(image)
         with autocast(self.settings.precision, image.device):
-            return EncodedFrame(self.network.encode(self._enter(image)), image.shape[-2:])
+            features = self.network.encode(entered)
+        return EncodedFrame(features, image.shape[-2:], count_colours(entered))
 
     @torch.inference_mode()
     def advance(self, frame: EncodedFrame) -> StepResult:
@@ -165,7 +182,7 @@ class VideoSession:
         """
         if self._bank is None:
             raise RuntimeError("memory is empty: give the mask of a frame before the next")
-        features, size = frame
+        features, size, colours = frame
         with autocast(self.settings.precision, features.key.device):
             readout = self._bank.read(features.key)
             logits = self.network.segment(features, readout, self._previous)
@@ -180,6 +197,8 @@ class VideoSession:
             if self.frames % self.settings.memory_every == 0:
                 value = self.network.memorize(features, self._previous)
                 self._add(features.key, value, prompt=False)
+        same = self._scene.follow(colours)[:, None].to(confidence.device)
+        confidence = torch.where(same, confidence, TRUST_ELSEWHERE * confidence)
         self.frames += 1
         return StepResult(self._leave(logits.float(), size), confidence)
 
@@ -201,11 +220,13 @@ class VideoSession:
             "bank": None if self._bank is None else self._bank.state_dict(),
             "previous": self._previous,
             "frames": self.frames,
+            "scene": self._scene.state(),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from the ``state`` of another session."""
         self._previous, self.frames, self._bank = state["previous"], state["frames"], None
+        self._scene.load_state(state["scene"])
         if state["bank"] is not None:
             settings = self.settings
             self._bank = MemoryBank(state["bank"]["max_frames"], settings.spatial_prior)
