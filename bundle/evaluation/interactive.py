@@ -37,6 +37,10 @@ from bundle.utils.atomic_write import written_beside
 
 SMALLEST_PX = 16
 """Objects of fewer pixels are left out: a user would not see them."""
+MIN_WIDTH_IN = 7.0
+"""Least width of a picture in inches, so that its legend fits."""
+MAX_SHADED = 4
+"""Largest number of curves in a panel whose intervals are drawn."""
 TARGETS = (0.85, 0.90)
 """Values of J. The interactions needed to reach each are counted (NoC, number of clicks)."""
 
@@ -241,32 +245,37 @@ def draw_curves(path: Path, summary: Sequence[Mapping[str, Any]], whole_videos: 
     """
     groups = list(dict.fromkeys(row["group"] for row in summary))
     runs = list(dict.fromkeys(row["run"] for row in summary))
-    columns = min(3, len(groups))
+    columns = min(2, len(groups))
     lines = -(-len(groups) // columns)
-    figure = Figure(figsize=(4.6 * columns, 3.4 * lines), dpi=120, layout="constrained")
+    size = max(MIN_WIDTH_IN, 4.6 * columns), 3.4 * lines + 0.25 * len(runs)
+    figure = Figure(figsize=size, dpi=120, layout="constrained")
     panels: list[Axes] = list(figure.subplots(lines, columns, squeeze=False).ravel())
-    for axes, group in zip(panels, groups, strict=False):
-        for row in summary:
-            if row["group"] != group:
-                continue
+    for number, (axes, group) in enumerate(zip(panels, groups, strict=False)):
+        rows = [row for row in summary if row["group"] == group]
+        for row in rows:
             means = [point["mean"] for point in row["jaccard"]]
             x = np.arange(len(means)) + (0 if whole_videos else 1)
             colour = f"C{runs.index(row['run'])}"
             axes.plot(x, means, color=colour, marker=".", label=row["run"])
-            if all(point["low"] is not None for point in row["jaccard"]):
+            # More intervals than these would hide the curves.
+            known = all(point["low"] is not None for point in row["jaccard"])
+            if known and len(rows) <= MAX_SHADED:
                 low, high = ([point[end] for point in row["jaccard"]] for end in ("low", "high"))
                 axes.fill_between(x, low, high, color=colour, alpha=0.12, linewidth=0)
-        axes.set_title(
-            f"{group} ({next(r for r in summary if r['group'] == group)['videos']} videos)"
-        )
-        axes.set_ylim(0, 102)
+        axes.set_title(f"{group} ({_count(rows[0]['videos'])})")
+        axes.set_ylim(top=101)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
+        axes.set_xlabel("corrections" if whole_videos else "interactions")
+        if number % columns == 0:
+            axes.set_ylabel("J (%)")
     for axes in panels[len(groups) :]:
         axes.set_axis_off()
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=9)
-    figure.supxlabel("corrections" if whole_videos else "interactions", fontsize=10)
-    figure.supylabel("J (%)", fontsize=10)
     with written_beside(path) as beside:
         FigureCanvasAgg(figure).print_png(str(beside))
+
+
+def _count(videos: int) -> str:
+    return f"{videos} video{'' if videos == 1 else 's'}"
