@@ -13,11 +13,10 @@ from jaxtyping import Bool, Float
 
 from bundle.inference.frame_stream import list_ids, to_image
 from bundle.inference.inferers import VideoInferer
+from bundle.inference.prompts import ObjectPrompt, agree_with_prompts, draw_prompt
 from bundle.networks.prompts import (
     PartialMask,
     click_error,
-    from_box,
-    from_points,
     largest_region,
 )
 from bundle.networks.tcmn import VideoNetwork
@@ -153,31 +152,27 @@ def prompt_frame(
         interactions: Number of interactions, the first included.
     """
     answers = _answers(method, frame, truth, first, interactions)
-    return [jaccard(probability > 0.5, truth) for probability in answers]
+    return [jaccard(mask, truth) for mask, _ in answers]
 
 
 def _answers(
     method: FrameMethod, frame: Frame, truth: Mask, first: FirstPrompt, interactions: int
-) -> Iterator[Float[np.ndarray, "H W"]]:
-    """The object's probability after each interaction."""
-    points: list[tuple[float, float]] = []
-    positive: list[bool] = []
-    guess: Float[np.ndarray, "H W"] | None = None
+) -> Iterator[tuple[Mask, Float[np.ndarray, "H W"]]]:
+    """The object's mask and probability after each interaction, as ``complete_frame`` makes them."""
+    prompt, labels = ObjectPrompt(), np.zeros(truth.shape, np.uint8)
+    probability: Float[np.ndarray, "H W"] = np.zeros(truth.shape, np.float32)
     for number in range(interactions):
         if number == 0 and first == "box":
-            part = from_box(truth.shape, tight_box(truth))
+            prompt = prompt.with_box(tight_box(truth))
         else:
-            found = np.zeros_like(truth) if guess is None else guess > 0.5
-            click = click_error(truth, found)
+            click = click_error(truth, labels == 1)
             if click is None:
-                assert guess is not None, "the truth is not empty"
-                yield guess
+                yield labels == 1, probability
                 continue
-            points.append(click[0])
-            positive.append(click[1])
-            part = from_points(truth.shape, points, positive, guess)
-        guess = method.complete(frame, [part])[0]
-        yield guess
+            prompt = prompt.with_points([click[0]], [click[1]])
+        probability = method.complete(frame, [draw_prompt(prompt, labels == 1)])[0]
+        labels = agree_with_prompts({1: prompt}, labels, (probability > 0.5).astype(np.uint8))
+        yield labels == 1, probability
 
 
 def tight_box(truth: Mask) -> tuple[float, float, float, float]:
@@ -208,9 +203,10 @@ def first_mask(method: FrameMethod, frame: Frame, truth: LabelMap, first: FirstM
     ids = list_ids([truth])
     prompt: FirstPrompt = "box" if first == "box" else "point"
     count = 1 if first == "box" else FIRST_POINTS
-    found = np.stack([list(_answers(method, frame, truth == i, prompt, count))[-1] for i in ids])
+    answers = [list(_answers(method, frame, truth == i, prompt, count))[-1] for i in ids]
+    found = np.stack([np.where(mask, probability.clip(0.5), 0) for mask, probability in answers])
     likeliest = np.array(ids, np.uint8)[found.argmax(0)]
-    labels: LabelMap = np.where(found.max(0) > 0.5, likeliest, 0).astype(np.uint8)
+    labels: LabelMap = np.where(found.max(0) > 0, likeliest, 0).astype(np.uint8)
     return labels
 
 
@@ -225,7 +221,7 @@ def correct_frame(
         labels: Label map so far.
         truth: Label map of the truth.
         ids: The objects that count. The one with the largest error region gets the point; the others
-            keep their masks, except for pixels that it takes from them.
+            keep their masks.
 
     Returns:
         The corrected label map; ``labels`` itself if there is no error.
@@ -234,17 +230,15 @@ def correct_frame(
     click = click_error(truth == worst, labels == worst)
     if click is None:
         return labels
+    prompt = ObjectPrompt().with_points([click[0]], [click[1]])
     parts = []
     for i in ids:
-        guess = (labels == i).astype(np.float32)
-        if i == worst:
-            parts.append(from_points(truth.shape, [click[0]], [click[1]], guess))
-        else:
-            parts.append(PartialMask(guess, np.zeros_like(guess)))
-    found = method.complete(frame, parts)[list(ids).index(worst)] > 0.5
-    corrected = np.where(labels == worst, 0, labels).astype(np.uint8)
-    corrected[found] = worst
-    return corrected
+        mask = labels == i
+        known = PartialMask(mask.astype(np.float32), np.zeros(mask.shape, np.float32))
+        parts.append(draw_prompt(prompt, mask) if i == worst else known)
+    probability = method.complete(frame, parts)[list(ids).index(worst)]
+    found = np.where(probability > 0.5, np.uint8(worst), np.uint8(0))
+    return agree_with_prompts({worst: prompt}, labels, found)
 
 
 class Agreement(NamedTuple):

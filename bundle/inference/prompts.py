@@ -198,7 +198,7 @@ def complete_frame(
     if not prompts:
         return labels.copy()
     ids = sorted(prompts)
-    parts = [_partial_mask(i, prompts[i], labels == i) for i in ids]
+    parts = [draw_prompt(prompts[i], labels == i) for i in ids]
     others = (labels > 0) & ~np.isin(labels, ids)
     if others.any():  # joined: the network sees the union of the other objects only
         parts.append(PartialMask(others.astype(np.float32), np.zeros(labels.shape, np.float32)))
@@ -215,12 +215,31 @@ def complete_frame(
         logits[:, number].masked_fill_(never, -torch.inf)
     lookup = np.array([0, *ids], np.uint8)
     found = lookup[choose_class(logits)[0].cpu().numpy()]
-    found = np.where(others, labels, found)
-    for i in ids:
+    return agree_with_prompts(prompts, labels, found)
+
+
+def agree_with_prompts(
+    prompts: Mapping[int, ObjectPrompt], labels: LabelMap, found: LabelMap
+) -> LabelMap:
+    """Make the network's answer agree with what was asked; see ``complete_frame``.
+
+    Args:
+        prompts: Object id -> its prompts.
+        labels: The frame's label map before.
+        found: Label map of the prompted objects, as the network found them.
+
+    Returns:
+        The frame's new label map.
+    """
+    others = (labels > 0) & ~np.isin(labels, list(prompts))
+    agreed = np.where(others, labels, found)
+    for i, prompt in prompts.items():
+        agreed[(agreed == i) & _never(prompt, labels.shape)] = 0
+    for i in sorted(prompts):
         mask = prompts[i].mask
         if mask is not None:
-            found[_sure(mask)[0] & ~_never(prompts[i], labels.shape)] = i
-    return _kept_to({i: prompts[i] for i in ids}, found)
+            agreed[_sure(mask)[0] & ~_never(prompts[i], labels.shape)] = i
+    return _kept_to(dict(sorted(prompts.items())), agreed)
 
 
 def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) -> None:
@@ -326,8 +345,13 @@ def _check_mask(i: int, prompt: ObjectPrompt, shape: tuple[int, int]) -> None:
         raise ValueError(f"the mask of object {i} is empty: show the object, or leave the mask out")
 
 
-def _partial_mask(i: int, prompt: ObjectPrompt, guess: Bool[np.ndarray, "H W"]) -> PartialMask:
-    """The partial mask of an object: its prompts drawn over the guess."""
+def draw_prompt(prompt: ObjectPrompt, guess: Bool[np.ndarray, "H W"]) -> PartialMask:
+    """Draw an object's prompts over its mask so far: what the network is asked.
+
+    Args:
+        prompt: All prompts of the object in the frame.
+        guess: Its mask so far; empty if there is none.
+    """
     shape = guess.shape[0], guess.shape[1]
     part = PartialMask(guess.astype(np.float32), np.ones(shape, np.float32))
     if prompt.mask is not None:
