@@ -3,6 +3,7 @@
 import csv
 import logging
 import os
+import shutil
 import signal
 import threading
 
@@ -39,14 +40,14 @@ from tests.tiny import OWN_SIZE
 ITERATIONS = 3  # per epoch
 
 
-@pytest.fixture
-def videos(tmp_path):
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
     """Two videos of five frames of 40x40: a bright box on noise, moving 2 px a frame."""
-    random = np.random.default_rng(0)
+    random, root = np.random.default_rng(0), tmp_path_factory.mktemp("data")
     made = []
     for name in "ab":
-        folder = tmp_path / "data" / name
-        folder.mkdir(parents=True)
+        folder = root / name
+        folder.mkdir()
         for t in range(5):
             mask = np.zeros((40, 40), np.uint8)
             mask[10:26, 4 + 2 * t : 20 + 2 * t] = 1
@@ -166,43 +167,63 @@ def make_trainer(
 # Resuming
 
 
-def test_a_killed_and_resumed_training_gives_the_same_losses(videos, tmp_path):
-    trainer, whole = make_trainer(videos, tmp_path / "whole")
+@pytest.fixture(scope="module")
+def uninterrupted(videos, tmp_path_factory):
+    """Folder and losses of a training of three epochs."""
+    folder = tmp_path_factory.mktemp("whole")
+    trainer, whole = make_trainer(videos, folder, epochs=3)
     trainer.run()
-    assert len(whole.seen) == 4 * ITERATIONS
+    assert len(whole.seen) == 3 * ITERATIONS
+    return folder, whole
 
-    trainer, first = make_trainer(videos, tmp_path / "parts", kill_at=2 * ITERATIONS + 2)
+
+@pytest.fixture(scope="module")
+def one_epoch(videos, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    make_trainer(videos, folder, epochs=1)[0].run()
+    return folder
+
+
+@pytest.fixture
+def trained(one_epoch, tmp_path):
+    """``tmp_path`` holds what a training of one epoch wrote."""
+    shutil.copytree(one_epoch, tmp_path, dirs_exist_ok=True)
+
+
+def test_a_killed_and_resumed_training_gives_the_same_losses(videos, uninterrupted, tmp_path):
+    folder, whole = uninterrupted
+    trainer, first = make_trainer(videos, tmp_path, epochs=3, kill_at=2 * ITERATIONS + 2)
     with pytest.raises(KeyboardInterrupt):
         trainer.run()
-    trainer, second = make_trainer(videos, tmp_path / "parts")
+    trainer, second = make_trainer(videos, tmp_path, epochs=3)
     trainer.run()
     assert min(second.seen) == 2 * ITERATIONS + 1
     assert {**first.seen, **second.seen} == pytest.approx(whole.seen, abs=1e-6)
     for name in ("network", "ema"):
         states = [
-            torch.load(tmp_path / run / "last.pt", weights_only=True)[name]
-            for run in ("whole", "parts")
+            torch.load(run / "last.pt", weights_only=True)[name] for run in (folder, tmp_path)
         ]
         for key, value in states[0].items():
             torch.testing.assert_close(states[1][key], value, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("stop_at", [2, ITERATIONS + 1, 2 * ITERATIONS])
-def test_sigterm_saves_in_mid_epoch_and_the_rest_is_the_same(videos, tmp_path, stop_at, caplog):
+def test_sigterm_saves_in_mid_epoch_and_the_rest_is_the_same(
+    videos, uninterrupted, tmp_path, stop_at, caplog
+):
+    folder, whole = uninterrupted
     before = signal.getsignal(signal.SIGTERM)
-    trainer, whole = make_trainer(videos, tmp_path / "whole", epochs=3)
-    trainer.run()
-    trainer, first = make_trainer(videos, tmp_path / "parts", epochs=3, signal_at=stop_at)
+    trainer, first = make_trainer(videos, tmp_path, epochs=3, signal_at=stop_at)
     with caplog.at_level(logging.WARNING, logger="bundle.training.handlers"):
         trainer.run()  # ends without an exception
     assert max(first.seen) == stop_at
     assert f"SIGTERM: stopped after iteration {stop_at}, run the same" in caplog.text
-    trainer, second = make_trainer(videos, tmp_path / "parts", epochs=3)
+    trainer, second = make_trainer(videos, tmp_path, epochs=3)
     trainer.run()
     assert min(second.seen) == stop_at + 1
     assert {**first.seen, **second.seen} == pytest.approx(whole.seen, abs=1e-6)
     whole_rows, rows = (
-        list(csv.DictReader((tmp_path / run / "losses.csv").open())) for run in ("whole", "parts")
+        list(csv.DictReader((run / "losses.csv").open())) for run in (folder, tmp_path)
     )
     for one, other in zip(whole_rows, rows, strict=True):
         assert {**one, "seconds": None} == {**other, "seconds": None}
@@ -215,14 +236,12 @@ def test_other_settings_are_told(videos, tmp_path):
         make_trainer(videos, tmp_path, settings={"size": 64, "seed": 1})
 
 
-def test_a_checkpoint_of_another_network_is_told(videos, tmp_path):
-    make_trainer(videos, tmp_path, epochs=1)[0].run()
+def test_a_checkpoint_of_another_network_is_told(videos, trained, tmp_path):
     with pytest.raises(ValueError, match=r"last.pt does not fit this training \(.*size mismatch"):
         make_trainer(videos, tmp_path, epochs=2, channels=8)
 
 
-def test_an_existing_checkpoint_is_not_lost(videos, tmp_path):
-    make_trainer(videos, tmp_path, epochs=1)[0].run()
+def test_an_existing_checkpoint_is_not_lost(videos, trained, tmp_path):
     with pytest.raises(FileExistsError, match=r"last.pt exists: choose another .*--resume true"):
         make_trainer(videos, tmp_path, epochs=1, resume=False)
 
@@ -235,8 +254,7 @@ def test_without_a_checkpoint_resume_starts_anew(videos, tmp_path):
     assert sorted(path.name for path in tmp_path.glob("*.*")) == names
 
 
-def test_a_finished_training_stays_finished(videos, tmp_path, caplog):
-    make_trainer(videos, tmp_path, epochs=1)[0].run()
+def test_a_finished_training_stays_finished(videos, trained, tmp_path, caplog):
     before = (tmp_path / "last.pt").read_bytes()
     with caplog.at_level(logging.WARNING, logger="bundle.training.handlers"):
         trainer, losses = make_trainer(videos, tmp_path, epochs=1)
@@ -246,8 +264,7 @@ def test_a_finished_training_stays_finished(videos, tmp_path, caplog):
     assert (tmp_path / "last.pt").read_bytes() == before
 
 
-def test_a_finished_training_goes_on_for_longer_by_the_longer_schedule(videos, tmp_path):
-    make_trainer(videos, tmp_path, epochs=1)[0].run()
+def test_a_finished_training_goes_on_for_longer_by_the_longer_schedule(videos, trained, tmp_path):
     trainer, losses = make_trainer(videos, tmp_path, epochs=3)
     trainer.run()
     assert list(losses.seen) == list(range(ITERATIONS + 1, 3 * ITERATIONS + 1))
@@ -257,8 +274,7 @@ def test_a_finished_training_goes_on_for_longer_by_the_longer_schedule(videos, t
     assert losses.rates[1:] == pytest.approx(expected[1:])
 
 
-def test_other_epochs_are_not_gone_on_with(videos, tmp_path):
-    make_trainer(videos, tmp_path, epochs=1)[0].run()
+def test_other_epochs_are_not_gone_on_with(videos, trained, tmp_path):
     with pytest.raises(
         ValueError, match=r"last.pt has 3 iterations per epoch, this training 2: go on"
     ):
