@@ -2,6 +2,7 @@
 
 import copy
 import os
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from bundle.backends.openvino import OpenVINONetwork, number_type, optimize
 from bundle.memory.attention import read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import TCMN
+from bundle.utils.atomic_write import written_beside
 from bundle.utils.user_folders import CACHE
 
 pytest.importorskip("openvino", reason="pip install openvino")
@@ -18,9 +20,15 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::F
 
 
 @pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
-    return tmp_path / "cache"
+def copied(network, monkeypatch):
+    """Instead of a conversion, which takes seconds, a copy of what one has written."""
+    made = conversion.convert(network)
+
+    def write(network, folder):
+        with written_beside(folder) as beside:
+            shutil.copytree(made, beside)
+
+    monkeypatch.setattr(conversion, "_write", write)
 
 
 @pytest.mark.parametrize(("objects", "height", "width"), [(1, 64, 64), (3, 48, 96)])
@@ -49,9 +57,10 @@ def test_each_part_gives_the_same_for_any_size_and_count(
         assert (one - other).norm() <= tolerance * other.norm()
 
 
-def test_networks_are_converted_once_by_their_weights(network, cache, monkeypatch):
+def test_networks_are_converted_once_by_their_weights(network, copied, tmp_path, monkeypatch):
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     first = conversion.convert(network)
-    assert first.parent == cache
+    assert first.parent == tmp_path / "cache"
     written = {path: path.stat().st_mtime_ns for path in first.iterdir()}
     assert conversion.convert(copy.deepcopy(network)) == first
     assert {path: path.stat().st_mtime_ns for path in first.iterdir()} == written
@@ -64,7 +73,9 @@ def test_networks_are_converted_once_by_their_weights(network, cache, monkeypatc
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder may be anywhere")
-def test_a_cache_that_cannot_be_written_to_is_done_without(network, tmp_path, monkeypatch, caplog):
+def test_a_cache_that_cannot_be_written_to_is_done_without(
+    network, copied, tmp_path, monkeypatch, caplog
+):
     (tmp_path / "file").touch()
     monkeypatch.setenv(CACHE, str(tmp_path / "file" / "cache"))
     folder = conversion.convert(network)
@@ -74,7 +85,7 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(network, tmp_path, mo
 
 
 @torch.no_grad()
-def test_prompts_and_the_mask_before_are_converted(cache):
+def test_prompts_and_the_mask_before_are_converted():
     torch.manual_seed(3)
     network = TCMN(
         "resnet18",
