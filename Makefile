@@ -18,8 +18,9 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed
 	$(RUN) scripts/demo/make_demo.py --output_dir output/demo
 
-# Two at once, since most of the time goes into starting processes; one thread each.
-PYTEST = OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
+# Two at once, since most of the time goes into starting processes; one thread each. Compiled modules are
+# kept, also where the environment says not to: else each process compiles the package anew.
+PYTEST = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(RUN) -m pytest -n 2 --dist worksteal
 
 # Without what takes minutes: damaged files by the thousand, killed runs, full disks, whole trainings by
 # command, a browser, the wheel.

@@ -1,11 +1,15 @@
 """Checks every annotation of the package while its tests run, tensor shapes included."""
 
 import logging
+import os
+import sys
 from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+# As the package does, for tests that import OpenVINO themselves: reporting takes as long as converting.
+sys.modules.setdefault("openvino_telemetry", None)
 # The tower: an int passes for a float, as type checkers allow.
 CHECKER = "beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))"
 PACKAGE = Path(__file__).resolve().parents[1] / "bundle"
@@ -18,9 +22,12 @@ install_import_hook(
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_and_state_of_their_own(tmp_path_factory):
-    """Nothing is left in the user's own."""
+    """Nothing is left in the user's own. All processes of a session share converted networks."""
+    cache = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        cache = cache.parent
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TCMN_CACHE_DIR", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("TCMN_CACHE_DIR", str(cache / "networks"))
         patch.setenv("TCMN_STATE_DIR", str(tmp_path_factory.mktemp("state")))
         yield
 

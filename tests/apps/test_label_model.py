@@ -9,9 +9,11 @@ import pytest
 import torch
 import yaml
 
+from bundle.apps.monai_label import model as served_model
 from bundle.apps.monai_label.model import ServedModel
 from bundle.apps.monai_label.options import RequestOptions
 from bundle.apps.monai_label.requests import read_request
+from bundle.backends.openvino import optimize
 from bundle.networks import TCMN
 from tests.tiny import NETWORK
 
@@ -43,6 +45,16 @@ def served(tmp_path):
 
 
 @pytest.fixture
+def quick(monkeypatch):
+    """Without a conversion to OpenVINO for each file of weights."""
+
+    def fold(network, device, backend, folder):
+        return optimize(network, device, "torch")
+
+    monkeypatch.setattr(served_model, "optimize", fold)
+
+
+@pytest.fixture
 def ask(tmp_path):
     """Begins to serve somebody's request for a video of their own."""
 
@@ -71,7 +83,7 @@ def test_requests_that_run_side_by_side_do_not_mix(served, ask):
         np.testing.assert_array_equal(labels(found), expected)
 
 
-def test_new_weights_serve_the_next_request_and_leave_the_one_that_runs(served, ask):
+def test_new_weights_serve_the_next_request_and_leave_the_one_that_runs(served, quick, ask):
     before = labels(ask(served, 0))
     running = ask(served, 0)
     results = [next(running)]
@@ -86,5 +98,5 @@ def test_new_weights_serve_the_next_request_and_leave_the_one_that_runs(served, 
     assert served.weights == served.root / "models/model.pt"
 
 
-def test_a_network_is_loaded_once(served):
+def test_a_network_is_loaded_once(served, quick):
     assert served.network("cpu") is served.network("cpu")
