@@ -127,19 +127,14 @@ def run(files, run_id, **options):
 @pytest.mark.slow
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize(
-    ("files", "run_id"),
-    [
-        (["train.yaml"], "training"),
-        (["train.yaml"], "run"),
-        (["train.yaml", "pretrain.yaml"], "training"),
-        (["train.yaml", "paper.yaml"], "training"),
-    ],
+    "files",
+    [["train.yaml"], ["train.yaml", "pretrain.yaml"], ["train.yaml", "paper.yaml"]],
     ids=str,
 )
-def test_training_runs_and_leaves_checkpoints(files, run_id, data, tmp_path):
+def test_training_runs_and_leaves_checkpoints(files, data, tmp_path):
     options = TINY_TRAINING | PROMPTED_OPTIONS
     options |= {f"network_def#{trunk}_weights": None for trunk in ("backbone", "mask_backbone")}
-    run(files, run_id, dataset_dir=str(data), output_dir=str(tmp_path), **options)
+    run(files, "training", dataset_dir=str(data), output_dir=str(tmp_path), **options)
     assert {"last.pt", "best.pt"} <= {path.name for path in tmp_path.iterdir()}
     best = torch.load(tmp_path / "best.pt", weights_only=True)
     assert all(tensor.isfinite().all() for tensor in best.values())
@@ -249,6 +244,11 @@ def test_monai_finds_every_property(files, kind, data, tiny_weights, tmp_path):
     )
     workflow.initialize()
     assert workflow.check_properties() == []
+
+
+def test_monai_s_own_name_runs_a_training():
+    """What MONAI runs where no id is given."""
+    assert ConfigParser.load_config_file(str(CONFIGS / "train.yaml"))["run"] == "%training"
 
 
 def test_paper_config_builds_the_paper_size_network():
