@@ -95,7 +95,8 @@ class VideoSegmenter:
     ) -> Iterator[FrameResult]:
         """Segment a video from the masks of some frames; yields results in time order.
 
-        It works as results are taken, and its memory does not grow with the video's length.
+        Frames are segmented one by one as you take results. Memory does not grow with the length of the
+        video, unless ``max_memory_frames`` is None.
 
         Args:
             video: From ``open_video``; or a list of RGB frames (H, W, 3) uint8; or an iterator over
@@ -111,6 +112,18 @@ class VideoSegmenter:
         Raises:
             ValueError: No mask shows an object, a mask is of a frame that does not exist or has another
                 size than its frame, or a frame cannot be read.
+
+        Example:
+            >>> import numpy as np
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> mask = np.zeros((48, 64), np.uint8)
+            >>> mask[10:30, 20:40] = 2
+            >>> camera = (np.full((48, 64, 3), 90, np.uint8) for _ in range(3))
+            >>> for result in segmenter.segment(camera, {0: mask}):
+            ...     print(result.frame, result.labels.dtype, sorted(result.confidence))
+            0 uint8 [2]
+            1 uint8 [2]
+            2 uint8 [2]
         """
         return stream_results(self.settings, self.network, video, masks, self.device)
 
@@ -118,7 +131,11 @@ class VideoSegmenter:
         """Start an interactive job: add masks and prompts, propagate, correct.
 
         Args:
-            video: See ``segment``; an iterator is read to its end.
+            video: From ``open_video``; or a list or an iterator of RGB frames (H, W, 3) uint8. An
+                iterator is read to its end.
+
+        Returns:
+            A job without masks. It uses this network and these settings.
 
         Example:
             >>> import numpy as np

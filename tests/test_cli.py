@@ -172,7 +172,7 @@ def calls(monkeypatch):
         ("capacity", "max_memory_frames"),
     ],
 )
-def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
+def test_old_names_still_work_with_a_warning(capsys, calls, old, new):
     status, text = said(capsys, "segment", "v", "--mask", "m", f"--{old}", "64")
     assert status == 0
     assert calls[0][1][new] == "64"
@@ -181,7 +181,7 @@ def test_old_names_go_on_working_with_a_warning(capsys, calls, old, new):
 
 
 @pytest.mark.parametrize("name", ["eviction", "policy"])
-def test_a_setting_that_is_gone_is_warned(capsys, calls, name):
+def test_a_removed_setting_gives_a_warning(capsys, calls, name):
     status, text = said(capsys, "segment", "v", "--mask", "m", f"--{name}", "latest")
     assert status == 0
     assert len(calls) == 1

@@ -78,7 +78,7 @@ def test_objects_are_added_one_by_one(job):
     assert {i for result in job.results() for i in result.confidence} == {7, 9}
 
 
-def test_a_run_that_was_broken_off_is_finished(job):
+def test_an_interrupted_propagation_is_continued(job):
     job.add_mask(0, block(4, 4))
     next(job.propagate())
     assert [result.frame for result in job.results()] == list(range(FRAMES))

@@ -70,7 +70,19 @@ class SegmentationJob:
 
     @property
     def objects(self) -> Mapping[int, frozenset[int]]:
-        """Frame index -> ids that were given there; frames that are missing here gave all objects."""
+        """Objects that were given in each frame: frame index -> object ids. Read only.
+
+        A frame of ``masks`` that is missing here has a complete mask: all objects were given.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> labels = job.add_mask(0, np.ones((48, 64), bool), object_id=3)
+            >>> job.objects
+            {0: frozenset({3})}
+        """
         return self._objects
 
     def add_mask(
@@ -258,6 +270,17 @@ class SegmentationJob:
 
         Raises:
             ValueError: See ``add_points``.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> from bundle.inference.prompts import ObjectPrompt
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> left, right = (ObjectPrompt().with_points([point], [1]) for point in [(9, 9), (50, 30)])
+            >>> labels = job.add_prompts(0, {1: left, 2: right})
+            >>> labels[9, 9], labels[30, 50]
+            (np.uint8(1), np.uint8(2))
         """
         self._check_frame(frame)
         for object_id in prompts:
@@ -288,6 +311,16 @@ class SegmentationJob:
 
         Raises:
             ValueError: The frame has no mask or prompt, or none of that object.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 2)
+            >>> labels = job.add_mask(1, np.ones((48, 64), bool), object_id=3)
+            >>> job.remove_mask(1)
+            >>> job.masks
+            {}
         """
         if frame not in self.masks:
             given = ", ".join(map(str, sorted(self.masks))) or "none"
@@ -315,8 +348,8 @@ class SegmentationJob:
     def propagate(self) -> Iterator[FrameResult]:
         """Find the masks of all frames that have none yet, or that a correction changes.
 
-        It works as results are taken. You can stop at any frame: the next call of this or ``results``
-        does the rest.
+        Frames are segmented one by one as you take results. You can stop at any frame: the next call of
+        this or of ``results`` does the rest.
 
         Yields:
             Each frame's result as soon as it is found: not in time order, and without the frames in
@@ -324,6 +357,17 @@ class SegmentationJob:
 
         Raises:
             ValueError: No mask shows an object, or a frame cannot be read.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 4)
+            >>> mask = np.zeros((48, 64), np.uint8)
+            >>> mask[10:30, 20:40] = 1
+            >>> labels = job.add_mask(2, mask)
+            >>> [result.frame for result in job.propagate()]
+            [1, 0, 3]
         """
         require_object(self.masks.values())
         if self._work is None:
@@ -340,10 +384,24 @@ class SegmentationJob:
             yield result
 
     def results(self) -> Iterator[FrameResult]:
-        """Propagate what is pending, then yield the results of all frames in time order.
+        """Propagate to all frames that need it, then yield the results of all frames in time order.
+
+        Yields:
+            ``bundle.inference.results.FrameResult``, one for each frame of the video.
 
         Raises:
             ValueError: See ``propagate``.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 3)
+            >>> mask = np.zeros((48, 64), np.uint8)
+            >>> mask[10:30, 20:40] = 1
+            >>> labels = job.add_mask(1, mask)
+            >>> [(result.frame, result.labels.shape) for result in job.results()]
+            [(0, (48, 64)), (1, (48, 64)), (2, (48, 64))]
         """
         for _ in self.propagate():
             pass
@@ -352,7 +410,25 @@ class SegmentationJob:
             yield self._work.result(index)
 
     def suggest(self) -> int | None:
-        """Index of the frame whose correction should help most; None before the first propagation."""
+        """Suggest the frame to correct next: the one with the lowest confidence around it.
+
+        Returns:
+            Index of the frame, from 0. None before the first propagation, or if every frame has a mask.
+
+        Example:
+            >>> import numpy as np
+            >>> from bundle import VideoSegmenter
+            >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+            >>> job = segmenter.start([np.full((48, 64, 3), 90, np.uint8)] * 3)
+            >>> job.suggest() is None
+            True
+            >>> mask = np.zeros((48, 64), np.uint8)
+            >>> mask[10:30, 20:40] = 1
+            >>> labels = job.add_mask(0, mask)
+            >>> found = list(job.propagate())
+            >>> job.suggest() in (1, 2)
+            True
+        """
         return None if self._work is None else self._work.suggest()
 
     def _fill(self, frame: int, labels: LabelMap, open_pixels: npt.NDArray[np.bool_]) -> LabelMap:

@@ -162,6 +162,15 @@ class TCMN(nn.Module):
 
         Args:
             image: RGB in [0, 1], with H and W multiples of 16.
+
+        Returns:
+            Key and query maps at stride 16, and features at strides 16, 8 and 4.
+
+        Example:
+            >>> network = TCMN("resnet18", key_channels=8, value_channels=16).eval()
+            >>> features = network.encode(torch.rand(2, 3, 32, 48))
+            >>> features.key.shape, features.query.shape
+            (torch.Size([2, 8, 2, 3]), torch.Size([2, 16, 2, 3]))
         """
         return self.query_encoder(image)
 
@@ -177,6 +186,15 @@ class TCMN(nn.Module):
             features: Features of the frame.
             masks: Masks of its objects, in [0, 1].
             unknown: 1 where ``masks`` is a guess, else 0; by default all 0.
+
+        Returns:
+            A value map for each object, at stride 16.
+
+        Example:
+            >>> network = TCMN("resnet18", key_channels=8, value_channels=16).eval()
+            >>> features = network.encode(torch.rand(1, 3, 32, 48))
+            >>> network.memorize(features, torch.zeros(1, 2, 32, 48)).shape  # two objects
+            torch.Size([1, 2, 16, 2, 3])
         """
         return self.mask_encoder(masks, features.stride16, unknown)
 
@@ -194,6 +212,16 @@ class TCMN(nn.Module):
             readout: Value maps read from memory.
             previous: Probability of each object in the previous frame, if there is one.
             known: For a batch: 1 for clips with a previous frame, else 0.
+
+        Returns:
+            Logits of the background and of each object, float32. Their softmax is the probability.
+
+        Example:
+            >>> network = TCMN("resnet18", key_channels=8, value_channels=16).eval()
+            >>> features = network.encode(torch.rand(1, 3, 32, 48))
+            >>> readout = network.memorize(features, torch.zeros(1, 2, 32, 48))
+            >>> network.segment(features, readout).shape  # background and two objects
+            torch.Size([1, 3, 32, 48])
         """
         return aggregate(torch.sigmoid(self.decoder(readout, features, previous, known)))
 
@@ -204,7 +232,18 @@ class TCMN(nn.Module):
         unknown: Float[Tensor, "B N H W"],
         rounds: int = 2,
     ) -> Float[Tensor, "B 1+N H W"]:
-        """Compute the class logits of a frame from partial masks; see ``complete_masks``."""
+        """Compute the class logits of a frame from partial masks, such as boxes and points.
+
+        Needs a network with ``partial_masks``; see ``complete_masks`` for the arguments.
+
+        Example:
+            >>> network = TCMN("resnet18", key_channels=8, value_channels=16, partial_masks=True).eval()
+            >>> features = network.encode(torch.rand(1, 3, 32, 48))
+            >>> masks, unknown = torch.zeros(1, 1, 32, 48), torch.ones(1, 1, 32, 48)
+            >>> masks[..., 10:20, 10:20], unknown[..., 10:20, 10:20] = 1, 0  # these pixels are known
+            >>> network.complete(features, masks, unknown).shape
+            torch.Size([1, 2, 32, 48])
+        """
         return complete_masks(self, features, masks, unknown, rounds)
 
     def forward(
@@ -234,6 +273,13 @@ class TCMN(nn.Module):
 
         Raises:
             ValueError: The clip has no mask channel.
+
+        Example:
+            >>> network = TCMN("resnet18", key_channels=8, value_channels=16).eval()
+            >>> clip = torch.rand(1, 3 + 1, 32, 48, 2)
+            >>> logits, values = network(clip, return_values=True)
+            >>> logits.shape, values.shape
+            (torch.Size([1, 2, 32, 48, 2]), torch.Size([1, 1, 16, 2, 2, 3]))
         """
         if clip.ndim != 5 or clip.shape[1] < 4:
             raise ValueError(

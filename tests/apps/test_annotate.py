@@ -278,7 +278,7 @@ class TestCarrying:
         both = {i: annotation.prompts[i] for i in (0, 4)}
         np.testing.assert_array_equal(all_labels(annotation), expected(annotation, both))
 
-    def test_a_video_that_breaks_off_is_told_and_what_is_done_stays(self, folder, model):
+    def test_a_video_that_breaks_off_is_reported_and_what_is_done_stays(self, folder, model):
         video = open_video(folder)
 
         def read(indices):
@@ -388,7 +388,7 @@ class TestMarks:
             annotation.redo()
         assert list(annotation.prompts) == [1]
 
-    def test_a_mask_that_is_undone_and_redone_is_carried_as_before(self, annotation):
+    def test_a_mask_that_is_undone_and_redone_is_propagated_as_before(self, annotation):
         draw_square(annotation, 0)
         draw_square(annotation, 6)
         propagate(annotation)
@@ -419,7 +419,7 @@ class TestMarks:
             (lambda w: w.give({0: np.zeros((4, 4), np.uint8)}), r"mask of frame 0 is \(4, 4\)"),
         ],
     )
-    def test_what_cannot_be_is_refused(self, annotation, act, message):
+    def test_impossible_actions_are_refused(self, annotation, act, message):
         revision = annotation.revision
         with pytest.raises(ValueError, match=message):
             act(annotation)
@@ -642,7 +642,7 @@ class TestPictures:
         assert len(pictures._kept) == 8
         assert pictures._bytes == sum(map(len, pictures._kept.values()))
 
-    def test_a_frame_that_is_not_there(self, folder):
+    def test_a_frame_that_does_not_exist_is_refused(self, folder):
         with pytest.raises(IndexError, match="the video has frames 0 to 11, not 12"):
             FramePictures(open_video(folder)).jpeg(12)
 
@@ -726,7 +726,7 @@ class TestDesk:
         with pytest.raises(ValueError, match=r"expected one video, found 2 in a.mp4, b.avi"):
             pick_upload(tmp_path)
 
-    def test_a_file_that_is_no_session_is_not_overwritten(self, annotation, tmp_path):
+    def test_a_file_that_is_not_a_session_is_not_overwritten(self, annotation, tmp_path):
         (tmp_path / "thesis.zip").write_bytes(b"mine")
         with pytest.raises(FileExistsError, match="exists and is not a session of this page"):
             save_session(annotation, tmp_path / "thesis.zip")
@@ -742,7 +742,7 @@ class TestModel:
             ({"inference_size": "large"}, ValueError, "inference_size must be a whole number"),
         ],
     )
-    def test_bad_options_are_told_in_one_line(self, options, error, message):
+    def test_bad_options_are_reported_in_one_line(self, options, error, message):
         with pytest.raises(error, match=message):
             VideoSegmenter.from_pretrained(**{"device": "cpu", **options})
 
@@ -763,7 +763,7 @@ class TestCommandLine:
         assert found.startswith(message)
         assert "\n" not in found
 
-    def test_what_is_missing_is_told(self, monkeypatch):
+    def test_what_is_missing_is_reported(self, monkeypatch):
         monkeypatch.setattr("bundle.apps.annotate.launch.find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"pip install 'tcmn\[annotate\]'"):
             open_page()

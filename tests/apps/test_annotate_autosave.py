@@ -133,7 +133,7 @@ class TestKeeping:
             assert all(b.read(name) == c.read(name) for name in c.namelist())
         workspace.close()
 
-    def test_a_folder_that_cannot_be_written_is_told_and_stops_nobody(
+    def test_a_folder_that_cannot_be_written_is_reported_and_stops_nobody(
         self, model, folder, tmp_path, caplog
     ):
         (tmp_path / "state").write_text("a file in the way")
@@ -144,7 +144,7 @@ class TestKeeping:
         assert "annotations are not kept on disk until they are saved" in caplog.text
         workspace.close()
 
-    def test_a_full_disk_is_told_once_and_the_next_change_is_kept(
+    def test_a_full_disk_is_reported_once_and_the_next_change_is_kept(
         self, start, folder, monkeypatch, caplog
     ):
         workspace = start()
@@ -185,7 +185,7 @@ class TestGoingOn:
         crash(second)  # before anything was done with it
         assert start().open(folder).prompts.keys() == {2, 4}
 
-    def test_ctrl_c_is_no_saving(self, start, folder):
+    def test_ctrl_c_does_not_count_as_saving(self, start, folder):
         first = start()
         mask = draw(first.open(folder))
         first.close()
@@ -236,7 +236,7 @@ class TestGoingOn:
         crash(second)
         assert start().open(folder).prompts.keys() == {3}
 
-    def test_start_anew_and_back(self, start, folder):
+    def test_starting_again_can_be_undone(self, start, folder):
         first = start()
         draw(first.open(folder), 1)
         first.close()

@@ -107,7 +107,7 @@ def gate(monkeypatch):
 @pytest.mark.heavy
 @pytest.mark.browser
 class TestPage:
-    def test_paint_carry_correct_export(self, tab, echo, tmp_path):
+    def test_paint_propagate_correct_export(self, tab, echo, tmp_path):
         assert not painted(tab.colour(170, 110))
         tab.drag((160, 100), (180, 100), (180, 120), (160, 120), (165, 110), (175, 110))
         wait_for(lambda: painted(tab.colour(170, 110)))
@@ -261,7 +261,7 @@ class TestPage:
         tab.find("kept-bar").wait_for(state="detached")
         assert tab.workspace.left is None
 
-    def test_mistakes_are_told_in_plain_words(self, tab, tmp_path):
+    def test_mistakes_are_reported_in_plain_words(self, tab, tmp_path):
         tab.find("propagate").click()
         tab.page.get_by_text("no mask shows an object: paint it on at least one frame").wait_for()
         tab.find("next-to-annotate").click()

@@ -182,7 +182,7 @@ class TestHandling:
         tab.drag((40, 200), (60, 200), to="draw")
         assert tab.annotation.prompts[0][200, 50] == 1
 
-    def test_mistakes_are_told_and_cost_nothing(self, tab):
+    def test_mistakes_are_reported_and_cost_nothing(self, tab):
         tab.press("x")
         tab.page.mouse.click(*tab.at(100, 100))
         tab.page.get_by_text("a box needs an area").wait_for()
@@ -194,7 +194,7 @@ class TestHandling:
         tab.page.get_by_text("is said to be on object 1 and beside it").wait_for()
         assert len(tab.annotation.proposal.prompts[1].points) == 1
 
-    def test_weights_that_were_trained_without_are_told(self, browser, server, network, echo):
+    def test_weights_that_were_trained_without_are_reported(self, browser, server, network, echo):
         with open_video(browser, server, VideoSegmenter(network, SMALL), echo) as tab:
             assert tab.find("box").is_disabled()
             tab.find("box-place").hover()

@@ -73,7 +73,7 @@ class TestProposing:
         expected = complete_frame(model, frame, {1: point(40, 40)}, before)
         np.testing.assert_array_equal(found, expected)
 
-    def test_it_is_no_mask_until_it_is_accepted(self, annotation):
+    def test_a_proposal_is_not_a_mask_until_it_is_accepted(self, annotation):
         found = annotation.propose(1, 1, BOX)
         assert found.any()
         np.testing.assert_array_equal(annotation.shown(1), found)
@@ -189,7 +189,7 @@ class TestProposing:
             (lambda w: w.propose(0, 1, point(90, 5)), "lies outside of the frame"),
         ],
     )
-    def test_what_makes_no_sense_changes_nothing(self, annotation, act, message):
+    def test_a_bad_prompt_changes_nothing(self, annotation, act, message):
         revision = annotation.revision
         with pytest.raises(ValueError, match=message):
             act(annotation)
@@ -201,7 +201,7 @@ class TestProposing:
             annotation.propose(0, 1, point(20, 20, False))
         np.testing.assert_array_equal(annotation.shown(0), found)
 
-    def test_weights_without_prompts_are_told(self, folder, network):
+    def test_weights_without_prompts_are_reported(self, folder, network):
         settings = InferenceSettings(**OWN_SIZE, precision="float32")
         annotation = Annotation(open_video(folder), VideoSegmenter(network, settings))
         assert annotation.completer.problem == NOT_TRAINED

@@ -522,7 +522,7 @@ def test_a_video_that_is_gone(server, tmp_path):
     assert server.infer("tcmn", "echo0", good)[0].shape == (X, Y, T)
 
 
-def test_a_damaged_video_is_told(ours, tmp_path):
+def test_a_damaged_video_is_reported(ours, tmp_path):
     good = paint(tmp_path / "good.nii.gz", 0)
     study = ours.add_study(lambda path: write_meta(path, False), "damaged.mhd")
     (ours.studies / "damaged.raw").unlink()
@@ -538,7 +538,7 @@ def test_a_damaged_video_is_told(ours, tmp_path):
     assert ours.infer("tcmn", "echo0", good)[0].shape == (X, Y, T)
 
 
-def test_damaged_weights_are_told(ours, tmp_path):
+def test_damaged_weights_are_reported(ours, tmp_path):
     good = paint(tmp_path / "good.nii.gz", 0)
     weights = ours.app / "model/model.pt"
     weights.parent.mkdir(exist_ok=True)
@@ -738,7 +738,7 @@ def test_nothing_of_a_patient_is_written(ours, tmp_path):
     ours.remove_studies(study)
 
 
-def test_what_slicer_is_told(ours):
+def test_what_the_server_says_to_slicer(ours):
     models = ours.info["models"]
     assert {name: model["type"] for name, model in models.items()} == {
         "tcmn": "scribbles",
@@ -793,7 +793,7 @@ def test_scribbles_as_slicer_sends_them(ours, tmp_path):
     np.testing.assert_array_equal(labels[..., 2], np.isin(volume[..., 2], (2, 4)))
 
 
-def test_an_unknown_image_model_and_segment_are_told(ours, tmp_path):
+def test_an_unknown_image_model_and_segment_are_reported(ours, tmp_path):
     mask = paint(tmp_path / "mask.nii.gz", 0)
     with pytest.raises(MONAILabelClientException) as caught:
         ours.client.save_label("nobody", str(mask))

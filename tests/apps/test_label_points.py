@@ -114,7 +114,7 @@ def test_lists_may_be_text_and_numbers_broken(video):
         ),
     ],
 )
-def test_what_is_refused(video, network, sent, message):
+def test_bad_requests_are_refused(video, network, sent, message):
     with pytest.raises(REFUSED, match=message):
         answer(sent.get("image", video), network, **{n: v for n, v in sent.items() if n != "image"})
 

@@ -178,7 +178,7 @@ def test_videos_and_masks_of_other_kinds(suffix, selected, tmp_path):
         ({"selected_label_name": "x"}, "no segment 'x': it has none"),
     ],
 )
-def test_what_is_refused(changes, message, video, tmp_path, monkeypatch):
+def test_bad_requests_are_refused(changes, message, video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paint(tmp_path / "good.nii.gz", f0=1)
     paint(tmp_path / "empty.nii.gz")

@@ -112,7 +112,7 @@ def test_prompts_and_the_mask_before_are_converted():
     assert (whole - found).norm() > 1e-3 * found.norm()
 
 
-def test_networks_that_openvino_cannot_run_are_told(network):
+def test_networks_that_openvino_cannot_run_are_reported(network):
     with pytest.raises(ValueError, match="backend openvino runs on CPUs, not on cuda:0: use"):
         optimize(network, "cuda:0", "openvino")
 

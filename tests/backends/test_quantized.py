@@ -214,7 +214,7 @@ def test_torch_is_the_folded_network(folder, network):
     torch.testing.assert_close(found.key, expected.key)
 
 
-def test_what_keeps_int8_from_running_is_told(folder, network, tmp_path, monkeypatch):
+def test_what_keeps_int8_from_running_is_reported(folder, network, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"backend must be one of .*, got 'onnx'"):
         optimize(network, backend="onnx")
     with pytest.raises(ValueError, match="runs on CPUs, not on cuda:0: use --backend torch"):

@@ -243,7 +243,7 @@ def test_a_missing_sequence_says_which(nifti, missing):
         camus(nifti, sequences=True)
 
 
-def test_all_problems_are_told(nifti):
+def test_all_problems_are_reported(nifti):
     for name in ("patient0001_2CH_ED_gt", "patient0002_4CH_ES"):
         next(nifti.glob(f"*/*/{name}.nii.gz")).unlink()
     problems = []
@@ -278,7 +278,7 @@ def test_a_table_without_moments(nifti, text, message):
         camus(nifti, sequences=True)
 
 
-def test_a_short_raw_is_told(first):
+def test_a_short_raw_is_reported(first):
     path = next(first.glob("training/*/patient0001_2CH_ED.raw"))
     path.write_bytes(path.read_bytes()[:-3])
     video = camus(first)[0]

@@ -330,7 +330,7 @@ def test_a_problem_is_found(make, tmp_path):
 
 
 @pytest.mark.parametrize("make", WARNINGS, ids=lambda make: make.__name__)
-def test_what_was_mended_is_told(make, tmp_path):
+def test_what_was_repaired_is_reported(make, tmp_path):
     make(tmp_path)
     survey = check(tmp_path)
     assert survey.problems == []

@@ -81,20 +81,20 @@ def test_validation_of_videos_is_whole(volume):
 
 
 @pytest.mark.parametrize("lacking", ["image", "label"])
-def test_a_dictionary_needs_both(volume, lacking):
+def test_a_dictionary_needs_image_and_label(volume, lacking):
     del volume[0][lacking]
     with pytest.raises(ValueError, match=r"expected a dictionary with image and label, got \['"):
         as_videos([volume[0]])
 
 
 @pytest.mark.parametrize("gone", ["image", "label"])
-def test_a_missing_file(volume, gone):
+def test_a_missing_file_is_named(volume, gone):
     volume[0][gone] += ".gz"
     with pytest.raises(FileNotFoundError, match=r"no such file: .*cine.nii.gz.gz"):
         as_videos([volume[0]])
 
 
-def test_nothing_painted(volume):
+def test_a_volume_without_masks_is_refused(volume):
     path = volume[0]["label"]
     nib.save(nib.Nifti1Image(np.zeros(SHAPE, np.uint8), np.eye(4)), path)
     with pytest.raises(ValueError, match=r"cine.nii.gz is empty: paint the structure on one frame"):

@@ -539,7 +539,7 @@ def pictures(tmp_path):
 
 @pytest.mark.parametrize(("count", "partners"), [(2, 1), (7, 1), (7, 3), (7, 6), (3, 8)])
 @pytest.mark.parametrize("seed", range(5))
-def test_couples_join_each_picture_with_others(pictures, count, partners, seed):
+def test_mixed_pairs_join_each_picture_with_others(pictures, count, partners, seed):
     made = mixed_pairs(pictures[:count], partners, seed)
     stems = [tuple(path.stem for path in video.frames) for video in made]
     expected = sorted([video.id for video in pictures[:count]] * min(partners, count - 1))
@@ -555,18 +555,18 @@ def test_couples_join_each_picture_with_others(pictures, count, partners, seed):
         assert (video.labels, video.binary) == ({1: "object"}, True)
 
 
-def test_couples_are_seeded(pictures):
+def test_mixed_pairs_are_seeded(pictures):
     assert mixed_pairs(pictures, seed=1) == mixed_pairs(pictures, seed=1)
     assert mixed_pairs(pictures, seed=1) != mixed_pairs(pictures, seed=2)
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_one_picture_makes_no_couple(pictures, count):
+def test_one_picture_makes_no_mixed_pair(pictures, count):
     with pytest.raises(ValueError, match=f"expected at least 2 pictures to pair, got {count}"):
         mixed_pairs(pictures[:count])
 
 
-def test_stills_are_the_annotated_frames():
+def test_single_frames_are_the_annotated_ones():
     frames = tuple(Path(f"{i}.png") for i in range(4))
     video = Video("a", frames, {2: Path("2_mask.png"), 0: Path("0_mask.png")}, {1: "polyp"}, "p")
     made = single_frames([video])

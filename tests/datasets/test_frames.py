@@ -120,21 +120,21 @@ def test_a_mask_beyond_the_file(video, tmp_path):
         read_masks(Video("v", video.frames, masks, {1: "x"}, "v"), [0])
 
 
-def test_a_mat_without_masks(video, tmp_path):
+def test_a_mat_file_without_masks_is_refused(video, tmp_path):
     io.savemat(tmp_path / "b.mat", {"other": np.zeros((2, 3))})
     masks = {0: FrameOf(tmp_path / "b.mat", 0)}
     with pytest.raises(ValueError, match=r"b.mat holds {'other': \(2, 3\)}: expected 'predicted'"):
         read_masks(Video("v", video.frames, masks, {1: "x"}, "v"), [0])
 
 
-def test_a_damaged_mat(video, tmp_path):
+def test_a_damaged_mat_file_is_refused(video, tmp_path):
     path = tmp_path / "a.mat"
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ValueError, match=r"cannot read .*a.mat as a MATLAB file"):
         read_masks(video, [0])
 
 
-def test_a_missing_mat(video, tmp_path):
+def test_a_missing_mat_file_is_named(video, tmp_path):
     (tmp_path / "a.mat").unlink()
     with pytest.raises(FileNotFoundError, match=r"no such file: .*a.mat"):
         read_masks(video, [0])

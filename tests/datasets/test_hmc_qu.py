@@ -218,7 +218,7 @@ def test_two_files_of_one_name_are_refused(root, file, other):
 @pytest.mark.parametrize(
     ("first", "last"), [(None, 3), (1, None), ("one", 3), (1, 2.5), (0, 2), (3, 2)]
 )
-def test_a_cycle_that_is_no_range_is_refused(root, first, last):
+def test_a_cycle_that_is_not_a_range_is_refused(root, first, last):
     write_sheet(root / "A4C.xlsx", [row("ES0001 _4CH_1", first, last)])
     with pytest.raises(ValueError, match=rf"row 3 of .* gives the cycle \[{first}, {last}\]: exp"):
         hmc_qu(root)

@@ -242,7 +242,7 @@ def test_the_summary_agrees_with_the_table(evaluated, weights):
     assert "object 3 + object 7 in 1 video" in summary["given_together"]
 
 
-def test_a_gone_object_is_counted_and_the_scores_are_read_again(evaluated):
+def test_a_vanished_object_is_counted_and_scores_can_be_read_back(evaluated):
     summary = json.loads((evaluated / "summary.json").read_text())
     network, *others = [run for run in summary["results"] if run["perturbation"] == "none"]
     for run in (network, *others):  # frame 3 of c is the only one without its object
@@ -477,7 +477,7 @@ def test_white_is_the_sole_object(davis, tmp_path):
         ("text", r"00001.png is not a picture: expected a PNG of object ids"),
     ],
 )
-def test_masks_that_do_not_fit_are_told(picture, message, davis, tmp_path):
+def test_masks_that_do_not_fit_are_reported(picture, message, davis, tmp_path):
     path = tmp_path / "a" / "00001.png"
     path.parent.mkdir()
     if isinstance(picture, str):
@@ -488,7 +488,7 @@ def test_masks_that_do_not_fit_are_told(picture, message, davis, tmp_path):
         load_masks(tmp_path, "a", make_item(davis), [1])
 
 
-def test_a_missing_folder_of_masks_is_told(davis, tmp_path):
+def test_a_missing_folder_of_masks_is_reported(davis, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no folder .*a with masks of video a: expected"):
         load_masks(tmp_path, "a", make_item(davis), [1])
 

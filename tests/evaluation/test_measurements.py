@@ -85,7 +85,7 @@ def test_without_spacing_nothing_is_in_mm():
     assert "declares no pixel spacing" in row["notes"]
 
 
-def test_what_is_no_chamber_has_no_volume_and_what_is_seen_once_no_moments():
+def test_only_chambers_have_a_volume_and_only_objects_seen_twice_have_moments():
     masks = {2: ellipse(0.3), 4: ellipse() * 0}
     each = measure_video(masks, 6, SPACING)[1]
     assert (each.volumes_ml, each.ed_frame, each.fac_percent) == (None, None, None)

@@ -241,7 +241,7 @@ def test_evaluations_of_other_objects_or_frames_are_not_compared(tmp_path, turn)
         compare(*[whole, short][::turn])
 
 
-def test_a_folder_that_is_no_evaluation_is_told(tmp_path):
+def test_a_folder_that_is_not_an_evaluation_is_reported(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no .*summary.json: expected the output_dir of an"
     ):

@@ -142,7 +142,7 @@ def test_begins_anew_if_anything_differs(job, frames, change):
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "other"])
 @pytest.mark.parametrize("file", ["state.pt", "part_*_00001.npz"])
-def test_damaged_files_are_told_and_not_used(job, caplog, file, damage):
+def test_damaged_files_are_reported_and_not_used(job, caplog, file, damage):
     expected = list(job.start(keep=False)[0])
     job.interrupt(9)
     (path,) = job.folder.glob(file)

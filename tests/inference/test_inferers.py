@@ -65,7 +65,7 @@ def test_the_first_frame_and_every_so_many_are_remembered(network, memory_every)
     assert held == [1 + t // memory_every for t in range(7)]
 
 
-def test_capacity_bounds_the_memory(network):
+def test_max_memory_frames_bounds_the_memory(network):
     session = VideoInferer(
         **OWN_SIZE, memory_every=1, max_memory_frames=2, precision="float32"
     ).start(network)

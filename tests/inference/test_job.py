@@ -160,7 +160,7 @@ def test_an_object_that_is_said_to_be_gone_is_gone(job):
     assert 1 in found[5]
 
 
-def test_a_run_that_was_broken_off_while_objects_are_found_goes_on(segmenter):
+def test_a_run_that_was_interrupted_while_objects_are_found_continues(segmenter):
     jobs = [segmenter.start(FRAMES) for _ in range(2)]
     for job in jobs:
         job.add_mask(2, ONE, object_id=1)
@@ -351,7 +351,7 @@ def test_a_network_without_partial_masks_says_so_and_keeps_the_masks(call):
     assert len(list(job.propagate())) == COUNT - 1
 
 
-def test_an_object_given_elsewhere_than_it_was_found_is_told(job, caplog):
+def test_an_object_given_elsewhere_than_it_was_found_is_reported(job, caplog):
     job.add_mask(0, ONE, object_id=1)
     found = labels_of(job)[5] == 1
     elsewhere = np.zeros(SIZE, bool)
@@ -365,7 +365,7 @@ def test_an_object_given_elsewhere_than_it_was_found_is_told(job, caplog):
     assert "object 1 is given in frame 5 where nothing of it was found" in caplog.text
 
 
-def test_a_prompt_that_finds_nothing_is_told(caplog):
+def test_a_prompt_that_finds_nothing_is_reported(caplog):
     network = TCMN(**NETWORK | {"partial_masks": True}).eval()
     torch.nn.init.zeros_(network.decoder.predict.weight)
     torch.nn.init.constant_(network.decoder.predict.bias, -9)

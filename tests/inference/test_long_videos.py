@@ -83,7 +83,7 @@ def test_time_and_memory_stay_flat(count):
     assert max(resident) - max(resident[:100]) < 16 * 2**20
 
 
-def test_the_limit_is_told_once(caplog):
+def test_the_limit_is_reported_once(caplog):
     sessions._tell_limit.cache_clear()
     inferer, mask = VideoInferer(memory_every=1, inference_size=None), np.zeros((32, 32), np.uint8)
     mask[:8] = 1

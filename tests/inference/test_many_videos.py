@@ -221,7 +221,7 @@ def test_no_folder_and_no_list(tmp_path):
     ],
     ids=str,
 )
-def test_a_list_that_cannot_be(tmp_path, content, message):
+def test_an_impossible_list_is_refused(tmp_path, content, message):
     path = tmp_path / "list.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):

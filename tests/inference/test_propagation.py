@@ -188,7 +188,7 @@ class TestCorrection:
         expected = propagate(frames, {4: make_labels(seed=1)}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
-    def test_a_mask_can_be_taken_back(self, network, frames):
+    def test_a_mask_can_be_removed(self, network, frames):
         annotations = {0: make_labels(), 4: make_labels(seed=2), 8: make_labels(seed=1)}
         work, _ = self.run(frames, annotations, network)
         work.adopt({i: annotations[i] for i in (0, 8)})
@@ -203,7 +203,7 @@ class TestCorrection:
         assert len(second) == COUNT - 3
         assert set(work.result(10).confidence) == {1, 2}
 
-    def test_a_run_that_was_broken_off_goes_on(self, network, frames):
+    def test_an_interrupted_run_continues(self, network, frames):
         inferer = VideoInferer(**OWN_SIZE, precision="float32")
         work = inferer.open(frames, {5: make_labels()}, network)
         list(itertools.islice(work.run(), 7))
@@ -211,14 +211,14 @@ class TestCorrection:
         expected = propagate(frames, {5: make_labels()}, network)
         np.testing.assert_array_equal([work.result(i).labels for i in range(COUNT)], expected)
 
-    def test_a_run_that_is_broken_off_leaves_gradients_on(self, network, frames):
+    def test_an_interrupted_run_leaves_gradients_enabled(self, network, frames):
         work = VideoInferer(**OWN_SIZE).open(frames, {5: make_labels()}, network)
         run = work.run()
         next(run)
         assert torch.is_grad_enabled()
         assert not torch.is_inference_mode_enabled()
 
-    def test_a_correction_while_the_run_is_broken_off(self, network, frames):
+    def test_a_correction_while_the_run_is_interrupted(self, network, frames):
         inferer = VideoInferer(**OWN_SIZE, precision="float32")
         work = inferer.open(frames, {0: make_labels()}, network)
         list(itertools.islice(work.run(), 7))
@@ -295,7 +295,7 @@ class TestVanished:
         for found in (live, forward):
             assert {r.frame: r.vanished for r in found if r.vanished} == expected
 
-    def test_it_is_suggested(self, network, frames):
+    def test_a_frame_where_an_object_vanished_is_suggested(self, network, frames):
         masks = {0: make_labels((3, 7)), 6: make_labels((7,))}
         work = VideoInferer(**OWN_SIZE).open(frames, masks, Blinded(network, 0))
         list(work.run())
@@ -326,7 +326,7 @@ class TestConfidence:
         found = margin(torch.log(torch.cat([1 - p, p], 1)))
         torch.testing.assert_close(found, torch.tensor([[[0.8, 0.0]]]))
 
-    def test_results_carry_it(self, network, frames):
+    def test_results_have_a_confidence(self, network, frames):
         inferer = VideoInferer(**OWN_SIZE, precision="float32", review_below=0.99)
         found = list(inferer.stream(frames, {0: make_labels((3, 7))}, network))
         assert found[0].confidence == {3: 1.0, 7: 1.0}
@@ -346,7 +346,7 @@ class TestConfidence:
         assert suggest_frame(drifted, [0]) in (7, 8, 9)
         assert suggest_frame(drifted, range(10)) is None
 
-    def test_it_suggests_only_frames_without_a_mask(self, network, frames):
+    def test_only_frames_without_a_mask_are_suggested(self, network, frames):
         work = VideoInferer(**OWN_SIZE).open(frames, {0: make_labels()}, network)
         assert work.suggest() is None
         list(work.run())
@@ -487,7 +487,7 @@ class TestDevices:
         with pytest.raises(torch.OutOfMemoryError):
             propagate(frames, {0: make_labels()}, network)
 
-    def test_automatic_capacity_fills_half_of_what_is_free(self, monkeypatch):
+    def test_automatic_max_memory_frames_fills_half_of_the_free_memory(self, monkeypatch):
         key, value = torch.zeros(1, 64, 4, 4), torch.zeros(1, 2, 256, 4, 4)
         frame_bytes = 4 * 16 * (64 + 512)
         monkeypatch.setattr(
@@ -497,7 +497,7 @@ class TestDevices:
         monkeypatch.setattr("bundle.inference.session.free_bytes", lambda device: 0)
         assert count_that_fits(key, value) == 2
 
-    def test_automatic_capacity_changes_nothing_where_memory_is_ample(self, network, frames):
+    def test_automatic_max_memory_frames_changes_nothing_if_memory_is_ample(self, network, frames):
         labels = make_labels()
         expected = propagate(frames, {0: labels}, network, memory_every=1)
         found = propagate(frames, {0: labels}, network, memory_every=1, max_memory_frames="auto")
@@ -546,21 +546,21 @@ class TestReading:
 
 
 class TestErrors:
-    def test_no_object(self, network, frames):
+    def test_masks_without_any_object_are_refused(self, network, frames):
         with pytest.raises(ValueError, match="no mask shows an object"):
             propagate(frames, {0: np.zeros((HEIGHT, WIDTH), np.uint8)}, network)
         with pytest.raises(ValueError, match="no mask shows an object"):
             propagate(iter(frames), {}, network)
 
-    def test_a_frame_that_is_not_there(self, network, frames):
+    def test_a_frame_that_does_not_exist_is_refused(self, network, frames):
         with pytest.raises(ValueError, match=r"mask was given for frame 12, but .* frames 0 to 11"):
             propagate(frames, {COUNT: make_labels()}, network)
 
-    def test_another_size(self, network, frames):
+    def test_a_mask_of_another_size_is_refused(self, network, frames):
         with pytest.raises(ValueError, match=r"mask of frame 3 is \(16, 48\) but the frame is"):
             propagate(frames, {3: np.ones((16, 48), np.uint8)}, network)
 
-    def test_a_step_before_any_mask(self, network):
+    def test_a_step_before_any_mask_is_refused(self, network):
         session = VideoInferer(**OWN_SIZE).start(network)
         with pytest.raises(RuntimeError, match="give the mask of a frame before the next"):
             session.step(torch.zeros(1, 3, 32, 32))

@@ -31,7 +31,7 @@ def test_names_are_those_of_the_modules_that_know_them():
         ("memory_every", "3", 3),
     ],
 )
-def test_text_is_read(name, text, value):
+def test_settings_are_read_from_text(name, text, value):
     assert getattr(parse_settings(**{name: text}), name) == value
 
 

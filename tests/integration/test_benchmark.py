@@ -340,7 +340,7 @@ def test_a_device_that_gives_the_masks_of_the_cpu_and_learns_is_well(device_repo
     assert module("check_device").faults(device_report) == []
 
 
-def test_a_device_that_gives_other_masks_or_does_not_learn_is_told(device_report):
+def test_a_device_that_gives_other_masks_or_does_not_learn_is_reported(device_report):
     device_report["masks"][0]["mean"] = 0.7
     device_report["training"]["last_loss"] = float("nan")
     masks, training = module("check_device").faults(device_report)

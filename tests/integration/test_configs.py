@@ -34,7 +34,7 @@ TINY_TRAINING = OPTIONS | {
 }
 
 
-def test_old_names_of_training_options_go_on_working(monkeypatch, caplog):
+def test_old_names_of_training_options_still_work(monkeypatch, caplog):
     config = CONFIGS / "train.yaml"
     for old, new in OLD_TRAINING_NAMES.items():
         monkeypatch.setattr(

@@ -276,7 +276,7 @@ def test_the_rest_is_the_same_by_as_many_processes_or_one(
         assert float(one["jaccard"]) == pytest.approx(float(other["jaccard"]), abs=2e-3)
 
 
-def test_processes_that_find_different_checkpoints_are_told(tmp_path, monkeypatch):
+def test_processes_that_find_different_checkpoints_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(idist, "all_gather", lambda iteration: [iteration + 4, iteration])
     engine = Engine(lambda engine, batch: None)
     with pytest.raises(ValueError, match=r"last.pt: \[4, 0\] by rank. output_dir must be a folder"):
@@ -368,7 +368,7 @@ def test_a_term_is_averaged_over_the_processes_that_have_it(monkeypatch):
     assert mean_over_processes(shares[0]) == {"loss": 2.0, "contrastive": 5.0}
 
 
-def test_more_processes_than_videos_are_told(monkeypatch):
+def test_more_processes_than_videos_are_reported(monkeypatch):
     monkeypatch.setattr(idist, "get_world_size", lambda: 4)
     with pytest.raises(
         ValueError, match=r"a data set of 3 .* by 4 processes: .* --nproc_per_node=3 or fewer"
@@ -379,7 +379,7 @@ def test_more_processes_than_videos_are_told(monkeypatch):
 # Starting
 
 
-def test_a_process_that_torchrun_did_not_start_is_told(monkeypatch):
+def test_a_process_that_torchrun_did_not_start_is_reported(monkeypatch):
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(ValueError, match="RANK is not set: start with torchrun --nproc_per_node=N"):
         start(torch.device("cpu"))

@@ -80,7 +80,7 @@ def masks(output):
     }
 
 
-def test_goes_on_in_the_middle_of_a_video(run, tmp_path, caplog):
+def test_an_interrupted_video_is_resumed_in_its_middle(run, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
@@ -95,7 +95,7 @@ def test_goes_on_in_the_middle_of_a_video(run, tmp_path, caplog):
     assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == ["a", "b"]
 
 
-def test_begins_anew_if_told(run, tmp_path, caplog):
+def test_no_resume_starts_again(run, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "cut", stop=True)

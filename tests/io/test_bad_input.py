@@ -158,7 +158,7 @@ def test_the_label_volume_lies_over_its_source(inputs):
     assert open_video(inputs / "out/echo/masks.nii.gz").frame_count == 4
 
 
-def test_unknown_device():
+def test_an_unknown_device_is_refused():
     with pytest.raises(ValueError, match="unknown device 'gpu'"):
         find_device("gpu")
 

@@ -182,20 +182,20 @@ def test_to_uint8_clips_rounds_and_survives_constants_and_nan():
 # What is refused
 
 
-def test_missing_file(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file: .*gone.png"):
         read_image(tmp_path / "gone.png")
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz", "a.mha", "a.txt"])
-def test_a_file_that_is_no_picture(tmp_path, name):
+def test_a_file_that_is_not_a_picture(tmp_path, name):
     (tmp_path / name).write_bytes(b"no picture at all" * 100)
     with pytest.raises(ValueError, match=f"^cannot read .*{name} as an image: [^\n]*$"):
         read_image(tmp_path / name)
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif", "a.nii", "a.nii.gz", "a.mha"])
-def test_a_truncated_picture(tmp_path, name):
+def test_a_truncated_picture_is_refused(tmp_path, name):
     noise = np.random.default_rng(0).integers(0, 256, (90, 80), dtype=np.uint8)
     path = tmp_path / name
     if ".nii" in name:
@@ -209,7 +209,7 @@ def test_a_truncated_picture(tmp_path, name):
         read_image(path)
 
 
-def test_a_volume_is_no_image(tmp_path):
+def test_a_volume_is_not_an_image(tmp_path):
     nib.save(nib.Nifti1Image(np.zeros((4, 5, 6), np.uint8), np.eye(4)), tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"a.nii has shape \(6, 5, 4\): expected a single 2D"):
         read_image(tmp_path / "a.nii")

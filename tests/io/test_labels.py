@@ -303,7 +303,7 @@ def test_soft_edges_between_colours(tmp_path):
     assert np.abs((labels > 0).sum() - (soft_disk() > 127).sum()) < 30
 
 
-def test_a_photograph_is_no_mask(tmp_path):
+def test_a_photograph_is_not_a_mask(tmp_path):
     noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
     save(tmp_path / "a.png", noise)
     with pytest.raises(ValueError, match=r"a.png is a colour picture with .* areas"):
@@ -328,25 +328,25 @@ def test_slope_and_offset_round_to_whole_labels(tmp_path, slope, offset):
 
 
 @pytest.mark.parametrize("value", [0.5, 1.01, np.nan])
-def test_fractional_labels(value):
+def test_fractional_labels_are_refused(value):
     with pytest.raises(ValueError, match=r"mask.nii holds fractional values: expected whole"):
         whole_numbers(np.array([[0, value]]), "mask.nii")
 
 
 @pytest.mark.parametrize("value", [-1, 256])
-def test_labels_out_of_range(value):
+def test_labels_out_of_range_are_refused(value):
     with pytest.raises(
         ValueError, match=r"mask.nii holds values from .*: expected labels 0 to 255"
     ):
         whole_numbers(np.array([[0, value]]), "mask.nii")
 
 
-def test_too_many_labels():
+def test_too_many_labels_are_refused():
     labels = np.arange(34, dtype=np.uint8).reshape(1, -1)
     with pytest.raises(ValueError, match="holds 33 different labels: expected at most 32 objects"):
         settle(labels, kind="exact")
 
 
-def test_a_file_that_is_gone(tmp_path):
+def test_a_missing_mask_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such file: .*gone.png"):
         read_labels(tmp_path / "gone.png")

@@ -327,14 +327,14 @@ def test_masks_at_some_times_go_to_the_frames_of_these_times(tmp_path, sequence,
         read_annotations(path, sequence, 3)
 
 
-def test_masks_that_span_another_time_are_told(tmp_path, sequence, caplog):
+def test_masks_that_span_another_time_are_reported(tmp_path, sequence, caplog):
     values = {"axis 0 index values": "0 1 2 3 4 5.5"}
     path = write_sequence(tmp_path / "a.seq.nrrd", make_labels(), **values)
     check(read_annotations(path, sequence))
     assert "spans 5.5 s and" in caplog.text
 
 
-def test_a_sequence_that_lies_elsewhere_is_told(tmp_path, sequence):
+def test_a_sequence_that_lies_elsewhere_is_reported(tmp_path, sequence):
     turned = write_sequence(
         tmp_path / "a.seq.nrrd",
         make_labels()[:, :, ::-1],
@@ -641,7 +641,7 @@ def test_a_tiny_circle_stays(tmp_path, video):
     assert np.argwhere(labels).tolist() == [[2, 4]]
 
 
-def test_what_has_no_area_is_told(tmp_path, video, caplog):
+def test_what_has_no_area_is_reported(tmp_path, video, caplog):
     points = ";".join(f"{x},{y}" for x, y in SQUARE)
     track = f'<track id="0" label="a"><polygon frame="1" outside="0" points="{points}"/></track>'
     box = '<box frame="{}" outside="{}" xtl="1" ytl="1" xbr="9" ybr="9"/>'
@@ -660,7 +660,7 @@ def test_what_has_no_area_is_told(tmp_path, video, caplog):
     assert "b.json: 1 of the kind box have no mask" in caplog.text
 
 
-def test_objects_that_overlap_are_told(tmp_path, video, cine, caplog):
+def test_objects_that_overlap_are_reported(tmp_path, video, cine, caplog):
     shapes = [
         {"label": name, "points": SQUARE, "shape_type": "polygon"} for name in ("a", "b", "b")
     ]

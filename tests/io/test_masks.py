@@ -97,7 +97,7 @@ def test_numbers_within_words_are_taken_aloud_as_no_frame(tmp_path, caplog):
     assert "is taken as the mask of the first frame: --mask-frame N says otherwise" in caplog.text
 
 
-def test_a_frame_that_is_not_there(tmp_path):
+def test_a_frame_that_does_not_exist_is_refused(tmp_path):
     video, _ = nifti_video(tmp_path)
     with pytest.raises(ValueError, match=r"--mask-frame 6: .* has 6 frames, expected 0 to 5"):
         read_annotations(save_mask(tmp_path / "a.png"), video, 6)

@@ -288,7 +288,7 @@ def test_animated_pictures_are_videos_where_ffmpeg_reads_them(tmp_path, colour):
     ids=["live", "m3u8", "concat", "sdp"],
 )
 @pytest.mark.parametrize("name", ["a.m3u8", "a.mp4", "a.sdp"])
-def test_a_list_of_other_files_is_no_video_and_not_waited_for(tmp_path, colour, text, name):
+def test_a_list_of_other_files_is_not_a_video_and_not_waited_for(tmp_path, colour, text, name):
     frames = np.repeat(np.repeat(colour, 4, axis=1), 4, axis=2)
     write_video(tmp_path / "a.ts", frames, "mpeg2video", "yuv420p")
     (tmp_path / name).write_text(text)
@@ -365,7 +365,7 @@ def test_complex_numbers_are_refused(tmp_path):
         list(open_video(path))
 
 
-def test_a_single_picture_in_colour_is_no_mask(tmp_path, colour):
+def test_a_single_picture_in_colour_is_not_a_mask(tmp_path, colour):
     video = open_video(write_folder(tmp_path / "frames", colour))
     voxel = np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")])
     packed = np.ascontiguousarray(colour[0].swapaxes(0, 1)).view(voxel)[..., 0]

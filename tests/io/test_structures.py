@@ -134,7 +134,7 @@ def test_colours_survive_cielab(colour):
         ([Structure(1, "a", "green")], "the colour 'green': expected #rrggbb"),
     ],
 )
-def test_lists_that_cannot_be(structures, message):
+def test_impossible_lists_are_refused(structures, message):
     with pytest.raises(ValueError, match=message):
         make_structures(structures)
 
@@ -163,7 +163,7 @@ def test_files_that_hold_no_list(tmp_path, name, text, message):
         read_structures(tmp_path / name)
 
 
-def test_a_file_that_is_not_there(tmp_path):
+def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such list of structures"):
         read_structures(tmp_path / "none.json")
 

@@ -584,7 +584,7 @@ def test_no_video(tmp_path, content):
         open_video(tmp_path / "a.avi")
 
 
-def test_a_text_is_no_video(tmp_path):
+def test_a_text_is_not_a_video(tmp_path):
     (tmp_path / "notes.txt").write_text("hello\n" * 99)
     with pytest.raises(
         ValueError, match=r"notes.txt is a text file, not a video: expected a video f"
@@ -608,7 +608,7 @@ def test_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.webp", "a.nii", "a.mha", "a.dcm"])
-def test_a_still_image_is_no_video(tmp_path, grey, name):
+def test_a_still_image_is_not_a_video(tmp_path, grey, name):
     path = tmp_path / name
     if name == "a.nii":
         write_nifti(path, grey[0].T)
@@ -641,7 +641,7 @@ def test_dicom_without_pictures(tmp_path, grey):
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.mha"])
-def test_a_stack_of_slices_over_time_is_no_video(tmp_path, name):
+def test_a_stack_of_slices_over_time_is_not_a_video(tmp_path, name):
     array = np.zeros((4, 5, 6, 7), np.uint8)
     write = write_nifti if name == "a.nii" else write_meta
     with pytest.raises(ValueError, match=r"has shape \(\d, \d, \d, \d\): expected one slice"):
@@ -776,7 +776,7 @@ def test_a_mask_of_a_folder_that_fits_no_frame(tmp_path, video):
         read_annotations(mask_folder(tmp_path / "masks", "3", "30"), video)
 
 
-def test_colour_volume_is_no_mask(tmp_path, video, colour):
+def test_colour_volume_is_not_a_mask(tmp_path, video, colour):
     path = write_meta(tmp_path / "mask.mha", colour, is_vector=True)
     with pytest.raises(ValueError, match=r"mask.mha holds colours: expected label numbers"):
         read_annotations(path, video)

@@ -27,7 +27,7 @@ def clip():
     return torch.cat([torch.rand(2, 3, 48, 64, 4), masks], dim=1)
 
 
-def test_a_grown_network_gives_the_old_masks(network, grown, clip):
+def test_a_network_with_new_parts_gives_the_old_masks(network, grown, clip):
     with torch.inference_mode():
         torch.testing.assert_close(grown(clip), network(clip), rtol=0, atol=0)
 
@@ -90,7 +90,7 @@ def test_context_channels_must_be_a_multiple():
         ContextBlock(8, hidden=6)
 
 
-def test_an_empty_mask_before_is_not_no_mask_before():
+def test_an_empty_previous_mask_differs_from_none():
     previous = PreviousMask(4)
     torch.nn.init.ones_(previous.conv.weight)
     empty = torch.zeros(2, 1, 32, 32)

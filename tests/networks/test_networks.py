@@ -341,7 +341,7 @@ def test_backbone_names_a_missing_tensor(tmp_path):
         Backbone("resnet18", tmp_path / "part.pt")
 
 
-def test_backbone_weights_that_are_not_there(tmp_path):
+def test_missing_backbone_weights_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no backbone weights at .*absent.pt: give a file"):
         Backbone("resnet18", tmp_path / "absent.pt")
 
@@ -369,7 +369,7 @@ def test_half_precision_weights_give_close_logits(network, tmp_path):
     torch.testing.assert_close(loaded(clip), network(clip), rtol=0, atol=5e-3)
 
 
-def test_weights_that_are_not_there(network, tmp_path):
+def test_missing_weights_are_named(network, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no weights at .*model.pt"):
         load_weights(network, tmp_path / "model.pt")
 

@@ -8,7 +8,7 @@ from bundle.networks.prompts import from_box, from_points, from_rough_mask, from
 SHAPE = (60, 80)
 
 
-def test_outside_of_a_box_is_surely_nothing():
+def test_pixels_outside_of_a_box_are_known_background():
     part = from_box(SHAPE, (10, 20, 50, 40))
     inside = np.zeros(SHAPE, bool)
     inside[20:40, 10:50] = True
@@ -23,7 +23,7 @@ def test_a_box_may_reach_over_the_edge():
     assert part.mask[5, 5] == 1
 
 
-def test_points_are_sure_and_all_else_is_not():
+def test_points_are_known_and_all_other_pixels_unknown():
     part = from_points(SHAPE, [(20, 10), (60, 40)], [True, False])
     assert (part.mask[10, 20], part.unknown[10, 20]) == (1, 0)
     assert (part.mask[40, 60], part.unknown[40, 60]) == (0, 0)

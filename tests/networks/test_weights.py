@@ -94,7 +94,7 @@ def test_export_mixes_in_shares_and_completes_older_weights(tmp_path):
         torch.testing.assert_close(mixed[name], tensor, atol=2e-3, rtol=2e-3, msg=name)
 
 
-def test_export_hands_on_what_the_weights_have_seen(tmp_path):
+def test_export_keeps_the_list_of_protocols_trained_on(tmp_path):
     network = TCMN(**PROMPTED)
     torch.save(network.state_dict(), tmp_path / "first.pt")
     description = WeightsDescription(network.definition, "1.0.0", seen=["cvc_clinicdb"])
@@ -106,7 +106,7 @@ def test_export_hands_on_what_the_weights_have_seen(tmp_path):
     assert list(read_description(tmp_path / "model.pt").seen) == ["camus_unseen", "davis_held_out"]
 
 
-def test_export_wants_a_share_for_each_source(tmp_path):
+def test_export_needs_a_share_for_each_source(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "1.pt")
     with pytest.raises(ValueError, match="2 shares do not fit 1 sources: give one for each"):
         load_script("dev/export_weights").export(

@@ -317,7 +317,7 @@ def test_the_manifest_lists_every_file(done, tmp_path, layout):
     assert "4711" not in (folder / "manifest.json").read_text()
 
 
-def test_videos_that_nobody_finished_are_told(done, tmp_path):
+def test_videos_that_nobody_finished_are_reported(done, tmp_path):
     with pytest.raises(
         ValueError, match=r"1 of 3 videos are not done, the first is a/z \(propagated\)"
     ):

@@ -159,7 +159,7 @@ class TestBadInput:
         ):
             fine_tune(project, weights=weights)
 
-    def test_weights_that_vanished(self, project):
+    def test_missing_weights_of_a_project_are_named(self, project):
         project.use_weights("20260504-130709")
         with pytest.raises(FileNotFoundError, match="that the project uses, are not there any mo"):
             project.weights_file()

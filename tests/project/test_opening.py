@@ -184,7 +184,9 @@ class TestCommand:
             (["--layout", "ade20k"], "unknown layout 'ade20k'"),
         ],
     )
-    def test_what_is_wrong_is_said(self, finished, tmp_path, capsys, options, message):
+    def test_wrong_options_are_refused_with_a_reason(
+        self, finished, tmp_path, capsys, options, message
+    ):
         assert main(["export-project", str(finished), str(tmp_path / "set"), *options]) == 1
         assert message in capsys.readouterr().err
         assert not (tmp_path / "set").exists()

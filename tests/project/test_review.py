@@ -67,7 +67,7 @@ def test_a_hole_is_suspicious_in_each_frame_an_end_in_one():
     assert end.frame == 30
 
 
-def test_what_was_lost_going_backward_is_told_too():
+def test_what_was_lost_going_backward_is_reported_too():
     masks = [disk() * (i >= 6) for i in range(12)]
     (item,) = review_queue(facts_of(masks), trusted=[11])
     assert item.frame == 5

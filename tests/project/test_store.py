@@ -287,7 +287,7 @@ def test_a_damaged_mask_is_named(project):
         project.read_mask("anna/a", 2)
 
 
-def test_a_name_twice(videos):
+def test_two_videos_of_one_name_are_refused(videos):
     (videos / "anna__a").mkdir()
     Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(videos / "anna__a/0.png")
     with pytest.raises(
@@ -306,7 +306,7 @@ def test_a_folder_without_videos(tmp_path):
         Project(tmp_path)
 
 
-def test_a_project_twice(project, videos):
+def test_a_project_is_made_once(project, videos):
     with pytest.raises(FileExistsError, match="is a project already: open it"):
         create_project(videos)
 
@@ -323,7 +323,7 @@ def test_new_videos_join_and_a_list_may_name_patients(project, videos, tmp_path)
         list_videos(tmp_path / "list.csv", "secret")
 
 
-def test_what_this_program_wrote_is_no_video(project, videos):
+def test_what_this_program_wrote_is_not_a_video(project, videos):
     fill(project, "anna/a")
     other = create_project(videos, videos / "second project")
     with Project(other).open("bert/a") as video:

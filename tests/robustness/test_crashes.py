@@ -64,7 +64,7 @@ def test_a_killed_run_leaves_nothing_half_written_and_a_rerun_ends_the_same(stud
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_full_disk_is_told_in_one_line_and_a_rerun_with_room_ends_the_same(study, kind):
+def test_a_full_disk_is_reported_in_one_line_and_a_rerun_with_room_ends_the_same(study, kind):
     found = study[kind]
     if not found["disks"]:
         pytest.skip("a small tmpfs needs root or user namespaces")

@@ -198,7 +198,7 @@ def test_clips_depend_on_seed_epoch_and_index_only(group, composed):
     assert same(first, collect(fresh, 0))
 
 
-def test_shares_are_kept(group):
+def test_sampling_weights_are_kept(group):
     sampling_weights = {"static": 0.2, "pair": 0.0, "video": 0.6}
     dataset = ClipDataset(group, keep, length=160, sampling_weights=sampling_weights)
     names = Counter(dataset[i]["name"] for i in range(len(dataset)))
@@ -245,7 +245,7 @@ def test_the_curriculum_widens_the_steps_epoch_by_epoch(tmp_path):
     assert widest == [0, 3, 3]
 
 
-def test_a_broken_off_epoch_goes_on_with_the_clips_that_are_left(group):
+def test_an_interrupted_epoch_continues_with_the_remaining_clips(group):
     dataset = ClipDataset(group, keep, length=6)
     dataset.set_epoch(2)
     whole = [dataset[i]["image"] for i in range(6)]
@@ -290,7 +290,7 @@ def test_an_empty_group_is_refused(group):
         ClipDataset({**group, "none": []}, keep, length=1)
 
 
-def test_shares_must_name_the_groups(group):
+def test_sampling_weights_must_name_the_groups(group):
     message = r"sampling_weights name \['a'\] but the groups are \['pair', 'sta"
     with pytest.raises(ValueError, match=message):
         ClipDataset(group, keep, length=1, sampling_weights={"a": 1.0})

@@ -230,13 +230,13 @@ def test_sigterm_saves_in_mid_epoch_and_the_rest_is_the_same(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_other_settings_are_told(videos, tmp_path):
+def test_other_settings_are_reported(videos, tmp_path):
     make_trainer(videos, tmp_path, epochs=1, settings={"size": 32, "seed": 0})[0].run()
     with pytest.raises(ValueError, match=r"last.pt was .*: size was 32, is 64; seed was 0, is 1\."):
         make_trainer(videos, tmp_path, settings={"size": 64, "seed": 1})
 
 
-def test_a_checkpoint_of_another_network_is_told(videos, trained, tmp_path):
+def test_a_checkpoint_of_another_network_is_reported(videos, trained, tmp_path):
     with pytest.raises(ValueError, match=r"last.pt does not fit this training \(.*size mismatch"):
         make_trainer(videos, tmp_path, epochs=2, channels=8)
 
@@ -274,7 +274,7 @@ def test_a_finished_training_goes_on_for_longer_by_the_longer_schedule(videos, t
     assert losses.rates[1:] == pytest.approx(expected[1:])
 
 
-def test_other_epochs_are_not_gone_on_with(videos, trained, tmp_path):
+def test_a_changed_number_of_epochs_is_not_resumed(videos, trained, tmp_path):
     with pytest.raises(
         ValueError, match=r"last.pt has 3 iterations per epoch, this training 2: go on"
     ):
@@ -365,7 +365,7 @@ def test_gradients_are_scaled_down_to_the_norm(max_norm, step):
     torch.testing.assert_close(network.weight[0], -torch.tensor(step), atol=1e-5, rtol=0)
 
 
-def test_a_loss_that_is_no_number_stops_before_it_does_harm():
+def test_a_loss_that_is_not_a_number_stops_before_it_does_harm():
     trainer, network = linear_trainer([[3.0, 4.0], [float("nan"), 0.0]], 1.0)
     with pytest.raises(
         FloatingPointError, match=r"iteration 2 is nan on clips \['clip1'\]; the last check"

@@ -84,20 +84,20 @@ def test_hours_are_drawn_beside_the_aim(tmp_path):
     assert aims[0] > 500
 
 
-def test_a_table_of_something_else_is_told(tmp_path):
+def test_a_table_of_something_else_is_reported(tmp_path):
     path = write_metrics(tmp_path / "metrics.csv")
     with pytest.raises(ValueError, match=r"metrics.csv has no column iteration: .*'epoch', 'jac"):
         read_table(path, "iteration")
 
 
-def test_a_cell_that_is_no_number_is_told(tmp_path):
+def test_a_cell_that_is_not_a_number_is_reported(tmp_path):
     path = write_metrics(tmp_path / "metrics.csv")
     path.write_text(path.read_text() + "9,0.6x,0.7\n")
     with pytest.raises(ValueError, match=r"metrics.csv, line 4: column jaccard holds '0.6x'"):
         read_table(path, "epoch")
 
 
-def test_nothing_to_draw_is_told(tmp_path):
+def test_nothing_to_draw_is_reported(tmp_path):
     with pytest.raises(ValueError, match=r"no table of losses or scores to draw .*curves.png from"):
         draw_curves(tmp_path / "curves.png", [])
 

@@ -57,7 +57,7 @@ def test_each_epoch_has_a_bar_in_clips_with_the_loss_terms(terminal):
         assert "loss=0.75, cross_entropy=0.25, contrastive=1.5]" in line
 
 
-def test_a_resumed_epoch_begins_where_it_was_broken_off(terminal):
+def test_a_resumed_epoch_begins_where_it_was_interrupted(terminal):
     train(terminal, begin=ITERATIONS + 2)
     first, *_, last = terminal.getvalue().strip().split("\r")
     assert first.startswith("epoch 2/2:  67%|")

@@ -99,7 +99,7 @@ def make_chambers(scale=1):
 
 
 @pytest.mark.parametrize("scale", [1, 2])
-def test_basins_are_the_chambers_alone(scale):
+def test_dark_regions_are_the_chambers_alone(scale):
     picture, (large, small, tiny), sector = make_chambers(scale)
     labels = find_dark_regions(picture)
     assert labels.dtype == np.uint8
@@ -111,7 +111,7 @@ def test_basins_are_the_chambers_alone(scale):
     assert not labels[~sector].any()
 
 
-def test_a_basin_has_no_hole_where_something_bright_lies_in_it():
+def test_a_dark_region_has_no_hole_where_something_bright_lies_in_it():
     picture, (large, *_), _ = make_chambers()
     picture[88:92, 110:114] = 200
     found = find_dark_regions(picture) == 1
@@ -120,16 +120,16 @@ def test_a_basin_has_no_hole_where_something_bright_lies_in_it():
 
 
 @pytest.mark.parametrize("level", [0, 90])
-def test_a_picture_of_one_grey_has_no_basin(level):
+def test_a_picture_of_one_grey_has_no_dark_region(level):
     assert not find_dark_regions(np.full((HEIGHT, WIDTH, 3), level, np.uint8)).any()
 
 
 @pytest.mark.parametrize("side", [1, 7, 30])
-def test_pictures_too_small_for_basins(side):
+def test_pictures_too_small_for_dark_regions(side):
     assert find_dark_regions(make_picture()[:side, : side + 1]).shape == (side, side + 1)
 
 
-def test_pictures_without_basin_are_left_out(tmp_path):
+def test_pictures_without_dark_regions_are_left_out(tmp_path):
     frames = (tmp_path / "chambers.png", tmp_path / "flat.png")
     Image.fromarray(make_chambers()[0]).save(frames[0])
     Image.fromarray(np.full((224, 224, 3), 90, np.uint8)).save(frames[1])

@@ -145,6 +145,6 @@ def test_validations_without_a_score_count_as_not_better(tmp_path):
     assert train(tmp_path, [NAN, NAN, 0.1, NAN, NAN, 0.9], patience=2) == [1, 2, 3, 4, 5]
 
 
-def test_a_negative_patience_is_told():
+def test_a_negative_patience_is_reported():
     with pytest.raises(ValueError, match=r"patience must be 0 \(never stop\) or .*, got -1"):
         EarlyStop(make_evaluator(jaccard=[]), -1)

@@ -79,7 +79,7 @@ def test_clips_without_dark_or_without_light_stay_whole(brightness):
     assert torch.equal(out["image"], clip["image"])
 
 
-def test_a_bright_line_alone_is_no_picture():
+def test_a_bright_line_alone_is_not_a_picture():
     clip = {"image": torch.zeros(3, HEIGHT, WIDTH, 1)}
     clip["image"][:, 10] = 1.0  # its columns are dark but for one pixel
     out = CropBorderd(allow_missing_keys=True)(clip)
@@ -119,7 +119,7 @@ def test_logits_come_back_as_background_around_the_box():
     assert full[0, :, 0, 0, 0].tolist() == [5.0, -5.0]
 
 
-def test_a_prediction_of_another_size_is_told():
+def test_a_prediction_of_another_size_is_reported():
     with pytest.raises(ValueError, match=r"expected 60x40, the size of the box .* got 30x20"):
         uncrop(torch.zeros(1, 20, 30, 2), BOX, (HEIGHT, WIDTH))
 

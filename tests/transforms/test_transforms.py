@@ -152,7 +152,7 @@ def test_at_strength_zero_a_static_clip_stays_static():
 MOTIONLESS = {"frame_rotate": 0, "frame_scale": 0, "frame_shear": 0, "frame_shift": 0, "spline": 0}
 
 
-def test_a_pulse_swells_and_shrinks_the_object_about_its_middle():
+def test_a_radial_warp_swells_and_shrinks_the_object_about_its_centre():
     clip = make_clip(96, 96, "full", frames=40)
     y, x = np.mgrid[:96, :96]
     disk = (y - 47.5) ** 2 + (x - 47.5) ** 2 < 16**2
@@ -178,7 +178,7 @@ def test_a_pulse_swells_and_shrinks_the_object_about_its_middle():
     assert 1 <= swellings <= 7  # half of the clips
 
 
-def test_a_pulse_folds_nothing_over():
+def test_a_radial_warp_does_not_fold():
     """Distances from the middle keep their order, so no place is shown twice."""
     transform = RandDeformClipd(64, STRENGTH, radial_warp=0.95, **PLAIN, **MOTIONLESS)
     transform.set_random_state(seed=0)

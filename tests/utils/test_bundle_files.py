@@ -23,7 +23,7 @@ def test_a_wheel_has_them_in_the_package(tmp_path):
     )
 
 
-def test_a_package_without_them_is_told(tmp_path):
+def test_a_package_without_them_is_reported(tmp_path):
     with pytest.raises(
         FileNotFoundError, match="came without its configs and weights; install the"
     ):

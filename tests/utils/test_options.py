@@ -138,7 +138,7 @@ def test_an_old_name_goes_on_working_and_names_the_new_one(config, caplog):
     assert "--rounds is called --epochs now" in caplog.text
 
 
-def test_an_option_that_is_gone_is_told(config, caplog):
+def test_an_option_that_is_gone_is_reported(config, caplog):
     resolved = {}
     arguments = [PROGRAM, "run", "--config_file", str(config), "--rounds", "5"]
     check_command_line(resolved, arguments, gone={"rounds": "epochs do"})

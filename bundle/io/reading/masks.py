@@ -50,26 +50,42 @@ class PartialLabels(NamedTuple):
 def read_annotations(
     path: str | Path, video: VideoSource, mask_frame: int | None = None
 ) -> dict[int, LabelMap]:
-    """Read the masks of a video.
+    """Read the masks of some frames of a video; ``bundle.read_masks`` is this function.
 
     Args:
         path: One mask (a picture, or a 2D NIfTI, MetaImage or NRRD), for the first frame unless its
             name or ``mask_frame`` says otherwise; a volume or TIFF stack of the video's size,
             (x, y, t) or (x, y, 1, t), also in NRRD (.seg.nrrd, .seq.nrrd); a folder of pictures, which
             ``bundle.io.reading.mask_folder`` matches with frames; a DICOM segmentation;
-            ``masks.json`` as written here; COCO (.json); CVAT for video 1.1 (.xml, or the archive
+            ``masks.json`` of this program; COCO (.json); CVAT for video 1.1 (.xml, or the zip archive
             with it); labelme (.json, or a folder of them). Empty masks count as not annotated.
-        video: What the masks belong to.
-        mask_frame: The frame that a single mask belongs to, from 0; of a folder of numbered masks,
-            that of the lowest number.
+        video: Video that the masks belong to, from ``open_video``.
+        mask_frame: Frame that a single mask belongs to, from 0. For a folder of numbered masks, the
+            frame of the lowest number.
 
     Returns:
-        Frame index -> (H, W) uint8 labels; see ``bundle.io.reading.labels.settle_labels``.
+        Frame index -> label map (H, W) uint8, 0 for background and 1 to 255 for objects. How pixel
+        values become object ids: ``bundle.io.reading.labels.find_meaning``.
 
     Raises:
         FileNotFoundError: There is no such file or folder, or nothing in it.
         ValueError: The masks are empty, hold no labels, or differ from the video in size or number;
-            or their names have numbers that may mean one frame or another.
+            or a number in a name may mean one frame or another.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from bundle import open_video, read_masks
+        >>> with TemporaryDirectory() as folder:
+        ...     Path(folder, "video").mkdir()
+        ...     for index in range(3):
+        ...         Image.new("RGB", (64, 48), "red").save(f"{folder}/video/{index}.png")
+        ...     mask = Image.new("L", (64, 48))
+        ...     mask.paste(255, (20, 10, 40, 30))  # left, top, right, bottom
+        ...     mask.save(f"{folder}/mask.png")
+        ...     masks = read_masks(f"{folder}/mask.png", open_video(f"{folder}/video"))
+        >>> {index: (labels.shape, int(labels.sum())) for index, labels in masks.items()}
+        {0: ((48, 64), 400)}
     """
     found = read_stored(Path(path), video, mask_frame)
     labels = dict(zip(found, settle_labels(list(found.values())), strict=True))

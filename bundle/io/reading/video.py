@@ -48,16 +48,32 @@ KINDS = (
 
 
 def open_video(path: str | Path) -> VideoSource:
-    """Open a video without decoding more of it than its size and length need.
+    """Open a video. Reads only what its size and length need; frames are decoded when they are used.
 
     Args:
         path: A video file, a folder of frames (sorted naturally: 2 before 10), a 2D+t NIfTI,
             MetaImage or NRRD, a TIFF stack or a folder that holds only that, a multi-frame DICOM
             whatever its suffix, or a folder of DICOM files of one frame each (sorted by time).
 
+    Returns:
+        A sequence of RGB frames (H, W, 3) uint8, with ``name``, ``height`` and ``width`` in pixels,
+        ``times`` in seconds, and ``spacing_mm``, the (row, column) distance of pixels. ``times`` and
+        ``spacing_mm`` are None if the file does not say.
+
     Raises:
         FileNotFoundError: The file or folder does not exist.
-        ValueError: It is not a video, has no frames, or is truncated.
+        ValueError: It is not a video, has no frames, is truncated, or has frames that are too large.
+        MissingCodecError: Its compression needs a package that is not installed; the message names it.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> with TemporaryDirectory() as folder:
+        ...     for index in range(3):
+        ...         Image.new("RGB", (64, 48), "red").save(f"{folder}/{index}.png")
+        ...     video = open_video(folder)
+        ...     len(video), video.height, video.width, video[0].shape, video.times
+        (3, 48, 64, (48, 64, 3), None)
     """
     path = Path(path)
     if not path.exists():

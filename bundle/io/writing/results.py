@@ -262,7 +262,8 @@ def write_results(
     Args:
         output_dir: Results go to ``output_dir/NAME``, where NAME is the video's name.
         video: From ``open_video``.
-        results: One for each frame, in time order, such as from ``VideoSegmenter.segment``.
+        results: One for each frame, in time order, such as from ``VideoSegmenter.segment`` or
+            ``SegmentationJob.results``.
         formats: ``auto``, or names of formats.
         overwrite: Whether to replace earlier results.
         annotated: Indices of the frames whose mask was given, for the titles of the summary picture.
@@ -272,8 +273,26 @@ def write_results(
 
     Raises:
         FileExistsError: There are earlier results and ``overwrite`` is off.
-        ValueError: The number of results differs from that of the frames, or a size differs.
+        ValueError: The number of results differs from that of the frames, a size differs, or a format
+            is unknown or cannot be written for this video.
         DiskFullError: The disk is full.
+
+    Example:
+        >>> from tempfile import TemporaryDirectory
+        >>> from PIL import Image
+        >>> from bundle import VideoSegmenter, open_video
+        >>> segmenter = VideoSegmenter.from_pretrained(device="cpu", inference_size=64)
+        >>> mask = np.zeros((48, 64), np.uint8)
+        >>> mask[10:30, 20:40] = 1
+        >>> with TemporaryDirectory() as folder:
+        ...     Path(folder, "video").mkdir()
+        ...     for index in range(3):
+        ...         Image.new("RGB", (64, 48), "red").save(f"{folder}/video/{index}.png")
+        ...     video = open_video(f"{folder}/video")
+        ...     results = segmenter.segment(video, {0: mask})
+        ...     written = write_results(f"{folder}/results", video, results, formats="nifti,csv")
+        ...     sorted(path.name for path in written.iterdir())
+        ['frames.csv', 'manifest.json', 'masks.nii.gz']
     """
     writer = ResultWriter(
         output_dir, video, overwrite=overwrite, annotated=annotated, formats=formats
