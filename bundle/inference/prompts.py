@@ -25,6 +25,7 @@ from bundle.networks.prompts import (
     from_points,
     from_rough_mask,
     from_scribble,
+    limit_changes,
     point_radius,
 )
 from bundle.networks.tcmn import VideoNetwork
@@ -167,6 +168,8 @@ def complete_frame(
     The result agrees with every prompt: the pixel of a positive point is in the mask, that of a
     negative one is not, the mask stays within a box, and known pixels of a partial mask are kept.
     Objects without a prompt keep their pixels, except those that a prompt gives to another object.
+    Points and scribbles without a box change a mask only in the regions that they touch, unless they
+    say that the object is somewhere else altogether.
 
     Args:
         segmenter: Network with its settings; it must take partial masks.
@@ -235,11 +238,46 @@ def agree_with_prompts(
     agreed = np.where(others, labels, found)
     for i, prompt in prompts.items():
         agreed[(agreed == i) & _never(prompt, labels.shape)] = 0
+    _limit_corrections(prompts, labels, agreed)
     for i in sorted(prompts):
         mask = prompts[i].mask
         if mask is not None:
             agreed[_sure(mask)[0] & ~_never(prompts[i], labels.shape)] = i
     return _kept_to(dict(sorted(prompts.items())), agreed)
+
+
+def _limit_corrections(
+    prompts: Mapping[int, ObjectPrompt], labels: LabelMap, found: LabelMap
+) -> None:
+    """Undo in ``found`` what points and scribbles changed in ``labels`` far from them, in place."""
+    shape = found.shape[0], found.shape[1]
+    pen = np.ones((2 * point_radius(shape) + 1,) * 2, np.uint8)
+    limited = {}
+    for i, prompt in prompts.items():
+        before, after = labels == i, found == i
+        hints = list(_hints({i: prompt}, shape))
+        if not before.any() or not hints or prompt.box is not None or prompt.mask is not None:
+            continue
+        near = cv2.dilate(np.any([core for _, core, _ in hints], 0).astype(np.uint8), pen) > 0
+        if not _moved(before, after, [core for _, core, on in hints if on]):
+            limited[i] = limit_changes(before, after, near)
+    for i, mask in limited.items():
+        found[(found == i) & ~mask] = 0
+    for i, mask in limited.items():  # last, where no other object took the place
+        found[(found == 0) & mask] = i
+
+
+def _moved(
+    before: Bool[np.ndarray, "H W"],
+    after: Bool[np.ndarray, "H W"],
+    on: Sequence[Bool[np.ndarray, "H W"]],
+) -> bool:
+    """Whether nothing of the old mask stays, or a point is in a part that it does not touch."""
+    if not (before & after).any():
+        return True
+    _, parts = cv2.connectedComponents((before | after).astype(np.uint8), connectivity=8)
+    old = np.unique(parts[before])
+    return any(after[core].any() and not np.isin(parts[core & after], old).any() for core in on)
 
 
 def _check(prompts: Mapping[int, ObjectPrompt], frame: Frame, labels: LabelMap) -> None:

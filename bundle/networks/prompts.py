@@ -160,6 +160,34 @@ def from_rough_mask(mask: Shaped[np.ndarray, "H W"], margin: float = 0.1) -> Par
     return PartialMask(inside.astype(np.float32), band.astype(np.float32))
 
 
+def limit_changes(
+    before: Bool[np.ndarray, "H W"],
+    after: Bool[np.ndarray, "H W"],
+    hints: Bool[np.ndarray, "H W"],
+) -> Bool[np.ndarray, "H W"]:
+    """Change a mask only in those regions that differ and that a hint touches.
+
+    A network that is asked about one spot may spoil the rest of a good mask.
+
+    Args:
+        before: The mask that was corrected.
+        after: The network's answer.
+        hints: Pixels of points and scribbles.
+
+    Source:
+        "Progressive merge" of FocalClick, Chen et al. 2022, arXiv:2204.02574.
+
+    Example:
+        >>> before, after = np.array([[1, 1, 0, 0, 0]], bool), np.array([[1, 0, 0, 1, 1]], bool)
+        >>> limit_changes(before, after, np.array([[0, 0, 0, 0, 1]], bool)).astype(int)
+        array([[1, 1, 0, 1, 1]])
+    """
+    _, regions = cv2.connectedComponents((before != after).astype(np.uint8), connectivity=8)
+    touched = np.setdiff1d(regions[hints], [0])
+    changed: Bool[np.ndarray, "H W"] = np.where(np.isin(regions, touched), after, before)
+    return changed
+
+
 def click_error(
     truth: Bool[np.ndarray, "H W"], found: Bool[np.ndarray, "H W"]
 ) -> tuple[tuple[float, float], bool] | None:

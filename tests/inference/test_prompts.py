@@ -239,6 +239,51 @@ def test_the_later_of_two_scribbles_that_cross_counts():
     assert found[20, 38]
 
 
+def test_a_point_corrects_only_what_it_touches():
+    second = block(30, 40, size=10)
+    labels = block(4, 4, size=20) | second
+    answer = np.zeros(SHAPE)
+    answer[4:24, 4:34] = 0.9  # grows to the right of the first part, and forgets the second
+    prompt = ObjectPrompt().with_points([(29, 12)], [True])
+    found = complete_frame(told(answer), FRAME, {1: prompt}, labels)
+    np.testing.assert_array_equal(found == 1, (answer > 0.5) | (second > 0))
+
+
+def test_with_a_box_the_whole_answer_is_taken():
+    labels = block(4, 4, size=20) | block(30, 40, size=10)
+    answer = block(4, 4, size=20) * 0.9
+    prompt = ObjectPrompt(box=(2, 2, 60, 46)).with_points([(8, 8)], [True])
+    found = complete_frame(told(answer), FRAME, {1: prompt}, labels)
+    np.testing.assert_array_equal(found == 1, answer > 0.5)
+
+
+def test_an_object_that_is_elsewhere_leaves_its_old_place():
+    labels, answer = block(4, 4), block(30, 40) * 0.9
+    prompt = ObjectPrompt().with_points([(46, 36)], [True])
+    found = complete_frame(told(answer), FRAME, {1: prompt}, labels)
+    np.testing.assert_array_equal(found == 1, answer > 0.5)
+
+
+def test_without_a_mask_before_the_whole_answer_of_a_point_is_taken():
+    answer = (block(4, 4) | block(30, 40)) * 0.9
+    prompt = ObjectPrompt().with_points([(8, 8)], [True])
+    found = complete_frame(told(answer), FRAME, {1: prompt}, NOTHING)
+    np.testing.assert_array_equal(found == 1, answer > 0.5)
+
+
+def test_a_part_that_is_kept_takes_no_pixel_of_another_prompted_object():
+    labels = block(4, 4, size=20, value=1)
+    second = block(14, 4, size=10, value=1) * 0.9  # the lower half is given to object 2
+    prompts = {
+        1: ObjectPrompt().with_points([(20, 5)], [True]),
+        2: ObjectPrompt().with_points([(8, 20)], [True]),
+    }
+    found = complete_frame(told(np.zeros(SHAPE), second), FRAME, prompts, labels)
+    assert found[20, 8] == 2
+    assert found[16, 12] == 2
+    assert found[5, 20] == 1
+
+
 def test_prompts_are_the_same_in_any_order_and_leave_their_input_alone(real):
     labels = block(4, 4, value=6)
     kept = labels.copy()
