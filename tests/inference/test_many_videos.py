@@ -213,7 +213,7 @@ def test_no_folder_and_no_list(tmp_path):
         (b"video,mask\n", "lists no video: expected a line for each below video,mask"),
         (b"video,mask\na.mp4,m.png\nb.mp4,\n", "line 3: the mask is missing"),
         (b"video,mask\n ,m.png\n", "line 2: the video is missing"),
-        (b"video,mask\nb\xf6se.mp4,m.png\n", "no table in UTF-8 .*: save it as CSV UTF-8"),
+        (b"video,mask\nb\xf6se.mp4,m.png\n", "is not a table in UTF-8 .*: save it as CSV UTF-8"),
         (
             b"video,mask\np1/echo.avi,m.png\nx.avi,m.png\np2/Echo.mp4,m.png\n",
             r"results of .*p1/echo.avi and .*p2/Echo.mp4 would go to the same folder echo: rename",
