@@ -357,7 +357,7 @@ def test_two_processes_share_the_videos_by_their_environment(videos):
     assert "results are in" not in done[1].stdout + done[1].stderr
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_torchrun_does_not_end_the_others_when_one_has_failures(videos):
     damage(videos / "b.avi")  # the second process has nothing else to do
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
