@@ -320,7 +320,7 @@ def test_a_list_of_one_that_fails_is_a_list(videos):
     assert run(videos, input_dir=str(videos / "list.csv")).startswith("1 of 1 videos failed")
 
 
-@pytest.mark.slow
+@pytest.mark.heavy
 def test_the_command_goes_on_after_a_damaged_video_and_ends_with_1(videos):
     sound = (videos / "b.avi").read_bytes()
     damage(videos / "b.avi")

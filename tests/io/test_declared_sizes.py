@@ -327,6 +327,7 @@ def found(tmp_path_factory):
     return json.loads(done.stdout)
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_reader_takes_on_is_refused_before_memory_is_taken(found, name):
     said, taken_bytes = found[name]
@@ -334,6 +335,7 @@ def test_what_no_reader_takes_on_is_refused_before_memory_is_taken(found, name):
     assert taken_bytes < REFUSED_BYTES
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", LARGE)
 def test_large_frames_take_bounded_memory(found, name):
     said, taken_bytes = found[name]

@@ -108,7 +108,7 @@ def test_export_keeps_the_list_of_protocols_trained_on(tmp_path):
 
 def test_export_needs_a_share_for_each_source(tmp_path):
     torch.save({"w": torch.zeros(1)}, tmp_path / "1.pt")
-    with pytest.raises(ValueError, match="2 shares do not fit 1 sources: give one for each"):
+    with pytest.raises(ValueError, match="got 2 shares for 1 sources: give one share for each"):
         load_script("dev/export_weights").export(
             tmp_path / "model.pt", [tmp_path / "1.pt"], shares=[0.5, 0.5]
         )
