@@ -13,7 +13,8 @@ class FrameResult(NamedTuple):
     Attributes:
         frame: Index of the frame, from 0.
         labels: (H, W) uint8, with the object ids of the given masks; 0 is background.
-        confidence: Object id -> expected J of its mask, 0 to 1; 1 if the mask was given.
+        confidence: Object id -> expected J of its mask, 0 to 1, halved in a frame of another scene (see
+            ``bundle.inference.scene``); 1 if the mask was given.
         review: Whether the frame should be checked: a confidence is below ``review_below``, or an
             object vanished.
         vanished: Ids of the objects that this frame does not show, though the given mask that it was

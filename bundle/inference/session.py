@@ -46,7 +46,7 @@ class EncodedPrompt(NamedTuple):
 
 
 class StepResult(NamedTuple):
-    """Class logits of a frame, and the confidence of each object."""
+    """Class logits of a frame, and the confidence of each object, halved in another scene."""
 
     logits: Float[Tensor, "B C H W"]
     confidence: Float[Tensor, "B N"]
