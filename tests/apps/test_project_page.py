@@ -127,6 +127,11 @@ def wait_until_drawn(page):
     page.wait_for_timeout(300)
 
 
+def shown_frame(page):
+    wait_until_drawn(page)
+    return int(page.get_by_test_id("count").text_content().split("/")[0])
+
+
 def paint(page, *points):
     """A stroke in the middle of the video, points in pixels of it."""
     box = page.get_by_test_id("view").bounding_box()
@@ -210,7 +215,7 @@ def test_from_a_folder_of_videos_to_a_data_set(browser, annotate, tmp_path):
             if not queue:
                 break
             page.keyboard.press("n")
-            says(page, "item", ": ")
+            wait_for(lambda items=queue: any(shown_frame(page) in item.frames for item in items))
             reviewed = len(project.state("anna/frames").reviewed)
             page.keyboard.press("A")
             wait_for(lambda before=reviewed: len(project.state("anna/frames").reviewed) > before)

@@ -321,21 +321,24 @@ export default {
         actions.Escape = () => { this.corners = []; this.draw(); };
         actions.Backspace = () => { this.corners.pop(); this.draw(); };
       } else if (this.proposal?.frame === this.shown) {
-        actions.Enter = () => this.$emit("shortcut", "accept");
-        actions.Escape = () => this.$emit("shortcut", "drop");
+        actions.Enter = () => this.shortcut("accept");
+        actions.Escape = () => this.shortcut("drop");
       }
       if (event.ctrlKey || event.metaKey) {
         const letter = event.key.toLowerCase();
         if (letter !== "z" && letter !== "y") return;
-        this.$emit("shortcut", letter === "y" || event.shiftKey ? "redo" : "undo");
+        this.shortcut(letter === "y" || event.shiftKey ? "redo" : "undo");
       } else if (actions[event.key]) actions[event.key]();
       else if (/^[bepfxcsnkadA[\]1-9]$/.test(event.key)) {
         this.active = this.keys[event.key] ?? this.active;
         if (event.key in this.colours) this.picked = Number(event.key);
-        this.$emit("shortcut", event.key);
+        this.shortcut(event.key);
       } else return;
       event.preventDefault();
       event.stopPropagation();
+    },
+    shortcut(key) { // with the frame that is seen: the server hears of a new one a little later
+      this.$emit("shortcut", key, Math.max(this.shown, 0));
     },
 
     // Drawing
