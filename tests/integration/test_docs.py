@@ -21,6 +21,7 @@ from bundle.cli.options import EXTRA_VALUES, normalize
 from bundle.inference.config import read_inference_config
 from bundle.networks import TCMN
 from bundle.networks.weights import WeightsDescription, describe_weights, file_digest
+from scripts.dev import draw_architecture
 from scripts.dev.make_cli_page import make_page
 from tests import processes
 from tests.dicom_files import new_cine, put_pixels
@@ -190,6 +191,12 @@ def test_the_readme_works_as_written(tmp_path, monkeypatch, capsys):
 def test_the_page_of_the_command_line_is_what_it_says():
     """After a change of an option: python scripts/dev/make_cli_page.py."""
     assert (ROOT / "docs/cli.md").read_text() == make_page()
+
+
+def test_the_pictures_of_the_architecture_are_up_to_date():
+    """After a change of the layers in pyproject.toml: python scripts/dev/draw_architecture.py."""
+    assert draw_architecture.FRAME.read_text() == draw_architecture.draw_frame()
+    assert draw_architecture.ROOMS.read_text() == draw_architecture.draw_rooms()
 
 
 @pytest.mark.slow
