@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -835,6 +836,10 @@ def test_the_stored_label_serves_where_none_is_sent_and_the_worst_image_is_next(
 
 def fine_tune(server, **numbers):
     server.client.train_start("tcmn", {**numbers, "run_id": ""})
+    wait_for_training(server)
+
+
+def wait_for_training(server):
     for _ in range(1500):
         status = server.client.train_status(check_if_running=False)
         if status["status"] not in ("SUBMITTED", "RUNNING"):
@@ -856,6 +861,43 @@ def test_one_epoch_of_training_changes_what_is_served(ours, tiny, tmp_path):
     found, _ = ours.infer("tcmn", "echo0", mask)
     assert f"loading {weights}" in ours.log.read_text()
     assert found.shape == before.shape
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the requests of the page need curl")
+def test_the_requests_of_the_page_work_as_written(ours, tmp_path):
+    """Except those with points, which the tiny weights do not take; with a shorter training."""
+    page = (ROOT / "docs/monai_label.md").read_text()
+    found = re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    lines = "".join(block for block in found if "tcmn_points" not in block)
+    for old, new in {
+        "http://127.0.0.1:8000": ours.url,
+        "curl -s": "curl -sSf",  # an answer of 400 ends it
+        '"epochs": 6, "iterations_per_epoch": 50': '"epochs": 1, "iterations_per_epoch": 2',
+    }.items():
+        assert old in lines
+        lines = lines.replace(old, new)
+    ours.add_study(lambda path: shutil.copy(ours.studies / "echo0.nii.gz", path), "echo.nii.gz")
+    ours.client.save_label("echo1", str(paint(tmp_path / "echo1.nii.gz", *range(T))))
+    paint(tmp_path / "mask.nii.gz", 0)
+    paint(tmp_path / "corrected.nii.gz", *range(T))
+    Image.fromarray(255 * disk(0).T.astype(np.uint8)).save(tmp_path / "mask.png")
+    with av.open(str(tmp_path / "polyp.mp4"), "w") as movie:
+        stream = movie.add_stream("mpeg4", rate=25, width=X, height=Y)
+        for t in range(4):
+            picture = np.repeat(90 + 90 * disk(t).T[..., None].astype(np.uint8), 3, axis=-1)
+            movie.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        movie.mux(stream.encode())
+    with zipfile.ZipFile(tmp_path / "frames.zip", "w") as frames:
+        frames.write(tmp_path / "mask.png", "000.png")
+    done = subprocess.run(
+        ["bash", "-e", "-c", lines], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    labels = np.asarray(nib.load(tmp_path / "all_frames.nii.gz").dataobj)
+    assert labels.shape == (X, Y, 4)
+    np.testing.assert_array_equal(labels[..., 0], disk(0))
+    wait_for_training(ours)
+    ours.remove_studies("echo")
 
 
 def test_servers_stop_cleanly(server):

@@ -1,5 +1,6 @@
 """What annotation servers send, read without a server; tests/apps/test_label.py starts one."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -199,3 +200,20 @@ def test_the_app_refuses_a_foreign_package_of_its_name(tmp_path):
     )
     assert "the package bundle was imported from" in done.stderr
     assert f"{tmp_path}/bundle/__init__.py, expected it in {ROOT}" in done.stderr
+
+
+def test_the_scratch_folder_is_removed_at_exit_without_a_message(tmp_path):
+    """Also where workers have used a folder of multiprocessing in it, as in a training."""
+    code = (
+        "from multiprocessing.util import get_temp_dir\n"
+        "from bundle.apps.monai_label.uploads import use_scratch_folder\n"
+        "use_scratch_folder()\n"
+        "print(get_temp_dir())\n"
+    )
+    environment = os.environ | {"TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert Path(done.stdout.strip()).parent.parent == tmp_path
+    assert not done.stderr
+    assert not list(tmp_path.iterdir())

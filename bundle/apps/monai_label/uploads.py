@@ -4,7 +4,6 @@ MONAI Label itself joins names chosen by a client to its folders, and unpacks ar
 may lead outside of them.
 """
 
-import atexit
 import re
 import shutil
 import stat
@@ -13,6 +12,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from multiprocessing.util import Finalize
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -84,8 +84,9 @@ def use_scratch_folder() -> None:
     In a folder of its own, which goes when the process ends.
     """
     if not Path(tempfile.gettempdir()).name.startswith(SCRATCH):
-        tempfile.tempdir = tempfile.mkdtemp(prefix=SCRATCH)
-        atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
+        folder = tempfile.tempdir = tempfile.mkdtemp(prefix=SCRATCH)
+        # After the folder of multiprocessing, which lies in it and goes with priority -100.
+        Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=-200)
 
 
 @contextmanager
