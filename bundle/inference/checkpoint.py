@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 STATE = "state.pt"
 PARTS = "part_*.npz"
-VERSION = 2
+VERSION = 3
 EVERY_S = 10.0
 """Seconds between two parts: at most this much work is lost by an interruption."""
 

@@ -1,16 +1,18 @@
 """Tell whether a frame still shows the scene of the frames whose masks were given.
 
-After a cut the network takes something alike for the object, and is as sure of it as before.
+After a cut the network takes something alike for the object, and is as sure of it as before. B clips,
+D bins of colours, K key channels, P positions of the feature grid.
 """
 
+import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 SIDE = 64
@@ -19,6 +21,64 @@ BINS = 8
 """Bins of hue, of saturation and of value."""
 LARGEST_CHANGE = 0.5
 """Share of the picture whose colours may differ within a scene; see docs/studies/presence.md."""
+LARGEST_DISTANCE = 1.0
+"""How far keys may lie from those of the scene, against those within the frames; see the study."""
+NEIGHBOURS = 2
+"""Positions this close to each other are alike in every frame, and do not count within one."""
+POSITIONS = 100
+"""About as many positions of a large frame are compared; of a small one each second."""
+GIVEN_KEPT = 4
+"""Number of given frames to compare with, the latest: more would take longer than they tell."""
+
+
+class Appearance(NamedTuple):
+    """What a frame looks like, to compare it with others.
+
+    Attributes:
+        colours: Share of each bin of colours; each row sums to 1.
+        keys: Its keys.
+        within: Mean distance from a key to the nearest other one of the frame that is not close by;
+            infinite for a frame so small that all are.
+    """
+
+    colours: Float[Tensor, "B D"]
+    keys: Float[Tensor, "B P K"]
+    within: Float[Tensor, " B"]
+
+
+class SceneMatch(NamedTuple):
+    """What ``Scene.follow`` finds.
+
+    Attributes:
+        same: Neither colours nor keys say that it is another scene.
+        elsewhere: Both say so.
+    """
+
+    same: Bool[Tensor, " B"]
+    elsewhere: Bool[Tensor, " B"]
+
+
+def describe_appearance(
+    image: Float[Tensor, "B 3 H W"], key: Float[Tensor, "B K h w"]
+) -> Appearance:
+    """Describe a frame for ``Scene``.
+
+    Args:
+        image: RGB in [0, 1].
+        key: The key map that the network gives for it.
+
+    Returns:
+        All on the device of the keys.
+
+    Example:
+        >>> one = describe_appearance(torch.rand(1, 3, 128, 128), torch.rand(1, 64, 8, 8))
+        >>> one.keys.shape
+        torch.Size([1, 64, 64])
+    """
+    keys = key.float().flatten(2).mT
+    close = _close_by(*key.shape[-2:]).to(key.device)
+    colours = count_colours(image).to(key.device)
+    return Appearance(colours, keys, _distance(_sample(keys), keys, close))
 
 
 def count_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
@@ -46,41 +106,83 @@ def count_colours(image: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
 
 
 class Scene:
-    """The colours of the scene, from the frames whose masks were given on.
+    """What the scene looks like, from the frames whose masks were given on.
 
-    A frame belongs to it if more than half of its colours are those of a given frame, or of the last
-    frame that belonged to it, so that the light may change slowly.
+    A frame is compared with the given frames and with the last frame that belonged to the scene, so
+    that light and view may change slowly. Two signs tell another scene: less than half of the colours
+    are alike; or its keys lie farther from those of the scene than from each other.
 
     Example:
-        >>> scene, dark = Scene(), torch.zeros(1, 3, 32, 32)
-        >>> scene.give(count_colours(dark))
-        >>> scene.follow(count_colours(dark + 0.05)), scene.follow(count_colours(dark + 0.9))
-        (tensor([True]), tensor([False]))
+        >>> scene, key = Scene(), torch.rand(1, 64, 8, 8)
+        >>> scene.give(describe_appearance(torch.zeros(1, 3, 128, 128), key))
+        >>> scene.follow(describe_appearance(torch.zeros(1, 3, 128, 128), key)).same
+        tensor([True])
+        >>> scene.follow(describe_appearance(torch.ones(1, 3, 128, 128), key + 9)).elsewhere
+        tensor([True])
     """
 
     def __init__(self) -> None:
-        self._given: list[Tensor] = []
-        self._last: Tensor | None = None
+        self._given: list[Appearance] = []
+        self._last: Appearance | None = None
 
-    def give(self, colours: Float[Tensor, "B D"]) -> None:
+    def give(self, frame: Appearance) -> None:
         """Add a frame whose mask was given."""
-        self._given.append(colours)
-        self._last = colours
+        self._given = [*self._given, frame][-GIVEN_KEPT:]
+        self._last = frame
 
-    def follow(self, colours: Float[Tensor, "B D"]) -> Bool[Tensor, " B"]:
-        """Whether the next frame belongs to the scene; no mask given yet means that it does."""
+    def follow(self, frame: Appearance) -> SceneMatch:
+        """Compare the next frame with the scene; if no mask was given yet, it is the same."""
         if self._last is None:
-            return torch.ones(len(colours), dtype=torch.bool)
-        known = torch.stack([self._last, *self._given])
-        change = 0.5 * (known - colours).abs().sum(2).amin(0)
-        same = change <= LARGEST_CHANGE
-        self._last = torch.where(same[:, None], colours, self._last)
-        return same
+            same = torch.ones(len(frame.keys), dtype=torch.bool, device=frame.keys.device)
+            return SceneMatch(same, ~same)
+        known = [*self._given, self._last]
+        changes = [0.5 * (frame.colours - each.colours).abs().sum(1) for each in known]
+        distance = _distance(_sample(frame.keys), torch.cat([each.keys for each in known], 1))
+        usual = (frame.within + torch.stack([each.within for each in known]).mean(0)) / 2
+        colour_differs = torch.stack(changes).amin(0) > LARGEST_CHANGE
+        key_differs = distance > LARGEST_DISTANCE * usual
+        same = ~(colour_differs | key_differs)
+        self._last = Appearance(
+            *(
+                torch.where(same.view(-1, *[1] * (new.ndim - 1)), new, old)
+                for new, old in zip(frame, self._last, strict=True)
+            )
+        )
+        return SceneMatch(same, colour_differs & key_differs)
 
     def state(self) -> dict[str, Any]:
         """For ``load_state``."""
-        return {"given": self._given, "last": self._last}
+        last = None if self._last is None else tuple(self._last)
+        return {"given": [tuple(each) for each in self._given], "last": last}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from the ``state`` of another."""
-        self._given, self._last = list(state["given"]), state["last"]
+        self._given = [Appearance(*each) for each in state["given"]]
+        self._last = None if state["last"] is None else Appearance(*state["last"])
+
+
+def _sample(positions: Shaped[Tensor, "B P ..."]) -> Shaped[Tensor, "B p ..."]:
+    return positions[:, :: max(2, positions.shape[1] // POSITIONS)]
+
+
+def _distance(
+    query: Float[Tensor, "B p K"],
+    keys: Float[Tensor, "B P K"],
+    penalty: Float[Tensor, "p P"] | None = None,
+) -> Float[Tensor, " B"]:
+    """Mean distance from each query to the nearest key; a penalty is added to squared distances."""
+    squares = keys.square().sum(2)[:, None]
+    if penalty is not None:
+        squares = squares + penalty
+    # Not torch.cdist, which takes the root of all of them: three times as long.
+    nearest = torch.baddbmm(squares, query, keys.mT, alpha=-2).amin(2) + query.square().sum(2)
+    return nearest.clamp(min=0).sqrt().mean(1)
+
+
+@functools.lru_cache(maxsize=8)
+def _close_by(height: int, width: int) -> Float[Tensor, "p P"]:
+    """Infinite where a position lies close to one of the sampled ones or is the same, else 0."""
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place = torch.stack([y.flatten(), x.flatten()], 1)
+    apart = (_sample(place[None])[0][:, None] - place).abs().amax(2)
+    return torch.zeros(apart.shape).masked_fill(apart <= NEIGHBOURS, torch.inf)

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from torch import Tensor
 
 from bundle.inference.confidence import expected_jaccard
-from bundle.inference.scene import Scene, count_colours
+from bundle.inference.scene import Appearance, Scene, describe_appearance
 from bundle.inference.settings import InferenceSettings
 from bundle.memory.bank import MemoryBank
 from bundle.networks.encoders import FrameFeatures
@@ -30,23 +30,26 @@ TRUST_ELSEWHERE = 0.5
 
 
 class EncodedFrame(NamedTuple):
-    """A frame's features, its own size (H, W), and its colours."""
+    """A frame's features, its own size (H, W), and what it looks like."""
 
     features: FrameFeatures
     size: torch.Size
-    colours: Float[Tensor, "B D"]
+    appearance: Appearance
 
 
 class EncodedPrompt(NamedTuple):
-    """What is remembered of a frame whose masks are given: key, value and colours."""
+    """What is remembered of a frame whose masks are given: key, value and what it looks like."""
 
     key: Float[Tensor, "B K h w"]
     value: Float[Tensor, "B N V h w"]
-    colours: Float[Tensor, "B D"]
+    appearance: Appearance
 
 
 class StepResult(NamedTuple):
-    """Class logits of a frame, and the confidence of each object, halved in another scene."""
+    """Class logits of a frame, and the confidence of each object, halved in another scene.
+
+    Where the frame is surely of another scene, the logits say that no object is there.
+    """
 
     logits: Float[Tensor, "B C H W"]
     confidence: Float[Tensor, "B N"]
@@ -105,7 +108,8 @@ class VideoSession:
             features = self.network.encode(entered)
             given = aggregate(self._enter(mask.float())).softmax(1)[:, 1:]
             value = self.network.memorize(features, given)
-        return EncodedPrompt(features.key, value, count_colours(entered))
+        appearance = describe_appearance(entered, features.key)
+        return EncodedPrompt(features.key, value, appearance)
 
     @torch.inference_mode()
     def complete(
@@ -143,7 +147,7 @@ class VideoSession:
     def remember(self, prompt: EncodedPrompt) -> None:
         """Remember a frame from ``encode_prompt``; ``memory_every`` counts from it."""
         self._add(prompt.key, prompt.value, prompt=True)
-        self._scene.give(prompt.colours)
+        self._scene.give(prompt.appearance)
         self.frames = 1
 
     def follow(self, mask: Shaped[Tensor, "B N H W"]) -> None:
@@ -171,7 +175,8 @@ class VideoSession:
         entered = self._enter(image)
         with autocast(self.settings.precision, image.device):
             features = self.network.encode(entered)
-        return EncodedFrame(features, image.shape[-2:], count_colours(entered))
+        appearance = describe_appearance(entered, features.key)
+        return EncodedFrame(features, image.shape[-2:], appearance)
 
     @torch.inference_mode()
     def advance(self, frame: EncodedFrame) -> StepResult:
@@ -182,7 +187,8 @@ class VideoSession:
         """
         if self._bank is None:
             raise RuntimeError("memory is empty: give the mask of a frame before the next")
-        features, size, colours = frame
+        features, size, appearance = frame
+        same, elsewhere = (each[:, None] for each in self._scene.follow(appearance))
         with autocast(self.settings.precision, features.key.device):
             readout = self._bank.read(features.key)
             logits = self.network.segment(features, readout, self._previous)
@@ -193,11 +199,15 @@ class VideoSession:
             confidence = expected_jaccard(
                 logits[..., :height, :width], probability[..., :height, :width]
             )
-            self._previous = probability[:, 1:]
-            if self.frames % self.settings.memory_every == 0:
-                value = self.network.memorize(features, self._previous)
-                self._add(features.key, value, prompt=False)
-        same = self._scene.follow(colours)[:, None].to(confidence.device)
+            if elsewhere.any():
+                logits[:, 1:].masked_fill_(elsewhere[..., None, None], NOT_THERE)
+            if (
+                not elsewhere.all()
+            ):  # else the session stays as it was, for when the scene comes back
+                self._previous = probability[:, 1:].where(~elsewhere[..., None, None], 0)
+                if self.frames % self.settings.memory_every == 0:
+                    value = self.network.memorize(features, self._previous)
+                    self._add(features.key, value, prompt=False)
         confidence = torch.where(same, confidence, TRUST_ELSEWHERE * confidence)
         self.frames += 1
         return StepResult(self._leave(logits.float(), size), confidence)

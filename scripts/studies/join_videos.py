@@ -4,7 +4,8 @@
     python scripts/studies/join_videos.py to_and_fro --protocol NAME --dataset_dir DIR --output_dir OUT
 
 ``cut``: after ``--frames`` frames, each video goes on with ``--after`` frames of another one. Their
-masks are empty, since the object is gone. ``--scenes`` takes the other video from another protocol.
+masks are empty, since the object is gone. ``--back`` lets the first video come back for as many
+frames, those that follow its first ones. ``--scenes`` takes the other video from another protocol.
 ``to_and_fro``: each video is played ``--times`` times, every second time backwards. The videos are
 written in the DAVIS layout.
 """
@@ -36,7 +37,7 @@ class Shot(NamedTuple):
 
 
 def cut(
-    videos: Sequence[Video], scenes: Sequence[Video], frames: int, after: int
+    videos: Sequence[Video], scenes: Sequence[Video], frames: int, after: int, back: int = 0
 ) -> Iterator[Shot]:
     """Join the beginning of each video with frames of another one, whose masks are empty.
 
@@ -48,15 +49,19 @@ def cut(
         scenes: Videos to continue with, by turns.
         frames: Most frames of a video.
         after: Most frames of the other video, from its first frame on.
+        back: Most frames of the video after that, which go on where it was left.
     """
     for number, video in enumerate(videos):
-        own = read_shot(video, frames)
+        own = read_shot(video, frames + back)
         height, width = own.frames[0].shape[:2]
         scene = scenes[(number + 1) % len(scenes)]
         others = read_frames(scene, range(min(after, len(scene.frames))))
         resized = [cv2.resize(each, (width, height)) for each in others]
         nothing = [np.zeros((height, width), np.uint8)] * len(resized)
-        yield Shot([*own.frames, *resized], [*own.masks, *nothing])
+        yield Shot(
+            [*own.frames[:frames], *resized, *own.frames[frames:]],
+            [*own.masks[:frames], *nothing, *own.masks[frames:]],
+        )
 
 
 def to_and_fro(videos: Sequence[Video], times: int) -> Iterator[Shot]:
@@ -122,6 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--frames", type=int, default=15, help="cut: most frames of each video")
     parser.add_argument("--after", type=int, default=15, help="cut: most frames that follow")
+    parser.add_argument("--back", type=int, default=0, help="cut: most frames of the first again")
     parser.add_argument("--times", type=int, default=3, help="to_and_fro: times it is played")
     options = parser.parse_args(arguments)
     try:
@@ -134,7 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if options.scenes:
                 root = options.scenes_dir or options.dataset_dir
                 scenes = read_protocol(options.scenes, root)
-            shots = cut(videos, scenes, options.frames, options.after)
+            shots = cut(videos, scenes, options.frames, options.after, options.back)
         for number, shot in enumerate(shots):
             write(options.output_dir, f"{number:02d}", shot)
     except (OSError, ValueError) as error:
