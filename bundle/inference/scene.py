@@ -5,7 +5,7 @@ D bins of colours, K key channels, P positions of the feature grid.
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -23,6 +23,10 @@ LARGEST_CHANGE = 0.5
 """Share of the picture whose colours may differ within a scene; see docs/studies/presence.md."""
 LARGEST_DISTANCE = 1.0
 """How far keys may lie from those of the scene, against those within the frames; see the study."""
+SUDDEN = 1.5
+"""A cut changes the colours this much more than is usual in the video."""
+USUAL_OF = 100
+"""Number of latest frames that tell what is usual."""
 NEIGHBOURS = 2
 """Positions this close to each other are alike in every frame, and do not count within one."""
 POSITIONS = 100
@@ -51,7 +55,7 @@ class SceneMatch(NamedTuple):
 
     Attributes:
         same: Neither colours nor keys say that it is another scene.
-        elsewhere: Both say so.
+        elsewhere: Both say so, and the change of colours is sudden for this video.
     """
 
     same: Bool[Tensor, " B"]
@@ -110,7 +114,8 @@ class Scene:
 
     A frame is compared with the given frames and with the last frame that belonged to the scene, so
     that light and view may change slowly. Two signs tell another scene: less than half of the colours
-    are alike; or its keys lie farther from those of the scene than from each other.
+    are alike; or its keys lie farther from those of the scene than from each other. Where the camera
+    leaps, colours change all the time: then even both together are no proof.
 
     Example:
         >>> scene, key = Scene(), torch.rand(1, 64, 8, 8)
@@ -124,6 +129,8 @@ class Scene:
     def __init__(self) -> None:
         self._given: list[Appearance] = []
         self._last: Appearance | None = None
+        # Of each frame until now; nan where it was of another scene.
+        self._changes: list[Float[Tensor, " B"]] = []
 
     def give(self, frame: Appearance) -> None:
         """Add a frame whose mask was given."""
@@ -135,12 +142,8 @@ class Scene:
         if self._last is None:
             same = torch.ones(len(frame.keys), dtype=torch.bool, device=frame.keys.device)
             return SceneMatch(same, ~same)
-        known = [*self._given, self._last]
-        changes = [0.5 * (frame.colours - each.colours).abs().sum(1) for each in known]
-        distance = _distance(_sample(frame.keys), torch.cat([each.keys for each in known], 1))
-        usual = (frame.within + torch.stack([each.within for each in known]).mean(0)) / 2
-        colour_differs = torch.stack(changes).amin(0) > LARGEST_CHANGE
-        key_differs = distance > LARGEST_DISTANCE * usual
+        change, distance = _compare(frame, [*self._given, self._last])
+        colour_differs, key_differs = change > LARGEST_CHANGE, distance > LARGEST_DISTANCE
         same = ~(colour_differs | key_differs)
         self._last = Appearance(
             *(
@@ -148,17 +151,35 @@ class Scene:
                 for new, old in zip(frame, self._last, strict=True)
             )
         )
-        return SceneMatch(same, colour_differs & key_differs)
+        elsewhere = colour_differs & key_differs
+        if self._changes:  # else all are sudden, as they are after frames of other scenes alone
+            usual = torch.stack(self._changes).nanmedian(0).values
+            elsewhere &= ~(change <= SUDDEN * usual)
+        self._changes = [*self._changes, change.masked_fill(elsewhere, torch.nan)][-USUAL_OF:]
+        return SceneMatch(same, elsewhere)
 
     def state(self) -> dict[str, Any]:
         """For ``load_state``."""
         last = None if self._last is None else tuple(self._last)
-        return {"given": [tuple(each) for each in self._given], "last": last}
+        given = [tuple(each) for each in self._given]
+        return {"given": given, "last": last, "changes": self._changes}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from the ``state`` of another."""
         self._given = [Appearance(*each) for each in state["given"]]
         self._last = None if state["last"] is None else Appearance(*state["last"])
+        self._changes = list(state["changes"])
+
+
+def _compare(
+    frame: Appearance, known: Sequence[Appearance]
+) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+    """The change of colours, and the distance of keys as a multiple of that within the frames."""
+    colours = torch.stack([each.colours for each in known])
+    change = 0.5 * (frame.colours - colours).abs().sum(2).amin(0)
+    distance = _distance(_sample(frame.keys), torch.cat([each.keys for each in known], 1))
+    within = (frame.within + torch.stack([each.within for each in known]).mean(0)) / 2
+    return change, distance / within
 
 
 def _sample(positions: Shaped[Tensor, "B P ..."]) -> Shaped[Tensor, "B p ..."]:
@@ -174,7 +195,7 @@ def _distance(
     squares = keys.square().sum(2)[:, None]
     if penalty is not None:
         squares = squares + penalty
-    # Not torch.cdist, which takes the root of all of them: three times as long.
+    # Not torch.cdist, which takes the root of all of them.
     nearest = torch.baddbmm(squares, query, keys.mT, alpha=-2).amin(2) + query.square().sum(2)
     return nearest.clamp(min=0).sqrt().mean(1)
 

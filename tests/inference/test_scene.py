@@ -172,6 +172,18 @@ def test_both_signs_together_tell_another_scene():
         assert (bool(found.same), bool(found.elsewhere)) == (same, elsewhere)
 
 
+def test_where_colours_leap_all_the_time_no_cut_is_sure():
+    key = torch.randn(1, 8, 9, 9)
+    scene = Scene()
+    scene.give(describe_appearance(to_tensor(reddish(0)), key))
+    other = describe_appearance(to_tensor(bluish(1)), key + 9)
+    leap = describe_appearance(to_tensor(bluish(2)), key)
+    assert scene.follow(other).elsewhere
+    assert not any(scene.follow(leap).elsewhere for _ in range(4))
+    assert not scene.follow(other).elsewhere
+    assert not scene.follow(other).same
+
+
 def test_keys_of_a_frame_that_is_too_small_to_judge_by_tell_nothing():
     scene, small = Scene(), torch.randn(1, 8, 3, 3)
     scene.give(describe_appearance(to_tensor(reddish(0)), small))
