@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -227,6 +229,28 @@ def test_openvino_reads_the_same_files(network, exported):
             torch.testing.assert_close(
                 torch.from_numpy(found[output]), expected[output], rtol=1e-3, atol=1e-3
             )
+
+
+def test_the_page_on_deploying_works_as_written(exported, tmp_path, monkeypatch):
+    """The graphs are those of a tiny network; test_model_zoo.py exports to TorchScript."""
+    pytest.importorskip("openvino")
+    page = (ROOT / "docs/deploy.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output/onnx").symlink_to(exported / "onnx")
+    frames, first = make_frames(3)
+    Image.fromarray(first).save("first_frame.png")
+    with av.open("colonoscopy.mp4", "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, width=WIDTH, height=HEIGHT)
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    [line] = re.findall(r"^ {4}python scripts/demo/run_onnx.py (.*)$", page, re.MULTILINE)
+    run_onnx.main(shlex.split(line))
+    assert len(list(Path("masks").glob("*.png"))) == 3
+    [block] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(block, values := {"image": np.zeros((1, 3, 320, 432), np.float32)})
+    assert values["key"].shape == (1, 8, 20, 27)
 
 
 # The loop without PyTorch

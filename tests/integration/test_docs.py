@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 
 import av
@@ -13,7 +14,9 @@ import numpy as np
 import pydicom.data
 import pytest
 import torch
+import torch.distributed.run
 import typer
+from monai.bundle import ConfigParser
 from PIL import Image
 
 from bundle.cli import app, main
@@ -31,18 +34,19 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 WIDTH = 100
 RUN = {
-    "README.md", "docs/evaluate.md", "docs/get_masks.md", "docs/projects.md", "docs/prompts.md",
-    "docs/python.md", "docs/train.md",
+    "README.md", "docs/deploy.md", "docs/evaluate.md", "docs/get_masks.md", "docs/monai_label.md",
+    "docs/projects.md", "docs/prompts.md", "docs/python.md", "docs/studies/structure.md",
+    "docs/studies/words.md", "docs/train.md",
 }  # fmt: skip
-"""Pages whose fenced blocks of Python and bash are run by a test, here or in tests/project."""
+"""Pages whose blocks of Python and bash a test runs: here, in tests/project, apps or backends."""
 NOT_RUN = {
-    "docs/deploy.md": "reads graphs that are exported first; tests/backends/test_export.py does this",
     "docs/distributed.md": "needs several GPUs or machines; test_distributed.py runs two processes",
-    "docs/monai_label.md": "needs a running server; tests/apps/test_label.py sends such requests",
-    "docs/studies/structure.md": "needs the whole history of the repository",
-    "docs/studies/words.md": "needs the whole history of the repository",
 }
 """Other pages with such blocks, and why no test runs them as they are."""
+RUN_OPTIONS = {"config_file", "meta_file", "logging_file", "bundle_root"}
+"""Options of ``monai.bundle run`` itself."""
+OLD = "b397f30"
+"""Commit of version 0.10.0, with which two studies compare. A shallow clone has no such commit."""
 
 
 def name(page):
@@ -63,6 +67,11 @@ def commands(page):
     indented = "\n".join(re.findall(r"^(?: {4}|\t)(.*)$", prose, re.MULTILINE))
     for line in f"{fenced}\n{indented}".replace("\\\n", " ").splitlines():
         yield re.sub(r"\s#.*", "", line).strip()
+
+
+def has_commit(revision):
+    command = ["git", "cat-file", "-e", f"{revision}^{{commit}}"]
+    return shutil.which("git") and not subprocess.run(command, cwd=ROOT, check=False).returncode
 
 
 def slug(heading):
@@ -132,10 +141,27 @@ def test_configs_of_commands_exist(page):
     for line in commands(page):
         for config in re.findall(r"configs/[\w/.-]+", line):
             assert (ROOT / config).exists(), f"{name(page)}: {config}"
-        if "configs/inference.yaml" in line and "monai.bundle run" in line:
-            known = read_inference_config().config
-            for option in re.findall(r"--(\w+)", line):
-                assert option == "config_file" or option in known, f"{name(page)}: --{option}"
+        if "monai.bundle run" in line and "--config_file" in line:
+            words = shlex.split(line)
+            files = words[words.index("--config_file") + 1]
+            paths = [ROOT / file for file in re.findall(r"configs/[\w/.-]+", files)]
+            known = set(read_inference_config().config)
+            if "configs/inference.yaml" not in files:
+                known = set(ConfigParser.load_config_files(list(map(str, paths))))
+            used = words[words.index("monai.bundle") :]
+            for option in (word[2:].split("#")[0] for word in used if word.startswith("--")):
+                assert option in known | RUN_OPTIONS, f"{name(page)}: --{option}"
+
+
+def test_torchrun_takes_its_options_of_the_page():
+    lines = [line for line in commands(ROOT / "docs/distributed.md") if "torchrun " in line]
+    assert len(lines) == 6
+    for line in lines:
+        words = shlex.split(line)
+        options = torch.distributed.run.parse_args(words[words.index("torchrun") + 1 :])
+        assert options.module, line
+        assert options.training_script == "monai.bundle", line
+        assert options.training_script_args[0] == "run", line
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -197,6 +223,32 @@ def test_the_pictures_of_the_architecture_are_up_to_date():
     """After a change of the layers in pyproject.toml: python scripts/dev/draw_architecture.py."""
     assert draw_architecture.FRAME.read_text() == draw_architecture.draw_frame()
     assert draw_architecture.ROOMS.read_text() == draw_architecture.draw_rooms()
+
+
+@pytest.mark.heavy
+def test_the_study_of_the_structure_works_as_written(tmp_path):
+    if not has_commit(OLD):
+        pytest.skip("this clone has no history")
+    for line in commands(ROOT / "docs/studies/structure.md"):
+        if line:
+            script, picture, *options = shlex.split(line)[1:]
+            done = processes.run([ROOT / script, tmp_path / picture, *options])
+            assert done.returncode == 0, done.stderr[-2000:]
+    drawn = {path.name: Image.open(path).width for path in tmp_path.iterdir()}
+    assert drawn == {"structure_0.10.png": 1300, "structure_now.png": 1300}
+
+
+@pytest.mark.slow
+def test_the_study_of_the_words_works_as_written(capsys, monkeypatch):
+    if not has_commit(OLD):
+        pytest.skip("this clone has no history")
+    monkeypatch.chdir(ROOT)
+    [(_, code)] = blocks(ROOT / "docs/studies/words.md", "python")
+    exec(code, {})
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    [readme] = [row[2:] for row in rows if row[:2] == [OLD, "README.md"]]
+    assert readme == ["1003", "24", "2", "7"]  # as in the table
+    assert [row for row in rows if row[0] == "HEAD"]
 
 
 @pytest.mark.slow
