@@ -127,7 +127,7 @@ class TestDrawing:
         drawn = fill_polygon(self.empty, corners.tolist(), 5)
         np.testing.assert_array_equal(drawn == 5, inside)
 
-    def test_a_fill_takes_what_hangs_together(self):
+    def test_a_fill_covers_the_connected_region(self):
         labels = np.kron(np.random.default_rng(2).integers(0, 3, (8, 12)), np.ones((5, 5)))
         labels = np.pad(labels.astype(np.uint8), 1, constant_values=1)
         components, _ = ndimage.label(labels == labels[21, 31])
@@ -142,7 +142,7 @@ class TestDrawing:
         assert (closed[5:30, 5:30] > 0).all()
         np.testing.assert_array_equal(closed == 2, labels == 2)
 
-    def test_what_was_there_stays_as_it_is(self):
+    def test_drawing_leaves_its_input_unchanged(self):
         before = self.empty.copy()
         for after in (paint(before, [(9, 9)], 5, 1), fill_polygon(before, SQUARE, 1)):
             assert after is not before
@@ -166,7 +166,7 @@ class TestDrawing:
             (lambda m: flood_fill(m, [], 1), "the fill lies outside of the frame"),
         ],
     )
-    def test_what_misses_the_frame_is_refused(self, draw, message):
+    def test_a_shape_outside_of_the_frame_is_refused(self, draw, message):
         with pytest.raises(ValueError, match=message):
             draw(self.empty)
 
@@ -199,7 +199,7 @@ class TestCarrying:
         np.testing.assert_array_equal(all_labels(annotation), found)
         np.testing.assert_array_equal(all_labels(annotation)[:9], before[:9])
 
-    def test_a_result_is_what_a_correction_starts_from(self, annotation):
+    def test_a_correction_starts_from_the_result_of_propagation(self, annotation):
         draw_square(annotation, 0)
         propagate(annotation)
         found = annotation.labels(6)
@@ -220,7 +220,7 @@ class TestCarrying:
         annotation.draw(5, "eraser", [(columns[0] + 0.5, rows[0] + 0.5)], 1, 1)
         assert 5 not in annotation.prompts
 
-    def test_nothing_in_a_frame_is_a_mask_too(self, annotation):
+    def test_an_empty_mask_counts_as_given(self, annotation):
         draw_square(annotation, 0)
         annotation.draw(7, "clear", [], 1, 1)
         propagate(annotation)
@@ -261,7 +261,7 @@ class TestCarrying:
         found = expected(annotation, {5: mask}, direction=direction)
         np.testing.assert_array_equal(all_labels(annotation), found)
 
-    def test_one_at_a_time_while_the_page_goes_on(self, annotation, monkeypatch):
+    def test_one_propagation_runs_at_a_time_and_painting_goes_on(self, annotation, monkeypatch):
         gate, found = threading.Event(), annotation._found
         monkeypatch.setattr(annotation, "_found", lambda index: (gate.wait(30), found(index)))
         draw_square(annotation, 0)
@@ -305,14 +305,14 @@ class TestCarrying:
         annotation.give({first: annotation.labels(first)})  # not yet propagated, yet annotated
         assert annotation.suggest() != first
 
-    def test_no_mask_no_propagation(self, annotation):
+    def test_propagation_without_a_mask_is_refused(self, annotation):
         with pytest.raises(ValueError, match="no mask shows an object: paint it"):
             annotation.propagate()
         annotation.draw(0, "clear", [], 1, 1)
         with pytest.raises(ValueError, match="no mask shows an object: paint it"):
             annotation.propagate()
 
-    def test_unknown_ways_are_refused(self, annotation):
+    def test_unknown_directions_are_refused(self, annotation):
         draw_square(annotation)
         with pytest.raises(ValueError, match="direction must be one of"):
             annotation.propagate("sideways")
@@ -339,7 +339,7 @@ class TestMarks:
         annotation.undo()
         np.testing.assert_array_equal(all_labels(annotation)[[0, 5]], before[[0, 5]])
 
-    def test_a_name_is_not_undone(self, annotation):
+    def test_undo_leaves_the_names_of_objects(self, annotation):
         draw_square(annotation)
         annotation.change_object(1, name=" left ventricle ", colour="#112233")
         annotation.undo()
@@ -430,7 +430,7 @@ class TestMarks:
             with pytest.raises(IndexError, match=r"the video has frames 0 to 11, not"):
                 act()
 
-    def test_there_is_an_end_to_objects(self, annotation):
+    def test_too_many_objects_are_refused(self, annotation):
         for _ in range(MAX_OBJECTS - 1):
             annotation.add_object()
         with pytest.raises(ValueError, match=f"there are {MAX_OBJECTS} objects"):
@@ -445,7 +445,7 @@ class TestSession:
         save_session(annotation, path)
         return path
 
-    def test_everything_is_as_it_was(self, annotation, model, tmp_path):
+    def test_a_session_restores_everything(self, annotation, model, tmp_path):
         annotation.change_object(1, name="polyp", colour="#010203")
         annotation.add_object("tool", 7)
         draw_square(annotation, 2)
@@ -469,7 +469,9 @@ class TestSession:
         assert again.worker.total == annotation.worker.total
         np.testing.assert_array_equal(all_labels(again), all_labels(annotation))
 
-    def test_only_what_was_pending_is_left_to_do(self, annotation, model, tmp_path, monkeypatch):
+    def test_a_session_propagates_only_what_was_pending(
+        self, annotation, model, tmp_path, monkeypatch
+    ):
         mask = draw_square(annotation, 6)
         stop_after(annotation, 8, monkeypatch)  # six frames backwards, two of five forwards
         propagate(annotation)
@@ -481,7 +483,9 @@ class TestSession:
         propagate(whole)
         assert whole.worker.total == 0
 
-    def test_a_session_finds_its_video_beside_it_or_on_the_desk(self, annotation, model, tmp_path):
+    def test_a_session_finds_its_video_beside_it_or_takes_the_open_one(
+        self, annotation, model, tmp_path
+    ):
         draw_square(annotation)
         path = self.save(annotation, tmp_path)
         video = annotation.video.path
@@ -654,7 +658,7 @@ class TestDesk:
         yield workspace
         workspace.close()
 
-    def test_a_video_with_masks_then_its_session(self, workspace, folder, tmp_path):
+    def test_a_video_opens_with_masks_and_again_from_its_session(self, workspace, folder, tmp_path):
         mask = np.zeros((HEIGHT, WIDTH), np.uint8)
         mask[5:20, 5:20] = 4
         Image.fromarray(mask).save(tmp_path / "first.png")
@@ -676,7 +680,7 @@ class TestDesk:
             workspace.open(tmp_path / "nothing.mp4")
         assert (workspace.annotation, workspace.number) == (annotation, 1)
 
-    def test_another_video_ends_what_is_under_way(self, workspace, folder):
+    def test_opening_another_video_ends_the_propagation(self, workspace, folder):
         annotation = workspace.open(folder)
         draw_square(annotation)
         annotation.propagate()
@@ -763,11 +767,11 @@ class TestCommandLine:
         assert found.startswith(message)
         assert "\n" not in found
 
-    def test_what_is_missing_is_reported(self, monkeypatch):
+    def test_a_missing_file_or_package_is_reported(self, monkeypatch):
         monkeypatch.setattr("bundle.apps.annotate.launch.find_spec", lambda name: None)
         with pytest.raises(ImportError, match=r"pip install 'tcmn\[annotate\]'"):
             open_page()
 
-    def test_addresses(self):
+    def test_the_address_has_brackets_for_ipv6_and_the_token(self):
         assert make_address("::1", 80, None) == "http://[::1]:80/"
         assert make_address("10.0.0.7", 80, "abc") == "http://10.0.0.7:80/?token=abc"

@@ -166,7 +166,7 @@ class TestKeeping:
 
 
 class TestGoingOn:
-    def test_after_a_crash_everything_is_as_it_was(self, start, folder):
+    def test_after_a_crash_everything_is_restored(self, start, folder):
         first = start()
         annotation = first.open(folder)
         annotation.change_object(1, name="polyp")
@@ -260,7 +260,7 @@ class TestGoingOn:
         assert last.open(folder).prompts.keys() == {4}
         assert last.left is None
 
-    def test_masks_that_were_left_wait_for_another_day(self, start, folder):
+    def test_masks_that_the_user_did_not_resume_are_offered_again(self, start, folder):
         first = start()
         draw(first.open(folder), 1)
         first.close()
@@ -270,7 +270,7 @@ class TestGoingOn:
         second.close()
         assert start().open(folder).prompts.keys() == {1}
 
-    def test_beside_a_session_they_are_offered(self, start, folder, tmp_path):
+    def test_masks_newer_than_an_opened_session_are_offered(self, start, folder, tmp_path):
         first = start()
         annotation = first.open(folder)
         draw(annotation, 1)
@@ -283,14 +283,14 @@ class TestGoingOn:
         second.go_on()
         assert second.annotation.prompts.keys() == {1, 3}
 
-    def test_opened_again_in_the_same_program(self, start, folder, tmp_path):
+    def test_a_video_opened_again_in_the_same_program_has_its_masks(self, start, folder, tmp_path):
         workspace = start()
         draw(workspace.open(folder), 1)
         workspace.open(make_video(tmp_path / "other", 1))
         assert not workspace.annotation.prompts
         assert workspace.open(folder).prompts.keys() == {1}
 
-    def test_what_cannot_be_read_stays_where_it_is(self, start, folder, state, caplog):
+    def test_an_unreadable_autosave_is_left_in_place(self, start, folder, state, caplog):
         first = start()
         draw(first.open(folder), 1)
         first.close()
@@ -320,7 +320,7 @@ class TestGoingOn:
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_program_that_is_ended_loses_nothing(tmp_path, end):
+def test_a_terminated_program_loses_nothing(tmp_path, end):
     pytest.importorskip("nicegui", reason="needs the extra annotate")
     folder, state = make_video(tmp_path / "polyp", 0), tmp_path / "state"
     drawing = {"tool": "polygon", "points": SQUARE, "size": 1, "object": 1}

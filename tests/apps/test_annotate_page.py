@@ -288,7 +288,7 @@ class TestPage:
         assert tab.workspace.holds(tab.annotation.video.path)
         tab.says("status", "Paint the object")
 
-    def test_moving_about(self, tab):
+    def test_wheel_keys_and_timeline_change_the_frame(self, tab):
         tab.page.mouse.move(*tab.at(100, 100))
         tab.page.mouse.wheel(0, 100)
         tab.says("count", "1 / 29")
@@ -305,7 +305,7 @@ class TestPage:
         )
         tab.press(" ")
 
-    def test_requests_of_the_canvas(self, tab):
+    def test_the_canvas_gets_pictures_and_labels_and_bad_drawings_are_refused(self, tab):
         get, post = tab.context.request.get, tab.context.request.post
         url, number = tab.served.url, tab.workspace.number
         picture = get(f"{url}/frames/{number}/0")

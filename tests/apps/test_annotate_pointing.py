@@ -269,7 +269,7 @@ def latencies(tab):
 
 
 class TestTruth:
-    def test_a_lesion_of_known_truth(self, browser, server, lesion, trained, capsys):
+    def test_a_lesion_is_found_by_a_box_and_clicks(self, browser, server, lesion, trained, capsys):
         folder, truths = lesion
         with open_video(browser, server, trained[0], folder) as tab:
             tab.context.set_default_timeout(60_000)
@@ -303,7 +303,9 @@ class TestTruth:
             ]
             assert np.mean(found) > 0.7
 
-    def test_the_left_ventricle(self, browser, server, echo, trained, capsys):
+    def test_the_left_ventricle_is_found_by_a_box_and_clicks(
+        self, browser, server, echo, trained, capsys
+    ):
         if not trained[1]:
             pytest.skip("the shipped weights were trained without boxes and points")
         outline = json.loads(OUTLINES.read_text())["0"]

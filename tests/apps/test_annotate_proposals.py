@@ -170,7 +170,7 @@ class TestProposing:
             lambda w: export(w, w.video.path.parent / "out"),
         ],
     )
-    def test_what_a_proposal_bars_is_refused(self, annotation, act):
+    def test_actions_that_an_open_proposal_forbids_are_refused(self, annotation, act):
         annotation.add_object()
         annotation.draw(0, "polygon", SQUARE, 1, 1)
         annotation.propose(0, 1, BOX)

@@ -293,7 +293,7 @@ def test_direction_leaves_the_other_side_empty(server, tmp_path):
     assert not np.asarray(backward.dataobj)[..., 4:].any()
 
 
-def test_a_prior_of_the_request_s_own(server, tmp_path):
+def test_a_request_may_set_its_own_spatial_prior(server, tmp_path):
     mask = paint(tmp_path / "mask.nii.gz", 0)
     answers = {
         prior: np.asarray(server.infer("tcmn", "echo0", mask, spatial_prior=prior)[0].dataobj)
@@ -304,7 +304,7 @@ def test_a_prior_of_the_request_s_own(server, tmp_path):
     assert (answers[0.01] != own).any()  # looks at the same place alone
 
 
-def test_one_of_several_painted_frames(server, tmp_path):
+def test_one_or_all_of_several_painted_frames_are_used(server, tmp_path):
     both = paint(tmp_path / "both.nii.gz", 1, 4)
     alone = paint(tmp_path / "alone.nii.gz", 4)
     found, _ = server.infer("tcmn", "echo0", both, reference_frame=4)
@@ -407,7 +407,7 @@ def test_a_study_of_another_kind_is_answered_in_its_geometry(
 @pytest.mark.parametrize(
     ("name", "form"), [("movie.mp4", ("mpeg4", "yuv420p")), ("movie.avi", ("ffv1", "gray"))]
 )
-def test_a_movie_among_the_studies(ours, name, form, tmp_path):
+def test_a_video_file_among_the_studies_is_segmented(ours, name, form, tmp_path):
     study = ours.add_study(lambda path: write_movie(path, *form), name)
     found, _ = ours.infer("tcmn", study, paint(tmp_path / "mask.nii.gz", 2))
     # It has no place in space: ITK's identity.
@@ -417,7 +417,7 @@ def test_a_movie_among_the_studies(ours, name, form, tmp_path):
     ours.remove_studies(study)
 
 
-def test_an_echocardiogram_among_the_studies(ours, tmp_path):
+def test_a_dicom_cine_among_the_studies_is_segmented(ours, tmp_path):
     source = os.environ.get("ECHOCARDIOGRAM")
     if not source:
         pytest.skip("no environment with pydicom's echocardiogram: make demo, make label-test")
@@ -500,7 +500,7 @@ def refusal(server, image, mask, **others):
     return caught.value.msg
 
 
-def test_a_video_that_is_gone(server, tmp_path):
+def test_a_video_that_was_deleted_is_reported(server, tmp_path):
     good = paint(tmp_path / "good.nii.gz", 0)
     study = server.add_study(
         lambda path: shutil.copy(server.studies / "echo0.nii.gz", path), "gone.nii.gz"
@@ -739,7 +739,7 @@ def test_nothing_of_a_patient_is_written(ours, tmp_path):
     ours.remove_studies(study)
 
 
-def test_what_the_server_says_to_slicer(ours):
+def test_the_server_describes_its_models_to_slicer(ours):
     models = ours.info["models"]
     assert {name: model["type"] for name, model in models.items()} == {
         "tcmn": "scribbles",
@@ -773,7 +773,7 @@ def test_points_need_weights_that_take_them(ours, model):
     assert ours.process.poll() is None
 
 
-def test_scribbles_as_slicer_sends_them(ours, tmp_path):
+def test_scribbles_of_slicer_correct_the_selected_segment(ours, tmp_path):
     # The segment is in all frames, from an earlier answer; the user adds to frame 2 and takes away.
     volume = np.stack([2 * disk(t) for t in range(T)], axis=-1).astype(np.uint8)
     volume[20:24, 20:24, 2], volume[disk(2, 3), 2] = 4, 3

@@ -94,7 +94,7 @@ def test_other_inputs_pass_to_the_video_inferer():
     assert RequestInferer(**OWN_SIZE)(clip, network).shape == (1, 2, 16, 32, 2)
 
 
-def test_options_of_a_client_that_hands_back_the_menu():
+def test_options_are_read_also_where_a_client_sends_back_all_choices():
     assert RequestOptions.read({"direction": ["both", "forward"]}) == RequestOptions()
     given = {"direction": "backward", "reference_frame": "3", "use_all_painted": "true"}
     assert RequestOptions.read(given) == RequestOptions("backward", 3, True)
@@ -116,7 +116,7 @@ def test_a_request_may_choose_the_prior(sent, used):
     assert RequestOptions.read(sent).applied_to(settings) == replace(settings, spatial_prior=used)
 
 
-def test_which_painted_frame_counts():
+def test_the_options_choose_among_painted_frames():
     painted = {i: np.ones((2, 2), np.uint8) for i in (1, 3)}
     assert list(choose_frames(painted, RequestOptions(reference_frame=3), 5)) == [3]
     assert list(choose_frames(painted, RequestOptions(use_all_painted=True), 5)) == [1, 3]
@@ -141,7 +141,7 @@ def test_scribbles_add_to_the_segment_and_take_away():
 
 @pytest.mark.parametrize("suffix", [".nrrd", ".seq.nrrd", ".tif"])
 @pytest.mark.parametrize("selected", [None, "cavity"])
-def test_videos_and_masks_of_other_kinds(suffix, selected, tmp_path):
+def test_videos_and_masks_of_other_formats_are_read(suffix, selected, tmp_path):
     grey = np.random.default_rng(0).integers(0, 256, (X, Y, T), np.uint8)
     labels = np.zeros_like(grey)
     labels[2:9, 3:7, 1] = 7

@@ -83,7 +83,7 @@ def all_labels(annotation):
     return np.stack([annotation.labels(i) for i in range(annotation.frame_count)])
 
 
-def test_a_video_has_the_objects_of_the_project_and_is_as_it_was(start, folder):
+def test_a_video_has_the_objects_of_the_project_and_is_restored(start, folder):
     workspace = start()
     annotation = workspace.open_video("a")
     assert {i: each.name for i, each in annotation.objects.items()} == {
@@ -183,7 +183,7 @@ def test_a_program_that_ends_at_any_step_leaves_a_whole_state(start, folder, mon
         other.close()
 
 
-def test_review_to_the_end(start):
+def test_a_video_is_reviewed_and_signed(start):
     workspace = start()
     annotation = workspace.open_video("a")
     draw(annotation, 0)
@@ -207,7 +207,7 @@ def test_review_to_the_end(start):
         workspace.saver.accept([9])
 
 
-def test_somebody_else_is_named_and_keeps_the_video(start):
+def test_a_video_that_another_user_has_open_names_that_user(start):
     ann, ben = start("Ann"), start("Ben")
     mask = draw(ann.open_video("a"))
     ann.saver.write()
@@ -225,7 +225,7 @@ def test_somebody_else_is_named_and_keeps_the_video(start):
     np.testing.assert_array_equal(ben.open_video("a").labels(0), mask)
 
 
-def test_what_is_under_way_is_not_left(start):
+def test_a_video_is_not_left_during_propagation(start):
     workspace = start()
     annotation = workspace.open_video("a")
     draw(annotation)
@@ -300,7 +300,9 @@ def test_a_video_that_cannot_be_opened_leaves_the_list(start, folder, videos, ha
     workspace.open_video("b")
 
 
-def test_who_lost_a_video_can_leave_it_after_saving_a_session(start, model, monkeypatch, tmp_path):
+def test_a_video_that_another_user_took_over_can_be_left_after_saving(
+    start, model, monkeypatch, tmp_path
+):
     workspace = start()
     annotation = workspace.open_video("a")
     lease = type(workspace.opened._lock._lease)
@@ -346,7 +348,7 @@ def test_names_and_new_objects_go_into_the_list_of_all_videos(start):
 
 
 class TestCommand:
-    def test_what_belongs_to_a_project(self, videos, tmp_path):
+    def test_options_of_videos_and_of_projects_are_not_mixed(self, videos, tmp_path):
         with pytest.raises(
             ValueError, match=r"--mask goes with one video, .* is a project of many"
         ):

@@ -73,7 +73,7 @@ def test_networks_are_converted_once_by_their_weights(network, copied, tmp_path,
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a folder may be anywhere")
-def test_a_cache_that_cannot_be_written_to_is_done_without(
+def test_without_a_writable_cache_conversion_still_works(
     network, copied, tmp_path, monkeypatch, caplog
 ):
     (tmp_path / "file").touch()
@@ -117,7 +117,7 @@ def test_networks_that_openvino_cannot_run_are_reported(network):
         optimize(network, "cuda:0", "openvino")
 
 
-def test_reports_say_what_was_computed_in(network):
+def test_reports_name_the_precision_of_the_computation(network):
     made, cpu = optimize(network, backend="openvino"), torch.device("cpu")
     assert number_type(made, "float32", cpu) == "float32"
     assert number_type(made, "bfloat16", cpu) == "bfloat16"

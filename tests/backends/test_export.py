@@ -347,7 +347,7 @@ def test_frames_of_a_folder_come_by_number(tmp_path):
         ),
     ],
 )
-def test_a_mask_that_does_not_do_is_named(job, pixels, message):
+def test_an_unsuitable_mask_is_named(job, pixels, message):
     Image.fromarray(pixels).save(job["mask"])
     with pytest.raises(SystemExit, match=f"^error: .*{message}"):
         run(job)
@@ -372,7 +372,7 @@ def test_a_sole_255_becomes_1(tmp_path):
         ("output_dir", "empty", r"empty exists: choose another --output_dir"),
     ],
 )
-def test_a_path_that_does_not_do_is_named(job, tmp_path, monkeypatch, option, value, message):
+def test_an_unsuitable_path_is_named(job, tmp_path, monkeypatch, option, value, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "deep").mkdir()

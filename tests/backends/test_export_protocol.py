@@ -56,7 +56,7 @@ def test_an_export_with_all_masks_is_the_same_data_set(script, data, tmp_path, c
         assert (masks == one["label"][0].numpy()).all()
 
 
-def test_only_the_first_mask_is_given_away(script, data, tmp_path):
+def test_only_the_first_mask_is_exported(script, data, tmp_path):
     run(script, data, tmp_path / "out")
     for name in ("one", "two_words"):
         frames = sorted(path.name for path in (tmp_path / "out/JPEGImages" / name).iterdir())
@@ -65,7 +65,7 @@ def test_only_the_first_mask_is_given_away(script, data, tmp_path):
         assert masks == ["00000.png"]
 
 
-def test_nothing_is_mixed_with_what_is_there(script, data, tmp_path, capsys):
+def test_an_existing_folder_is_refused(script, data, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "old").touch()
     assert run(script, data, tmp_path / "out") == 1

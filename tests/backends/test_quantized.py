@@ -93,7 +93,7 @@ def alike(found, expected):
 
 
 @pytest.mark.heavy
-def test_signals_are_taken_after_networks_were_let_go(folder):
+def test_signals_are_handled_after_networks_were_deleted(folder):
     done = subprocess.run(
         [sys.executable, "-c", SIGNALLED, folder], cwd=ROOT, capture_output=True, text=True
     )
@@ -180,7 +180,7 @@ def test_threads_do_not_disturb_each_other(folder):
         torch.testing.assert_close(one, other)
 
 
-def test_auto_takes_it_for_the_weights_that_it_was_made_from(folder, network):
+def test_auto_takes_8_bits_only_for_the_weights_they_were_made_from(folder, network):
     taken = optimize(network, backend="auto", folder=folder)
     assert isinstance(taken, QuantizedTCMN)
     assert isinstance(taken, VideoNetwork)
@@ -193,7 +193,7 @@ def other_weights(network):
     return other
 
 
-def test_auto_does_without(folder, network, tmp_path, monkeypatch):
+def test_auto_falls_back_where_8_bits_do_not_fit(folder, network, tmp_path, monkeypatch):
     monkeypatch.setattr(quantized, "convert", lambda network: folder)  # a conversion takes seconds
     for taken in (
         optimize(other_weights(network), backend="auto", folder=folder),
@@ -206,7 +206,7 @@ def test_auto_does_without(folder, network, tmp_path, monkeypatch):
     assert isinstance(optimize(network, backend="auto", folder=folder), TCMN)
 
 
-def test_torch_is_the_folded_network(folder, network):
+def test_the_torch_backend_is_the_folded_network(folder, network):
     image = make_clip()[:, :3, ..., 0]
     with torch.no_grad():
         found = optimize(network, folder=folder).encode(image)
@@ -235,7 +235,7 @@ def test_what_keeps_int8_from_running_is_reported(folder, network, tmp_path, mon
         optimize(network, backend="int8", folder=folder)
 
 
-def test_reports_say_what_was_computed_in(folder, network):
+def test_reports_name_the_precision_of_the_computation(folder, network):
     cpu = torch.device("cpu")
     assert number_type(QuantizedTCMN(folder), "float32", cpu) == "8-bit integers"
     assert number_type(network, "float32", cpu) == "float32"

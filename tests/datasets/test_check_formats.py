@@ -352,7 +352,7 @@ def test_sound_labels_are_no_problem(ids, tmp_path):
     [("rle", "masks.json"), ("coco", "coco.json"), ("cvat", "annotations.xml"),
      ("dicom_seg", "masks.dcm"), ("seg_nrrd", "masks.seg.nrrd"), ("nrrd", "masks.nrrd")],
 )  # fmt: skip
-def test_masks_of_other_tools_in_a_data_set(name, file, tmp_path):
+def test_masks_in_formats_of_other_tools_are_read(name, file, tmp_path):
     root = tmp_path / "set"
     root.mkdir()
     series(root)

@@ -46,7 +46,7 @@ def test_a_picture_with_its_mask(tmp_path):
     assert (video.frames, video.masks) == ((tmp_path / "a.png",), {0: tmp_path / "m.png"})
 
 
-def test_records_pass_as_they_are(tmp_path):
+def test_records_pass_unchanged(tmp_path):
     video = Video("v", (FrameOf(tmp_path / "v.avi", 0),), {0: tmp_path / "m.png"}, {1: "x"}, "v")
     assert as_videos([video]) == [video]
 

@@ -170,7 +170,7 @@ def test_cvc_knows_the_owners_29_sequences(tmp_path):
 
 @pytest.mark.parametrize("truth", ["Ground Truth", "GroundTruth", "Ground_Truth", "ground truth"])
 @pytest.mark.parametrize("suffix", [".tif", ".TIF", ".tiff"])
-def test_cvc_in_the_owners_layout_in_part(tmp_path, truth, suffix):
+def test_cvc_reads_a_part_of_the_owners_layout(tmp_path, truth, suffix):
     touch_cvc(tmp_path, [*range(200, 206), *range(68, 79)], suffix, truth)
     touch(tmp_path, "Original/Thumbs.db", "Original/._200.tif", f"{truth}/notes.txt")
     fourth, tenth = cvc_clinicdb(tmp_path)
@@ -247,7 +247,7 @@ def test_cvc_from_kaggle_without_table_goes_by_the_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("names_tif", [True, False])
-def test_cvc_tif_after_a_table(cvc, names_tif):
+def test_cvc_finds_tif_files_by_a_table(cvc, names_tif):
     """With the columns that Kaggle's table has, and without: then by the numbers."""
     folder = "elsewhere" if names_tif else "TIF"
     touch_cvc(cvc / folder, [2, 9, 10], ".TIF")

@@ -81,7 +81,7 @@ def test_shrinking_does_not_alias(tmp_path):
     assert abs(frame[2:-2, 2:-2].astype(int) - 127).max() < 20
 
 
-def test_the_cache_spares_decoding(video, tmp_path, monkeypatch):
+def test_cached_frames_are_not_decoded_again(video, tmp_path, monkeypatch):
     read_frames(video, [0], tmp_path / "cache")
     assert len(list((tmp_path / "cache").iterdir())) == 1  # nothing half-written is left
 

@@ -160,7 +160,7 @@ def test_numbers_stored_as_text_or_with_a_point_count(root, first, last):
     assert [frame.index for frame in hmc_qu(root)[0].frames] == [0, 1, 2]
 
 
-def test_a_tick_of_two_code_points_is_a_tick(root):
+def test_a_tick_written_as_two_unicode_characters_counts(root):
     write_sheet(root / "A4C.xlsx", [row("ES0001 _4CH_1", mark=" u\u0308")])
     assert ids(hmc_qu(root)) == ["ES0001_4CH_1"]
 

@@ -54,7 +54,7 @@ def test_the_file_holds_the_draw_sorted_and_nothing_else_is_left(path):
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_the_file_decides(path):
+def test_an_existing_split_file_is_used(path):
     both(TEN, path)
     content = path.read_bytes()
     again = both(TEN, path)
@@ -65,7 +65,7 @@ def test_the_file_decides(path):
     assert both(TEN, path) == again[::-1]
 
 
-def test_one_written_by_hand_needs_the_parts_only(path):
+def test_a_split_file_written_by_hand_needs_only_the_parts(path):
     path.parent.mkdir()
     path.write_text(json.dumps({"train": ["a"], "valid": ["b", "c"]}))
     assert both(make_videos("abc"), path, seed=5) == [{"a"}, {"b", "c"}]
@@ -77,7 +77,7 @@ def test_the_draw_does_not_depend_on_the_order(tmp_path):
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
 
 
-def test_seeds_differ(tmp_path):
+def test_different_seeds_give_different_splits(tmp_path):
     draws = {frozenset(both(TEN, tmp_path / f"{seed}.json", seed=seed)[1]) for seed in range(8)}
     assert len(draws) > 4
 

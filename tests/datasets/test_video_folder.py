@@ -279,7 +279,7 @@ def test_a_mask_volume_of_another_length(tmp_path, frames, labels, suffix):
 
 
 @pytest.mark.parametrize("names", [("a.avi", "a.mkv"), ("a_mask.png", "a_mask.tif")])
-def test_two_of_one_name(tmp_path, frames, labels, names):
+def test_two_files_of_one_name_are_refused(tmp_path, frames, labels, names):
     write_video_file(tmp_path / "a.avi", frames)
     Image.fromarray(labels[0]).save(tmp_path / "a_mask.png")
     shutil.copy(tmp_path / ("a.avi" if names[0] == "a.avi" else "a_mask.png"), tmp_path / names[1])

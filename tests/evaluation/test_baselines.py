@@ -66,7 +66,7 @@ def dice(one, other):
 
 
 @pytest.mark.parametrize(("motion", "copying"), [(pan, 0.5), (grow, 0.8)])
-def test_flow_follows_what_copying_loses(motion, copying):
+def test_optical_flow_follows_motion_that_copying_misses(motion, copying):
     frames, truth = make_video(motion)
     copied, warped = (method(frames, truth[..., 0]) for method in BASELINES.values())
     for i in CENTRES:
@@ -76,7 +76,7 @@ def test_flow_follows_what_copying_loses(motion, copying):
         assert min(every) > 0.9
 
 
-def test_flow_leaves_what_stands_still():
+def test_optical_flow_keeps_a_mask_where_nothing_moves():
     frames, truth = make_video(stay)
     assert (warp_first_mask(frames, truth[..., 0]) == truth).all()
 
@@ -102,7 +102,7 @@ def test_flow_does_not_wear_away_an_object_that_the_edge_cuts():
     assert (warped[:, 0, -1] == 3).sum() > 0.9 * (truth[:, 0, -1] == 3).sum()
 
 
-def test_copying_copies():
+def test_copying_repeats_the_first_mask():
     frames, truth = make_video(pan)
     copied = copy_first_mask(frames, truth[..., 0])
     assert all((copied[..., t] == truth[..., 0]).all() for t in range(FRAMES))

@@ -104,7 +104,7 @@ def test_the_smallest_masks_are_boxes(shape):
     assert length == pytest.approx(2.0 * max(shape))
 
 
-def test_the_extremes_of_areas():
+def test_ed_and_es_are_the_frames_of_largest_and_smallest_area():
     masks = np.zeros((5, 10, 10), dtype=bool)
     for index, width in enumerate([4, 6, 6, 0, 2]):  # lost in frame 3
         masks[index, :3, :width] = True
@@ -202,6 +202,6 @@ def test_too_few_frames_with_the_object():
         ed_es_frames(np.array([0.0, 5.0, 0.0]))
 
 
-def test_an_ejection_fraction_of_nothing():
+def test_an_ejection_fraction_without_volume_is_refused():
     with pytest.raises(ValueError, match=r"must be above 0, got 0\.0"):
         ejection_fraction_percent(0.0, 0.0)

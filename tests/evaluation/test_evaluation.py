@@ -618,7 +618,7 @@ def test_methods_are_compared_video_by_video():
         assert lead["jaccard"][end] == pytest.approx(5)
 
 
-def test_what_was_given_together_is_said():
+def test_the_report_lists_objects_that_were_given_together():
     alone = [make_scores("a", [0.5]), make_scores("b", [0.5])]
     assert given_together(alone) == "Each object was given alone."
     both = [make_scores("c", [0.5], class_name=name) for name in ("wall", "cavity")]

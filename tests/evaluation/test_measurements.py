@@ -118,6 +118,6 @@ def test_tables_and_picture(tmp_path):
     }  # fmt: skip
 
 
-def test_nothing_to_measure(tmp_path):
+def test_a_video_without_objects_is_refused(tmp_path):
     with pytest.raises(ValueError, match="no mask of echo shows an object: paint and propagate"):
         write_measurements(tmp_path, "echo", {}, fps=None, spacing_mm=None)

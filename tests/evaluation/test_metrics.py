@@ -337,7 +337,7 @@ def test_calls_add_up_until_reset():
     assert metric.aggregate() == 0
 
 
-def test_an_engine_reports_it():
+def test_an_ignite_engine_reports_the_score():
     good, bad = as_volume(row(1, 0), row(1, 0)), as_volume(row(1, 0), row(0, 1))
     engine = Engine(lambda _, prediction: [{"pred": prediction, "label": good}])
     handler = IgniteMetricHandler(

@@ -88,7 +88,9 @@ SETTINGS = [
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("prompts", [(0,), (6,), (3, 11)], ids=str)
-def test_ends_as_if_it_had_not_been_interrupted(tmp_path, frames, network, settings, prompts):
+def test_a_resumed_run_gives_the_results_of_an_uninterrupted_one(
+    tmp_path, frames, network, settings, prompts
+):
     job = Job(tmp_path / "kept", frames, network, **settings)
     job.masks = {i: make_mask(1, 2) for i in prompts}
     whole = list(job.start(keep=False)[0])
@@ -97,7 +99,7 @@ def test_ends_as_if_it_had_not_been_interrupted(tmp_path, frames, network, setti
     assert_same(list(job.start()[0]), whole)
 
 
-def test_masks_of_some_objects(tmp_path, frames, network):
+def test_a_resumed_run_keeps_masks_of_single_objects(tmp_path, frames, network):
     job = Job(tmp_path / "kept", frames, network)
     job.masks, job.objects = {0: make_mask(1, 2), 8: make_mask(2)}, {8: [2]}
     whole = list(job.start(keep=False)[0])
@@ -105,7 +107,7 @@ def test_masks_of_some_objects(tmp_path, frames, network):
     assert_same(list(job.start()[0]), whole)
 
 
-def test_what_vanished_is_flagged_as_if_it_had_not_been_interrupted(tmp_path, frames, network):
+def test_a_resumed_run_flags_vanished_objects_as_an_uninterrupted_one(tmp_path, frames, network):
     job = Job(tmp_path / "kept", frames, Blinded(network, 1))
     job.masks = {0: make_mask(1, 2), 8: make_mask(1)}
     whole = list(job.start(keep=False)[0])
@@ -114,7 +116,7 @@ def test_what_vanished_is_flagged_as_if_it_had_not_been_interrupted(tmp_path, fr
     assert_same(list(job.start()[0]), whole)
 
 
-def test_no_frame_is_looked_at_twice(job):
+def test_a_resumed_run_encodes_no_frame_twice(job):
     list(job.start(keep=False)[0])
     all_frames, job.network.frames = job.network.frames, 0
     job.interrupt(9)
@@ -125,7 +127,7 @@ def test_no_frame_is_looked_at_twice(job):
 
 
 @pytest.mark.parametrize("change", ["settings", "mask", "identity", "no_resume"])
-def test_begins_anew_if_anything_differs(job, frames, change):
+def test_a_run_with_other_input_begins_anew(job, frames, change):
     job.interrupt(9)
     if change == "settings":
         job = Job(job.folder, frames, job.network, memory_every=2)

@@ -61,7 +61,7 @@ def dice(first, second):
 
 
 @pytest.mark.parametrize("kind", LEAST_DICE)
-def test_masks_are_those_that_were_kept(kind):
+def test_masks_equal_the_golden_masks(kind):
     path = GOLDEN / f"left_ventricle_{kind}.png"
     results = segment(load(kind), FRAMES[-1] + 1)
     found = [results[index][0] for index in FRAMES]

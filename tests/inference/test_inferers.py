@@ -51,7 +51,7 @@ def test_clip_equals_the_networks_own_pass(network, objects):
 
 
 @pytest.mark.parametrize("memory_every", [1, 2, 3])
-def test_the_first_frame_and_every_so_many_are_remembered(network, memory_every):
+def test_the_first_and_every_nth_frame_are_remembered(network, memory_every):
     session = VideoInferer(**OWN_SIZE, memory_every=memory_every, precision="float32").start(
         network
     )
@@ -223,7 +223,7 @@ def test_a_setting_out_of_range_is_refused(settings, message):
         VideoInferer(**settings)
 
 
-def test_find_device(monkeypatch):
+def test_find_device_takes_cpu_and_refuses_devices_that_are_missing(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert find_device("auto") == find_device("cpu") == torch.device("cpu")

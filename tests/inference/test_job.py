@@ -85,7 +85,7 @@ def by_hand(segmenter, given):
     return whole
 
 
-def test_objects_given_in_different_frames_are_found_in_each_others(segmenter, job):
+def test_objects_given_in_different_frames_are_found_in_all_frames(segmenter, job):
     job.add_mask(1, ONE, object_id=1)
     job.add_mask(7, TWO, object_id=2)
     whole = by_hand(segmenter, {1: {1: ONE}, 7: {2: TWO}})
@@ -138,7 +138,7 @@ def test_what_was_found_beside_a_correction_follows_later_corrections(segmenter,
     np.testing.assert_array_equal(job.masks[5] == 1, OTHER)
 
 
-def test_a_correction_recomputes_only_up_to_the_next_frames_that_speak_of_its_object(job):
+def test_a_correction_recomputes_only_up_to_the_next_prompts_of_its_object(job):
     job.add_mask(0, ONE * np.uint8(1) + TWO * np.uint8(2))
     job.add_mask(9, ONE * np.uint8(1) + TWO * np.uint8(2))
     assert sorted(result.frame for result in job.propagate()) == list(range(1, 9))

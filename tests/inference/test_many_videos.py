@@ -141,7 +141,7 @@ def test_a_folder_is_paired_by_name_in_natural_order_and_nothing_opened(tmp_path
     assert names(items) == [("v2.avi", "v2_mask.nii.gz"), ("v10.mp4", "v10_mask.png")]
 
 
-def test_half_of_a_pair_is_told_when_it_is_its_turn(tmp_path):
+def test_a_missing_video_or_mask_is_reported_when_its_turn_comes(tmp_path):
     folder = touch(tmp_path / "in", "a.mp4", "b_mask.png", "c.mp4", "c_mask.png")
     opened = [OpenPromptedVideod()(item)["image"] for item in list_inputs(None, None, folder)]
     assert [video.path.name for video in opened] == ["a.mp4", "b", "c.mp4"]
@@ -162,7 +162,7 @@ def test_paths_of_a_list_are_relative_to_it(tmp_path):
     assert names(list_inputs(None, None, path))[0] == ("a.mp4", "m.png")
 
 
-def test_one_video_is_a_list_of_one():
+def test_a_single_video_is_treated_as_a_list_of_one():
     assert list_inputs("a.mp4", "m.png", "null") == [{"image": "a.mp4", "label": "m.png"}]
 
 
@@ -188,7 +188,7 @@ def test_nothing_is_opened_before_it_is_used_and_then_once(videos):
 
 
 @pytest.mark.parametrize("given", [("a.mp4", None), (None, "m.png")])
-def test_one_video_or_many(tmp_path, given):
+def test_input_dir_with_a_single_video_is_refused(tmp_path, given):
     with pytest.raises(ValueError, match="--input-dir is for many videos: leave it out, or --vid"):
         list_inputs(*given, tmp_path)
 
@@ -198,7 +198,7 @@ def test_results_beside_the_videos_are_refused(tmp_path):
         list_inputs(None, None, touch(tmp_path / "in", "a_mask.png"), tmp_path / "in" / ".")
 
 
-def test_no_folder_and_no_list(tmp_path):
+def test_a_path_that_is_neither_a_folder_nor_a_list_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no such folder or list: --input-dir .*nothing"):
         list_inputs(None, None, tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"a.xlsx is neither a folder nor a .csv list"):
@@ -314,7 +314,7 @@ def test_a_process_alone_waits_for_none(monkeypatch):
     wait_for_others()
 
 
-def test_a_list_of_one_that_fails_is_a_list(videos):
+def test_a_failure_in_a_list_of_one_video_is_counted(videos):
     (videos / "list.csv").write_text("video,mask\nb.avi,b_mask.nii.gz\n")
     damage(videos / "b.avi")
     assert run(videos, input_dir=str(videos / "list.csv")).startswith("1 of 1 videos failed")

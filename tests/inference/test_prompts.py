@@ -161,7 +161,7 @@ def test_labels_are_those_of_a_loop_over_pixels():
 
 
 @pytest.mark.parametrize("make", [nothing, everything])
-def test_hints_are_kept_to_whatever_the_network_says(make):
+def test_points_and_scribbles_hold_whatever_the_network_finds(make):
     box = (8, 4, 56, 40)
     prompt = (
         ObjectPrompt(box=box)

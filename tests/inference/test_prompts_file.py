@@ -118,7 +118,7 @@ def test_unknown_pixels_of_a_mask(segmenter, video, write, tmp_path):
     np.testing.assert_array_equal(given.annotations[0], rough() == 1)
 
 
-def test_entries_of_no_file_have_plain_messages(segmenter, video):
+def test_errors_in_entries_without_a_file_name_no_file(segmenter, video):
     entry = PromptEntry(9, 1, ObjectPrompt(box=(1, 1, 5, 5)))
     with pytest.raises(ValueError, match=r"^there is no frame 9: the video has frames 0 to 4"):
         give_prompts(segmenter.start(video), [entry])
@@ -184,7 +184,7 @@ def test_files_that_hold_something_else(write, content, message):
         jsonschema.validate(content, SCHEMA)
 
 
-def test_no_json_and_no_file(tmp_path):
+def test_invalid_json_and_missing_files_are_named(tmp_path):
     (tmp_path / "p.json").write_text("{")
     with pytest.raises(ValueError, match=r"p.json is not valid JSON \(Expecting"):
         read_prompts(tmp_path / "p.json")

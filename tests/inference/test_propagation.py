@@ -272,7 +272,9 @@ class TestVanished:
             assert result.confidence[3] > 0.99
             assert (result.vanished, result.review) == ({3}, True)
 
-    def test_not_where_a_mask_says_that_it_is_gone(self, network, frames):
+    def test_frames_are_not_flagged_where_a_mask_shows_that_the_object_is_gone(
+        self, network, frames
+    ):
         masks = {0: make_labels((3, 7)), 8: make_labels((7,))}
         found = self.results(Blinded(network, 0), frames, masks)
         # Frames from 4 on come from the mask of frame 8.
@@ -282,7 +284,7 @@ class TestVanished:
         found = self.results(Blinded(network, 0), frames, masks, direction="backward")
         assert not any(r.review for r in found)
 
-    def test_where_a_mask_does_not_cover_it(self, network, frames):
+    def test_a_mask_that_does_not_cover_the_object_does_not_end_the_flag(self, network, frames):
         masks = {0: make_labels((3, 7)), 8: make_labels((7,))}
         found = self.results(Blinded(network, 0), frames, masks, {8: [7]})
         assert [r.frame for r in found if r.review] == list(range(1, COUNT))
@@ -321,7 +323,7 @@ class TestConfidence:
             expected_jaccard(aggregate(mask)), torch.ones(1, 2), rtol=0, atol=1e-4
         )
 
-    def test_margin(self):
+    def test_margin_is_the_difference_of_the_two_best_probabilities(self):
         p = torch.tensor([0.9, 0.5]).view(1, 1, 1, 2)
         found = margin(torch.log(torch.cat([1 - p, p], 1)))
         torch.testing.assert_close(found, torch.tensor([[[0.8, 0.0]]]))
@@ -479,7 +481,7 @@ class TestDevices:
         assert seen[-1] == (160, 240)
         assert "continuing with frames of 150 pixels" in caplog.text
 
-    def test_without_end_it_is_an_error(self, network, frames, monkeypatch):
+    def test_lasting_lack_of_memory_is_an_error(self, network, frames, monkeypatch):
         def encode(image):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
@@ -519,7 +521,7 @@ class TestReading:
         assert found == [7, 6, 5, 4, 3, 2, 1, 0]
         assert asked == [[5, 6, 7], [2, 3, 4], [0, 1]]
 
-    def test_an_error_ahead_arrives_where_it_belongs(self):
+    def test_an_error_while_reading_ahead_is_raised_at_its_frame(self):
         def broken():
             yield 1
             yield 2

@@ -128,9 +128,7 @@ def test_after_a_change_of_colours_the_confidence_is_half_and_the_masks_are_the_
     assert all(one.review for one in found[2:4])
 
 
-def test_a_frame_that_is_surely_of_another_scene_shows_nothing_and_is_flagged(
-    network, mask, monkeypatch
-):
+def test_a_frame_surely_of_another_scene_has_no_mask_and_is_flagged(network, mask, monkeypatch):
     frames = [reddish(0), reddish(1), bluish(2), reddish(4)]
     monkeypatch.setattr(Scene, "follow", lambda self, frame: match(same=True))
     blind = stream(network, frames, {0: mask})
@@ -184,7 +182,7 @@ def test_where_colours_leap_all_the_time_no_cut_is_sure():
     assert not scene.follow(other).same
 
 
-def test_keys_of_a_frame_that_is_too_small_to_judge_by_tell_nothing():
+def test_keys_of_very_small_frames_are_not_compared():
     scene, small = Scene(), torch.randn(1, 8, 3, 3)
     scene.give(describe_appearance(to_tensor(reddish(0)), small))
     assert scene.follow(describe_appearance(to_tensor(reddish(0)), small + 9)).same

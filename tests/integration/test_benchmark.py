@@ -161,7 +161,7 @@ def test_files_without_a_quiet_run_are_named():
     ]
 
 
-def test_what_others_use_is_seen():
+def test_the_load_of_other_processes_is_measured():
     turns, video = module("benchmarks.turns"), module("benchmarks.video")
     with video.busy_cores(1):
         begin, busy = time.perf_counter(), turns.busy_seconds()

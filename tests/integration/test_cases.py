@@ -325,7 +325,7 @@ def zero_one_masks_called_empty(case):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("name", RIGHT)
-def test_each_case_is_right(name, tmp_path):
+def test_each_case_gives_the_expected_results(name, tmp_path):
     if not (CASES / name).is_dir():
         pytest.skip(f"there is no {name} in {CASES}")
     RIGHT[name](Case(CASES / name, tmp_path / "out"))

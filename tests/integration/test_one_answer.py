@@ -103,18 +103,18 @@ def written(folder):
     return [(np.asarray(Image.open(each)), flags[i]) for i, each in enumerate(files)]
 
 
-def test_a_job(cine, mask, expected):
+def test_a_job_gives_the_same_masks(cine, mask, expected):
     job = VideoSegmenter.from_pretrained().start(open_video(cine))
     job.add_mask(0, np.asarray(Image.open(mask)))
     assert_same(of_results(job.results()), expected)
 
 
-def test_the_command_line(cine, mask, expected, tmp_path):
+def test_the_command_line_gives_the_same_masks(cine, mask, expected, tmp_path):
     assert main(["segment", cine, "--mask", str(mask), "--output", str(tmp_path), "-q"]) == 0
     assert_same(written(tmp_path), expected)
 
 
-def test_the_config(cine, mask, expected, tmp_path):
+def test_the_config_gives_the_same_masks(cine, mask, expected, tmp_path):
     out = mask.parent / "out"
     config = bundle_root() / "configs" / "inference.yaml"
     command = ["-m", "monai.bundle", "run", "--config_file", config, "--video", cine]
@@ -123,7 +123,7 @@ def test_the_config(cine, mask, expected, tmp_path):
     assert_same(written(out), expected)
 
 
-def test_the_page(cine, mask, expected):
+def test_the_annotation_page_gives_the_same_masks(cine, mask, expected):
     workspace = Workspace(VideoSegmenter.from_pretrained())
     try:
         annotation = workspace.open(cine, mask)
@@ -136,7 +136,7 @@ def test_the_page(cine, mask, expected):
         workspace.close()
 
 
-def test_a_request_of_monai_label(cine, mask, expected, tmp_path):
+def test_a_request_to_monai_label_gives_the_same_masks(cine, mask, expected, tmp_path):
     served = ServedModel(bundle_root(), tmp_path / "model.pt")
     prompts = read_request({"image": cine, "label": str(mask)})
     results = served.inferer.run(prompts, served.network("cpu"), RequestOptions())

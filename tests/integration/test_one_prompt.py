@@ -85,7 +85,7 @@ def command_line(options):
     return [each for name, value in options.items() for each in (f"--{name}", str(value))]
 
 
-def test_the_command_line(folder, options, expected, tmp_path):
+def test_the_command_line_gives_the_same_masks(folder, options, expected, tmp_path):
     given = ["--mask", str(folder / "mask.png"), "--unknown", "255", "-o", str(tmp_path)]
     given += ["--prompts", str(folder / "prompts.json"), "--inference-size", str(SIZE), "-q"]
     status = main(["segment", str(folder / "video"), *given, *command_line(options)])
@@ -110,7 +110,7 @@ def test_options_of_the_command_line_are_the_same_as_a_file(folder, options, tmp
     assert found[0][4, 20, 20] == 2
 
 
-def test_the_config(folder, options, expected, tmp_path):
+def test_the_config_gives_the_same_masks(folder, options, expected, tmp_path):
     config = bundle_root() / "configs" / "inference.yaml"
     command = ["-m", "monai.bundle", "run", "--config_file", config, "--video", folder / "video"]
     command += ["--mask", folder / "mask.png", "--unknown", "255", "--output_dir", tmp_path]

@@ -37,7 +37,7 @@ def test_the_changelog_is_that_of_the_metadata():
     assert next(iter(expected)) == METADATA["version"]
 
 
-def test_who_cites_cites_this_version():
+def test_the_citation_names_this_version():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == METADATA["version"]
     released = re.search(

@@ -329,7 +329,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.heavy
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_no_reader_takes_on_is_refused_before_memory_is_taken(found, name):
+def test_files_that_declare_too_large_sizes_are_refused_before_memory_is_taken(found, name):
     said, taken_bytes = found[name]
     assert re.search(REFUSED[name][1], said), said
     assert taken_bytes < REFUSED_BYTES

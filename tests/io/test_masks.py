@@ -91,7 +91,7 @@ def test_numbers_that_the_video_has_as_well_say_nothing(tmp_path):
     assert list(read_annotations(mask, video)) == [0]
 
 
-def test_numbers_within_words_are_taken_aloud_as_no_frame(tmp_path, caplog):
+def test_a_number_within_a_word_is_no_frame_and_a_warning_says_so(tmp_path, caplog):
     video, _ = nifti_video(tmp_path)
     assert list(read_annotations(save_mask(tmp_path / "touch2.png"), video)) == [0]
     assert "is taken as the mask of the first frame: --mask-frame N says otherwise" in caplog.text

@@ -229,7 +229,7 @@ def test_a_variable_frame_rate_loses_no_frame(tmp_path, colour):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.mpg", "mpeg2video"), ("a.mp4", "mpeg4")])
-def test_a_damaged_frame_is_told_of_and_the_same_from_anywhere(tmp_path, name, codec, caplog):
+def test_a_damaged_frame_is_reported_and_the_same_from_any_start(tmp_path, name, codec, caplog):
     frames = np.random.default_rng(0).integers(0, 256, (COUNT, 18, 26, 3), np.uint8)
     path = write_video(tmp_path / name, frames, codec, "yuv420p")
     data = path.read_bytes()
@@ -513,7 +513,7 @@ def test_rates_and_spacings_that_cannot_be_are_unknown(tmp_path, grey, elements)
     assert video.fps is None or "FrameTime" not in elements
 
 
-def test_values_with_a_sign(tmp_path):
+def test_signed_dicom_values_are_scaled(tmp_path):
     frames = np.array([[[-1000, 0]], [[1000, 0]]], np.int16)
     assert_is(
         write_dicom(tmp_path / "a.dcm", frames), as_rgb(np.array([[[0, 128]], [[255, 128]]], "u1"))

@@ -61,7 +61,7 @@ def fill(project, name, **confidence):
         )
 
 
-def test_everything_is_as_it_was(project):
+def test_a_project_restores_everything(project):
     with project.open("anna/a") as video:
         video.give({0: square(), 3: square(6)})
         video.find(

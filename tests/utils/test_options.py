@@ -113,7 +113,7 @@ def test_other_command_lines_are_none_of_its_business(arguments):
         ("train#trainer#max_epochs", "a#b"),
     ],
 )
-def test_a_number_sign_stays_one(config, option, value):
+def test_a_value_with_a_number_sign_stays_whole(config, option, value):
     resolved = {}
     check_command_line(
         resolved, [PROGRAM, "run", "--config_file", str(config), f"--{option}", value]
@@ -163,7 +163,7 @@ def test_it_reads_the_process_arguments(config, monkeypatch):
     ("value", "expected"),
     [(True, True), ("true", True), ("TRUE", True), (False, False), ("false", False)],
 )
-def test_switches(value, expected):
+def test_a_switch_is_read_from_many_spellings(value, expected):
     assert parse_bool(value, "resume") is expected
 
 
