@@ -19,12 +19,11 @@ SIDE = 64
 """Pixels of the small picture whose colours are counted."""
 BINS = 8
 """Bins of hue, of saturation and of value."""
-LARGEST_CHANGE = 0.5
-"""Share of the picture whose colours may differ within a scene; see docs/studies/presence.md."""
-LARGEST_DISTANCE = 1.0
-"""How far keys may lie from those of the scene, against those within the frames; see the study."""
-SUDDEN = 1.5
-"""A cut changes the colours this much more than is usual in the video."""
+LIMITS = 0.5, 1.0
+"""Of two signs: the share of the picture whose colours differ, and the distance of the keys, against
+that within the frames. See docs/studies/presence.md."""
+SUDDEN = 1.5, 1.1
+"""A cut exceeds what is usual in the video by these factors; where the camera leaps, much is usual."""
 USUAL_OF = 100
 """Number of latest frames that tell what is usual."""
 NEIGHBOURS = 2
@@ -55,7 +54,7 @@ class SceneMatch(NamedTuple):
 
     Attributes:
         same: Neither colours nor keys say that it is another scene.
-        elsewhere: Both say so, and the change of colours is sudden for this video.
+        elsewhere: Both say so.
     """
 
     same: Bool[Tensor, " B"]
@@ -114,8 +113,8 @@ class Scene:
 
     A frame is compared with the given frames and with the last frame that belonged to the scene, so
     that light and view may change slowly. Two signs tell another scene: less than half of the colours
-    are alike; or its keys lie farther from those of the scene than from each other. Where the camera
-    leaps, colours change all the time: then even both together are no proof.
+    are alike; or its keys lie farther from those of the scene than from each other. Neither counts
+    unless it stands out from the frames before, since in some videos the camera leaps all the time.
 
     Example:
         >>> scene, key = Scene(), torch.rand(1, 64, 8, 8)
@@ -129,8 +128,8 @@ class Scene:
     def __init__(self) -> None:
         self._given: list[Appearance] = []
         self._last: Appearance | None = None
-        # Of each frame until now; nan where it was of another scene.
-        self._changes: list[Float[Tensor, " B"]] = []
+        # Both signs of each frame until now; nan where it was of another scene.
+        self._past: list[Float[Tensor, "2 B"]] = []
 
     def give(self, frame: Appearance) -> None:
         """Add a frame whose mask was given."""
@@ -142,44 +141,41 @@ class Scene:
         if self._last is None:
             same = torch.ones(len(frame.keys), dtype=torch.bool, device=frame.keys.device)
             return SceneMatch(same, ~same)
-        change, distance = _compare(frame, [*self._given, self._last])
-        colour_differs, key_differs = change > LARGEST_CHANGE, distance > LARGEST_DISTANCE
-        same = ~(colour_differs | key_differs)
+        found = _compare(frame, [*self._given, self._last])
+        signs = found > found.new_tensor(LIMITS)[:, None]
+        if self._past:
+            usual = torch.stack(self._past).nanmedian(0).values
+            signs &= ~(found <= found.new_tensor(SUDDEN)[:, None] * usual)  # true if it is nan
+        same, elsewhere = ~signs.any(0), signs.all(0)
         self._last = Appearance(
             *(
                 torch.where(same.view(-1, *[1] * (new.ndim - 1)), new, old)
                 for new, old in zip(frame, self._last, strict=True)
             )
         )
-        elsewhere = colour_differs & key_differs
-        if self._changes:  # else all are sudden, as they are after frames of other scenes alone
-            usual = torch.stack(self._changes).nanmedian(0).values
-            elsewhere &= ~(change <= SUDDEN * usual)
-        self._changes = [*self._changes, change.masked_fill(elsewhere, torch.nan)][-USUAL_OF:]
+        self._past = [*self._past, found.masked_fill(elsewhere, torch.nan)][-USUAL_OF:]
         return SceneMatch(same, elsewhere)
 
     def state(self) -> dict[str, Any]:
         """For ``load_state``."""
         last = None if self._last is None else tuple(self._last)
         given = [tuple(each) for each in self._given]
-        return {"given": given, "last": last, "changes": self._changes}
+        return {"given": given, "last": last, "past": self._past}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Continue from the ``state`` of another."""
         self._given = [Appearance(*each) for each in state["given"]]
         self._last = None if state["last"] is None else Appearance(*state["last"])
-        self._changes = list(state["changes"])
+        self._past = list(state["past"])
 
 
-def _compare(
-    frame: Appearance, known: Sequence[Appearance]
-) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
-    """The change of colours, and the distance of keys as a multiple of that within the frames."""
+def _compare(frame: Appearance, known: Sequence[Appearance]) -> Float[Tensor, "2 B"]:
+    """The two signs, with the units of ``LIMITS``."""
     colours = torch.stack([each.colours for each in known])
     change = 0.5 * (frame.colours - colours).abs().sum(2).amin(0)
     distance = _distance(_sample(frame.keys), torch.cat([each.keys for each in known], 1))
     within = (frame.within + torch.stack([each.within for each in known]).mean(0)) / 2
-    return change, distance / within
+    return torch.stack([change, distance / within])
 
 
 def _sample(positions: Shaped[Tensor, "B P ..."]) -> Shaped[Tensor, "B p ..."]:
@@ -196,8 +192,9 @@ def _distance(
     if penalty is not None:
         squares = squares + penalty
     # Not torch.cdist, which takes the root of all of them.
-    nearest = torch.baddbmm(squares, query, keys.mT, alpha=-2).amin(2) + query.square().sum(2)
-    return nearest.clamp(min=0).sqrt().mean(1)
+    with torch.autocast(query.device.type, enabled=False):
+        nearest = torch.baddbmm(squares, query, keys.mT, alpha=-2).amin(2)
+    return (nearest + query.square().sum(2)).clamp(min=0).sqrt().mean(1)
 
 
 @functools.lru_cache(maxsize=8)
