@@ -1,5 +1,9 @@
 """The smallest networks that the configs can make, for tests that run them."""
 
+import torch
+
+from bundle.networks import TCMN
+
 NETWORK = {
     "backbone": "resnet18",
     "key_channels": 8,
@@ -15,6 +19,20 @@ PROMPTED = NETWORK | {"context_channels": 8, "previous_mask": True, "partial_mas
 OPTIONS = {f"network_def#{name}": value for name, value in NETWORK.items()}
 PROMPTED_OPTIONS = {f"network_def#{name}": value for name, value in PROMPTED.items()}
 """Likewise, as the command line and ``ConfigWorkflow`` take them."""
+
+
+def make_prompted(seed, spread=0.5):
+    """A network that takes partial masks and whose masks are not empty; not trained.
+
+    Args:
+        seed: Of its random weights.
+        spread: Standard deviation of the weights of the last layer: the larger, the surer it is.
+    """
+    torch.manual_seed(seed)
+    network = TCMN(**PROMPTED).eval()
+    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
+    torch.nn.init.normal_(network.decoder.predict.weight, std=spread)
+    return network
 
 
 class Blinded:

@@ -18,12 +18,12 @@ from bundle.apps.annotate.proposals import NOT_TRAINED
 from bundle.backends.openvino import optimize
 from bundle.inference.prompts import takes_prompts
 from bundle.inference.settings import InferenceSettings
-from bundle.networks import TCMN, load_weights, make_network
+from bundle.networks import load_weights, make_network
 from bundle.networks.prompts import click_error
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.bundle_files import bundle_root
 from tests.apps.browsing import open_tab, painted, wait_for
-from tests.tiny import PROMPTED
+from tests.tiny import make_prompted
 
 pytestmark = [pytest.mark.heavy, pytest.mark.browser]
 
@@ -38,10 +38,7 @@ SMALL = InferenceSettings(inference_size=48, precision="float32", spatial_prior=
 @pytest.fixture(scope="module")
 def untrained():
     """A network that takes hints and was not trained: it finds objects where nothing bars it."""
-    torch.manual_seed(1)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.2)
+    network = make_prompted(1, spread=0.2)
     torch.nn.init.constant_(network.decoder.predict.bias, 2.0)
     return VideoSegmenter(network, SMALL)
 

@@ -14,9 +14,8 @@ from bundle.apps.annotate.session_file import open_session, save_session
 from bundle.inference.prompts import ObjectPrompt, complete_frame
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
-from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import OWN_SIZE, PROMPTED
+from tests.tiny import OWN_SIZE, make_prompted
 
 HEIGHT, WIDTH, COUNT = 48, 64, 6
 BOX = ObjectPrompt(box=(10.0, 8.0, 40.0, 36.0))
@@ -40,11 +39,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model():
     """Takes partial masks; not trained."""
-    torch.manual_seed(1)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
-    return VideoSegmenter(network, InferenceSettings(**OWN_SIZE, precision="float32"))
+    return VideoSegmenter(make_prompted(1), InferenceSettings(**OWN_SIZE, precision="float32"))
 
 
 @pytest.fixture

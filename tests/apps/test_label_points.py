@@ -3,14 +3,13 @@
 import nibabel as nib
 import numpy as np
 import pytest
-import torch
 
 from bundle.apps.monai_label.points import read_points, segment_pointed
 from bundle.inference.settings import InferenceSettings
 from bundle.io.reading.video import open_video
 from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
+from tests.tiny import NETWORK, OWN_SIZE, make_prompted
 
 X, Y, T = 48, 32, 6
 SETTINGS = InferenceSettings(**OWN_SIZE, precision="float32")
@@ -19,11 +18,7 @@ REFUSED = Exception  # with a server's libraries it is an HTTPException
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(2)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
-    return network
+    return make_prompted(2)
 
 
 @pytest.fixture

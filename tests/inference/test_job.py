@@ -12,7 +12,7 @@ from bundle.inference.prompts import ObjectPrompt, complete_frame
 from bundle.inference.settings import InferenceSettings
 from bundle.networks import TCMN
 from bundle.segmenter import VideoSegmenter
-from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
+from tests.tiny import NETWORK, OWN_SIZE, make_prompted
 
 HEIGHT, WIDTH, COUNT = 32, 48, 10
 SIZE = (HEIGHT, WIDTH)
@@ -22,11 +22,7 @@ FRAMES = list(np.random.default_rng(0).integers(0, 256, (COUNT, *SIZE, 3), np.ui
 @pytest.fixture(scope="module")
 def network():
     """Takes partial masks; not trained, but its masks are not empty."""
-    torch.manual_seed(2)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
-    return network
+    return make_prompted(2)
 
 
 def segmenter_of(network, **settings):

@@ -19,7 +19,7 @@ from bundle.networks.prompts import from_box, from_points, from_rough_mask, from
 from bundle.networks.tcmn import aggregate
 from bundle.segmenter import VideoSegmenter
 from bundle.utils.bundle_files import bundle_root
-from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
+from tests.tiny import NETWORK, OWN_SIZE, make_prompted
 
 SHAPE = HEIGHT, WIDTH = 48, 64
 SETTINGS = InferenceSettings(**OWN_SIZE, precision="float32")
@@ -73,11 +73,7 @@ def block(top, left, size=12, value=1):
 @pytest.fixture(scope="module")
 def real():
     """A network with the parts of prompts, whose masks are not empty; not trained."""
-    torch.manual_seed(1)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
-    return VideoSegmenter(network, SETTINGS)
+    return VideoSegmenter(make_prompted(1), SETTINGS)
 
 
 # What the network is asked

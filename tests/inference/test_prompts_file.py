@@ -15,7 +15,7 @@ from bundle.inference.prompts_file import PromptEntry, give_prompts, read_prompt
 from bundle.inference.settings import InferenceSettings
 from bundle.networks import TCMN
 from bundle.utils.bundle_files import bundle_root
-from tests.tiny import NETWORK, OWN_SIZE, PROMPTED
+from tests.tiny import NETWORK, OWN_SIZE, make_prompted
 
 SIZE = HEIGHT, WIDTH = 32, 48
 BOX = [4, 4, 40, 28]
@@ -32,11 +32,7 @@ FULL = [
 
 @pytest.fixture(scope="module")
 def network():
-    torch.manual_seed(2)
-    network = TCMN(**PROMPTED).eval()
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
-    return network
+    return make_prompted(2)
 
 
 @pytest.fixture

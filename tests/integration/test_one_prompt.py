@@ -14,7 +14,7 @@ from bundle.networks import TCMN
 from bundle.networks.weights import WeightsDescription, describe_weights, file_digest
 from bundle.utils.bundle_files import bundle_root
 from tests import processes
-from tests.tiny import NETWORK, PROMPTED
+from tests.tiny import NETWORK, make_prompted
 
 HEIGHT, WIDTH, COUNT = 48, 64, 6
 SIZE = 48
@@ -29,10 +29,7 @@ pytestmark = [
 def folder(tmp_path_factory):
     """Weights that take partial masks, a video, and a mask of its first frame with unknown pixels."""
     folder = tmp_path_factory.mktemp("in")
-    torch.manual_seed(2)
-    network = TCMN(**PROMPTED)
-    torch.nn.init.kaiming_normal_(network.mask_encoder.trunk.conv1.weight)
-    torch.nn.init.normal_(network.decoder.predict.weight, std=0.5)
+    network = make_prompted(2)
     torch.save(network.state_dict(), folder / "model.pt")
     described = WeightsDescription(network.definition, "1.0.0", file_digest(folder / "model.pt"))
     describe_weights(folder / "model.pt", described)
