@@ -124,7 +124,7 @@ class Tab:
         )
 
 
-def wait_for(true, seconds=20):
+def wait_for(true, seconds=60):
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "it never came"
