@@ -142,7 +142,7 @@ def test_configs_of_commands_exist(page):
         for config in re.findall(r"configs/[\w/.-]+", line):
             assert (ROOT / config).exists(), f"{name(page)}: {config}"
         if "monai.bundle run" in line and "--config_file" in line:
-            words = shlex.split(line)
+            words = shlex.split(line.replace("$(tcmn config inference)", "configs/inference.yaml"))
             files = words[words.index("--config_file") + 1]
             paths = [ROOT / file for file in re.findall(r"configs/[\w/.-]+", files)]
             known = set(read_inference_config().config)

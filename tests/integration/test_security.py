@@ -187,7 +187,7 @@ def test_a_zip_that_would_fill_the_disk(tmp_path, monkeypatch):
 
 def test_refused_uploads_go_and_other_files_stay(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(uploads.atexit, "register", lambda *call, **named: call)
+    monkeypatch.setattr(uploads, "Finalize", lambda *call, **named: call)
     other = tmp_path / "other.nii"
     uploads.use_scratch_folder()
     folder = Path(tempfile.gettempdir())
