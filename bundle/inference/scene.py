@@ -23,15 +23,15 @@ LIMITS = 0.5, 1.0
 """Of two signs: the share of the picture whose colours differ, and the distance of the keys, against
 that within the frames. See docs/studies/presence.md."""
 SUDDEN = 1.5, 1.1
-"""A cut exceeds what is usual in the video by these factors; where the camera leaps, much is usual."""
+"""Likewise: a sign counts only if it exceeds its median over the frames before by this factor."""
 USUAL_OF = 100
-"""Number of latest frames that tell what is usual."""
+"""Largest number of frames before, of which that median is taken."""
 NEIGHBOURS = 2
-"""Positions this close to each other are alike in every frame, and do not count within one."""
+"""Positions at most this far apart do not count within a frame: neighbours are always alike."""
 POSITIONS = 100
-"""About as many positions of a large frame are compared; of a small one each second."""
+"""Positions of the feature grid to compare: about so many, but at most every second."""
 GIVEN_KEPT = 4
-"""Number of given frames to compare with, the latest: more would take longer than they tell."""
+"""Only the latest given frames are compared with, since each takes time in every frame."""
 
 
 class Appearance(NamedTuple):
@@ -179,6 +179,7 @@ def _compare(frame: Appearance, known: Sequence[Appearance]) -> Float[Tensor, "2
 
 
 def _sample(positions: Shaped[Tensor, "B P ..."]) -> Shaped[Tensor, "B p ..."]:
+    """Take every second position, or fewer of a large frame."""
     return positions[:, :: max(2, positions.shape[1] // POSITIONS)]
 
 

@@ -201,9 +201,8 @@ class VideoSession:
             )
             if elsewhere.any():
                 logits[:, 1:].masked_fill_(elsewhere[..., None, None], NOT_THERE)
-            if (
-                not elsewhere.all()
-            ):  # else the session stays as it was, for when the scene comes back
+            # Else the session stays as it was, so that the object is found when its scene comes back.
+            if not elsewhere.all():
                 self._previous = probability[:, 1:].where(~elsewhere[..., None, None], 0)
                 if self.frames % self.settings.memory_every == 0:
                     value = self.network.memorize(features, self._previous)

@@ -160,7 +160,8 @@ class Page:
             self.go(index)
 
     async def _shortcut(self, event: events.GenericEventArguments) -> None:
-        key, self.index = str(event.args[0]), int(event.args[1])
+        key = str(event.args[0])
+        self.index = self.annotation.place = int(event.args[1])
         if self.review is not None and key in (keys := self.review.keys):
             await keys[key]()
             return
