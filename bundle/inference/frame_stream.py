@@ -1,5 +1,6 @@
 """Read frames for inference in either direction and ahead of time; make tensors; check mask sizes."""
 
+import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,8 @@ from bundle.types import Frame, LabelMap
 
 AHEAD = 4
 """Number of frames that are decoded ahead."""
+KEPT_BYTES, KEPT_LEAST = 2**25, 8
+"""Size of the frames that are kept for a second reader, and their number if they are large."""
 CHUNK_BYTES = 2**26
 """Size of the block of frames that is decoded at once when a video is read backwards."""
 
@@ -57,6 +60,51 @@ class FrameList:
 
     def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
         return (self.images[i] for i in indices)
+
+
+class RecentFrames:
+    """A video that keeps what it decoded last, so that one who follows closely need not decode again.
+
+    Args:
+        video: The video.
+
+    Example:
+        >>> images = [np.full((2, 2, 3), i, np.uint8) for i in range(3)]
+        >>> video = RecentFrames(FrameList(images))
+        >>> [each[0, 0, 0].item() for each in video.frames([1, 2])]
+        [1, 2]
+        >>> [each[0, 0, 0].item() for each in video.in_order()]  # decodes the first only
+        [0, 1, 2]
+    """
+
+    def __init__(self, video: Frames) -> None:
+        self._video = video
+        self.frame_count, self.height, self.width = video.frame_count, video.height, video.width
+        self._most = max(KEPT_LEAST, KEPT_BYTES // (3 * video.height * video.width))
+        self._kept: dict[int, Frame] = {}
+        self._lock = threading.Lock()
+
+    def frames(self, indices: Sequence[int]) -> Iterator[Frame]:
+        """See ``Frames``."""
+        for index, frame in zip(indices, self._video.frames(indices), strict=True):
+            with self._lock:
+                self._kept[index] = frame
+                if len(self._kept) > self._most:
+                    del self._kept[next(iter(self._kept))]
+            yield frame
+
+    def in_order(self) -> Iterator[Frame]:
+        """All frames in time order. What ``frames`` has not just decoded is decoded here."""
+        reader: Iterator[Frame] | None = None
+        for index in range(self.frame_count):
+            with self._lock:
+                frame = self._kept.pop(index, None)
+            if frame is not None:
+                reader = None
+            else:
+                reader = reader or self._video.frames(range(index, self.frame_count))
+                frame = next(reader)
+            yield frame
 
 
 def read_range(video: Frames, indices: range) -> Iterator[Frame]:

@@ -12,9 +12,9 @@ from bundle.inference.confidence import choose_class
 from bundle.inference.frame_stream import (
     FrameList,
     Frames,
+    RecentFrames,
     check_size,
     list_ids,
-    read_ahead,
     require_object,
     split_objects,
     to_image,
@@ -91,10 +91,12 @@ def stream_with_frames(
     If the video cannot be opened, the error is raised when the first frame is taken.
     """
     given = video.give(LoadedNetwork(network, settings, torch.device(device)))
+    frames = RecentFrames(video.source)
     results = stream_results(
-        settings, network, video.source, given.masks, device, given.objects, checkpoint
+        settings, network, frames, given.masks, device, given.objects, checkpoint
     )
-    yield from zip(read_ahead(iter(video.source)), results, strict=True)
+    for result, frame in zip(results, frames.in_order(), strict=True):
+        yield frame, result
 
 
 def _stream_live(
