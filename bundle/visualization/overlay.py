@@ -3,16 +3,16 @@
 Frames are (H, W, 3) uint8 RGB, labels (H, W) uint8 ids; ``bundle.types`` has the legend.
 """
 
-import warnings
+import functools
 from collections.abc import Collection, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from PIL import Image, ImageDraw, ImageFont
 
 from bundle.types import Frame, LabelMap
 
@@ -23,8 +23,15 @@ MIN_FPS = 1.0
 UNEVEN_TIME_BASE = Fraction(1, 90_000)
 """Time base in seconds of an overlay video with uneven frame times."""
 PANELS = 8
-FIGURE_WIDTH_IN = 12.0
 DPI = 120
+WIDTH_PX = 1440
+"""Width of the summary picture, and below other parts of it."""
+MAX_PANEL_PX = 600
+TITLE_PX = 36
+GAP_PX = 10
+CURVES_IN = 3.3
+DRAWN_WITH = ("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.ticker")
+"""What ``draw_summary`` imports, which takes half a second."""
 MAX_NAME = 90
 
 
@@ -187,34 +194,51 @@ def draw_summary(
         spacing_mm: Distance between rows and between columns; None for areas in pixels.
         given: Indices of the frames whose mask was given.
     """
-    # Imported here, since it takes half a second, and not all formats need it.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    top = _draw_panels(name, panels, times, spacing_mm, given)
+    bottom = _draw_curves(areas_px, times, spacing_mm)
+    picture = Image.new("RGB", (WIDTH_PX, top.height + bottom.height))
+    picture.paste(top, (0, 0))
+    picture.paste(bottom, (0, top.height))
+    picture.save(path, format="png", dpi=(DPI, DPI))
 
+
+def _draw_panels(
+    name: str,
+    panels: Mapping[int, Frame],
+    times: npt.NDArray[np.float64] | None,
+    spacing_mm: tuple[float, float] | None,
+    given: Collection[int],
+) -> Image.Image:
+    """The upper part of the summary. Not by Matplotlib, which takes a second for eight axes."""
     aspect = 1.0 if spacing_mm is None else spacing_mm[0] / spacing_mm[1]
     height, width = next(iter(panels.values())).shape[:2]
     rows = 1 if len(panels) <= 4 else 2
     columns = -(-len(panels) // rows)
-    panel_in = float(np.clip(FIGURE_WIDTH_IN / columns * aspect * height / width, 1.2, 5.0))
-    heights_in = [rows * (panel_in + 0.3) + 0.3, 3.3]
-    figure = Figure(figsize=(FIGURE_WIDTH_IN, sum(heights_in)), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)  # no pyplot: its global state would keep every figure alive
-    # Separate subfigures, so that a wide legend narrows only the curves.
-    grid = figure.add_gridspec(2, 1, height_ratios=heights_in)
-    top, bottom = figure.add_subfigure(grid[0]), figure.add_subfigure(grid[1])
-    for place, (index, overlay) in enumerate(panels.items(), start=1):
-        axes = top.add_subplot(rows, columns, place)
-        axes.imshow(overlay, aspect=aspect)
-        axes.set_axis_off()
-        axes.set(xticks=[], yticks=[])  # hidden ones are laid out all the same, which takes longest
-        axes.set_title(_panel_title(index, times, index in given), fontsize=10)
-    _draw_curves(bottom.add_subplot(), areas_px, times, spacing_mm)
+    room = WIDTH_PX // columns
+    scale = min((room - GAP_PX) / width, MAX_PANEL_PX / (height * aspect))
+    size = max(1, round(scale * width)), max(1, round(scale * height * aspect))
+    step = TITLE_PX + size[1] + GAP_PX
+    picture = Image.new("RGB", (WIDTH_PX, TITLE_PX + rows * step), "white")
+    draw = ImageDraw.Draw(picture)
     title = name if len(name) <= MAX_NAME else f"{name[: MAX_NAME // 2]}…{name[-MAX_NAME // 2 :]}"
-    figure.suptitle(title, fontsize=13, parse_math=False)
-    with warnings.catch_warnings():
-        # A name in a script that the font lacks is drawn as boxes, without a warning.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure.savefig(path, format="png", dpi=DPI)
+    draw.text((WIDTH_PX / 2, TITLE_PX / 2), title, "black", _font(13), anchor="mm")
+    for place, (index, overlay) in enumerate(panels.items()):
+        row, column = divmod(place, columns)
+        middle, y = room * column + room // 2, TITLE_PX + row * step
+        text = _panel_title(index, times, index in given)
+        draw.text((middle, y + TITLE_PX / 2), text, "black", _font(10), anchor="mm")
+        shown = Image.fromarray(overlay).resize(size, Image.Resampling.BICUBIC)
+        picture.paste(shown, (middle - size[0] // 2, y + TITLE_PX))
+    return picture
+
+
+@functools.cache
+def _font(points: int) -> ImageFont.FreeTypeFont:
+    """Matplotlib's font, so that all parts of the picture have the same."""
+    import matplotlib
+
+    path = Path(matplotlib.get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")
+    return ImageFont.truetype(path, points * DPI / 72)
 
 
 def _panel_title(index: int, times: npt.NDArray[np.float64] | None, given: bool) -> str:
@@ -224,11 +248,18 @@ def _panel_title(index: int, times: npt.NDArray[np.float64] | None, given: bool)
 
 
 def _draw_curves(
-    axes: Any,  # of Matplotlib
     areas_px: Mapping[int, npt.NDArray[np.int64]],
     times: npt.NDArray[np.float64] | None,
     spacing_mm: tuple[float, float] | None,
-) -> None:
+) -> Image.Image:
+    # Imported here, since not all formats need it.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(WIDTH_PX / DPI, CURVES_IN), dpi=DPI, layout="constrained")
+    canvas = FigureCanvasAgg(figure)  # no pyplot: its global state would keep every figure alive
+    axes = figure.add_subplot()
     unit = 1.0 if spacing_mm is None else spacing_mm[0] * spacing_mm[1]
     for object_id, area in sorted(areas_px.items()):
         time = np.arange(len(area)) if times is None else times
@@ -238,15 +269,14 @@ def _draw_curves(
     axes.set_xlabel("frame" if times is None else "time (s)")
     axes.set_ylabel("area (px)" if spacing_mm is None else "area (mm²)")
     if times is None:
-        from matplotlib.ticker import MaxNLocator
-
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.margins(x=0.01)
-    if not areas_px:
+    if areas_px:
+        axes.set_ylim(bottom=0)
+        columns = -(-len(areas_px) // 16)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=columns, fontsize=8)
+    else:
         axes.text(0.5, 0.5, "no object in any frame", ha="center", transform=axes.transAxes)
-        return
-    axes.set_ylim(bottom=0)
-    axes.legend(
-        loc="center left", bbox_to_anchor=(1.01, 0.5), ncols=-(-len(areas_px) // 16), fontsize=8
-    )
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])

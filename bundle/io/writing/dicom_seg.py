@@ -24,7 +24,7 @@ from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage, generate_ui
 from bundle.io.reading.decode import explained
 from bundle.io.reading.video import VideoSource
 from bundle.io.structures import Code, Structure, Structures, to_cielab
-from bundle.io.writing.writer import Segmented
+from bundle.io.writing.writer import Segmented, import_meanwhile
 from bundle.utils.bundle_files import program_version
 from bundle.visualization.overlay import PALETTE
 
@@ -137,6 +137,7 @@ class DicomSegWriter:
         self._bits = cast(IO[bytes], tempfile.TemporaryFile(dir=folder))  # noqa: SIM115
         self._left_over = np.zeros(0, dtype=bool)
         self._shown: list[tuple[int, int]] = []  # frame index and object id of each frame written
+        import_meanwhile("skimage.color.colorconv")  # for the colours of the segments
 
     def write(self, result: Segmented) -> None:
         for object_id in np.unique(result.labels):

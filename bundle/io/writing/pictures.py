@@ -1,8 +1,6 @@
 """Write pictures of the results: palette PNGs, the overlay video, the summary picture."""
 
-import threading
 from collections.abc import Collection
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +8,16 @@ import numpy.typing as npt
 from PIL import Image
 
 from bundle.io.reading.video import VideoSource
-from bundle.io.writing.writer import Segmented
+from bundle.io.writing.writer import Segmented, import_meanwhile
 from bundle.types import Frame
-from bundle.visualization.overlay import PALETTE, OverlayVideo, blend, draw_summary, pick_frames
+from bundle.visualization.overlay import (
+    DRAWN_WITH,
+    PALETTE,
+    OverlayVideo,
+    blend,
+    draw_summary,
+    pick_frames,
+)
 
 THUMBNAIL = (480, 480)
 
@@ -68,8 +73,7 @@ class SummaryWriter:
         self._picks = pick_frames(video.frame_count, given=min(given, default=0))
         self._panels: dict[int, Frame] = {}
         self._areas_px: dict[int, npt.NDArray[np.int64]] = {}
-        # While others work: at the end everybody would wait for it.
-        threading.Thread(target=import_module, args=["matplotlib.backends.backend_agg"]).start()
+        import_meanwhile(*DRAWN_WITH)
 
     def write(self, result: Segmented) -> None:
         areas = np.bincount(result.labels.ravel())

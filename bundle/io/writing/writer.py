@@ -1,9 +1,11 @@
 """Define the interface of all format writers, and a thread that writes while frames are computed."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Protocol, runtime_checkable
 
 from bundle.types import Frame, LabelMap
@@ -47,6 +49,11 @@ class FormatWriter(Protocol):
 
     def close(self) -> None:
         """Close open files, whether finished or not. A second call does nothing."""
+
+
+def import_meanwhile(*names: str) -> None:
+    """Import modules in a thread, while frames are computed: at the end all would wait for them."""
+    threading.Thread(target=lambda: [import_module(name) for name in names]).start()
 
 
 class WriteBehind:
