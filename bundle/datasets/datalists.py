@@ -29,7 +29,7 @@ def _from_paths(item: Mapping[str, Any]) -> Video:
     image, label = Path(item["image"]), Path(item["label"])
     for path in (image, label):
         if not path.exists():
-            raise FileNotFoundError(f"no such file: {path}")
+            raise FileNotFoundError(f"no such file: {path}: check the path")
     if is_single_image(image):
         return Video(image.stem, (image,), {0: label}, ANY_OBJECT, image.stem)
     return make_record(image.name, image, label)

@@ -220,7 +220,7 @@ def _list_folder(folder: Path) -> list[dict[str, Any]]:
 
 def _read_list(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
-        raise FileNotFoundError(f"no such folder or list: --input-dir {path}")
+        raise FileNotFoundError(f"no such folder or list: --input-dir {path}: check the path")
     if path.suffix.lower() != ".csv":
         raise ValueError(f"--input-dir {path} is neither a folder nor a .csv list")
     items: list[dict[str, Any]] = []

@@ -73,7 +73,7 @@ def read_prompts(path: str | Path) -> list[PromptEntry]:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no such file of prompts: {path}")
+        raise FileNotFoundError(f"no such file of prompts: {path}: check the path")
     if path.stat().st_size > TOO_LARGE:
         raise ValueError(f"{path} is too large for a file of prompts")
     try:

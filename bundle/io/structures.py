@@ -140,7 +140,7 @@ def read_structures(path: str | Path) -> Structures:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no such list of structures: {path}")
+        raise FileNotFoundError(f"no such list of structures: {path}: check the path")
     if is_dicom(path):
         found = _read_segments(path)
     elif path.suffix.lower() in SLICER_SUFFIXES:

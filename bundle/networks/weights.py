@@ -67,7 +67,7 @@ def load_weights(network: Network, path: str | Path, *, grow: bool = False) -> N
             the first tensor that differs), or the file beside it describes another network.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}")
+        raise FileNotFoundError(f"no weights at {path}: check the path")
     try:
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

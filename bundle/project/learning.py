@@ -165,7 +165,7 @@ def fine_tune(
     _check_values(configs, values)
     begin = project.weights_file() or Path(weights or bundle_root() / "models" / WEIGHTS)
     if not begin.is_file():
-        raise FileNotFoundError(f"no weights at {begin}")
+        raise FileNotFoundError(f"no weights at {begin}: check the path")
     lock = SoftFileLease(root / "training.lock", thread_local=False)
     try:
         lock.acquire(timeout=0)

@@ -63,7 +63,7 @@ def list_videos(source: str | Path, secret: str) -> list[ListedVideo]:
     elif source.is_file():
         found = _read_list(source, secret)
     else:
-        raise FileNotFoundError(f"no such folder or list of videos: {source}")
+        raise FileNotFoundError(f"no such folder or list of videos: {source}: check the path")
     if not found:
         raise FileNotFoundError(
             f"{source} holds no video: expected video files, volumes, DICOM, or folders of frames"

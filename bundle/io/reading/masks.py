@@ -142,7 +142,7 @@ def read_stored(
 ) -> dict[int, StoredMask]:
     """Read the stored values of masks by frame, before ids are decided; see ``read_annotations``."""
     if not path.exists():
-        raise FileNotFoundError(f"no such mask: {path}")
+        raise FileNotFoundError(f"no such mask: {path}: check the path")
     if not path.is_dir():
         check_file(path)
     found = {}
