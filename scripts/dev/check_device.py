@@ -2,8 +2,9 @@
 
     python scripts/dev/check_device.py --device cuda --output_dir output/device
 
-Needs no data: the video is synthetic. On a GPU it should take less than 5 minutes. With ``--device cpu
---train_steps 2`` it runs anywhere. Prints a table and writes OUTPUT_DIR/device.json. The exit status is
+Needs no data: the video is synthetic. On a GPU it should take less than 5 minutes, with ``--tensorrt``,
+which builds engines for the GPU first, longer. With ``--device cpu --train_steps 2`` it runs anywhere.
+Prints a table and writes OUTPUT_DIR/device.json. The exit status is
 1 if masks differ or the loss does not fall.
 """
 
@@ -23,10 +24,12 @@ from benchmarks.cases import CASES
 from benchmarks.scene import DriftingDisks
 from benchmarks.training import make_step
 from benchmarks.video import make_network
+from monai.bundle import ConfigParser
 
 from bundle.evaluation.simulated_user import dice
 from bundle.inference.inferers import VideoInferer
 from bundle.utils.atomic_write import written_beside
+from bundle.utils.bundle_files import bundle_root
 from bundle.utils.devices import PRECISIONS, find_device
 
 LEAST_DICE = 0.99
@@ -55,17 +58,36 @@ def milliseconds(done: Sequence[float]) -> float:
     return 1000 * median(b - a for a, b in pairwise(done[1:]))
 
 
-def compare_masks(device: torch.device, frames: int) -> list[dict[str, Any]]:
-    """Compare the masks of each precision with those of float32 on the CPU: mean and lowest Dice."""
+def load_tensorrt(device: torch.device) -> Any:
+    """Load the shipped network as configs/inference_trt.yaml does, with engines at the first frames."""
+    names = ("inference.yaml", "inference_trt.yaml")
+    files = [str(bundle_root() / "configs" / name) for name in names]
+    config = ConfigParser(ConfigParser.load_config_files(files))
+    config["device"] = str(device)
+    config.get_parsed_content("trt_dir").mkdir(parents=True, exist_ok=True)
+    return config.get_parsed_content("network")
+
+
+def compare_masks(device: torch.device, frames: int, tensorrt: Any = None) -> list[dict[str, Any]]:
+    """Compare the masks of each precision with those of float32 on the CPU: mean and lowest Dice.
+
+    Args:
+        device: Where the network runs that is compared.
+        frames: Length of the video.
+        tensorrt: The network of ``load_tensorrt``, which is compared too; None if there is none.
+    """
     cpu = torch.device("cpu")
     expected, _ = segment(make_network("plain", cpu), cpu, "float32", "video", frames)
     network = make_network("torch", device)
+    runs = [(name, network, name) for name in PRECISIONS]
+    if tensorrt is not None:
+        runs.append(("tensorrt", tensorrt, "auto"))
     rows = []
-    for precision in PRECISIONS:
-        found, _ = segment(network, device, precision, "video", frames)
+    for name, each, precision in runs:
+        found, _ = segment(each, device, precision, "video", frames)
         pairs = zip(found[1:], expected[1:], strict=True)
         agreement = [dice(a == 1, b == 1) for a, b in pairs]
-        rows.append({"precision": precision, "mean": fmean(agreement), "least": min(agreement)})
+        rows.append({"precision": name, "mean": fmean(agreement), "least": min(agreement)})
     return rows
 
 
@@ -80,8 +102,17 @@ def compiled(network: Any) -> Iterator[None]:
         network.encode = encode
 
 
-def time_videos(device: torch.device, frames: int, with_compile: bool) -> list[dict[str, Any]]:
-    """Measure milliseconds a frame of cases of docs/benchmarks.md, with and without compilation."""
+def time_videos(
+    device: torch.device, frames: int, with_compile: bool, tensorrt: Any = None
+) -> list[dict[str, Any]]:
+    """Measure milliseconds a frame of cases of docs/benchmarks.md.
+
+    Args:
+        device: Where the network runs.
+        frames: Length of the videos.
+        with_compile: Whether to measure a compiled encoder, too.
+        tensorrt: See ``compare_masks``.
+    """
     network = make_network("torch", device)
     rows = []
     for case in VIDEOS:
@@ -93,6 +124,10 @@ def time_videos(device: torch.device, frames: int, with_compile: bool) -> list[d
                 segment(network, device, "auto", case, 12)
                 _, done = segment(network, device, "auto", case, frames)
             row["ms_compiled"] = milliseconds(done)
+        if tensorrt is not None:
+            segment(tensorrt, device, "auto", case, 12)
+            _, done = segment(tensorrt, device, "auto", case, frames)
+            row["ms_tensorrt"] = milliseconds(done)
         rows.append(row)
     return rows
 
@@ -118,10 +153,11 @@ def check(options: argparse.Namespace) -> dict[str, Any]:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     print(f"{name}, PyTorch {torch.__version__}", flush=True)
     found: dict[str, Any] = {"device": name, "torch": torch.__version__}
-    found["masks"] = compare_masks(device, options.frames)
+    tensorrt = load_tensorrt(device) if options.tensorrt else None
+    found["masks"] = compare_masks(device, options.frames, tensorrt)
     for row in found["masks"]:
         print("masks, {precision}: Dice {mean:.4f}, least {least:.4f}".format(**row), flush=True)
-    found["times"] = time_videos(device, options.frames, options.compile)
+    found["times"] = time_videos(device, options.frames, options.compile, tensorrt)
     for row in found["times"]:
         print(
             ", ".join(f"{k} {v if isinstance(v, str) else f'{v:.1f}'}" for k, v in row.items()),
@@ -166,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="precision of the training",
     )
     parser.add_argument("--compile", action="store_true", help="also time a compiled encoder")
+    parser.add_argument("--tensorrt", action="store_true", help="also check and time TensorRT")
     options = parser.parse_args(arguments)
     begin = time.perf_counter()
     try:

@@ -206,7 +206,9 @@ def test_graphs_that_differ_are_not_written(exported, tmp_path, monkeypatch, cap
 
 def test_missing_weights_are_named(exported, tmp_path, capsys):
     assert run_command(["export", *script_options(exported, weights="none.pt", out="new")]) == 1
-    assert capsys.readouterr().err == f"error: no weights at {exported / 'none.pt'}: check the path\n"
+    assert (
+        capsys.readouterr().err == f"error: no weights at {exported / 'none.pt'}: check the path\n"
+    )
     assert not (exported / "new").exists()
 
 

@@ -354,11 +354,14 @@ def test_a_device_is_checked_from_masks_to_training(monkeypatch, tmp_path, capsy
     monkeypatch.setattr(checks, "make_network", lambda variant, device: network)
     monkeypatch.setattr(checks, "make_step", lambda variant, settings: lambda: next(steps))
     monkeypatch.setattr(checks, "VIDEOS", ("video",))
+    monkeypatch.setattr(checks, "load_tensorrt", lambda device: network)
     monkeypatch.setattr(checks, "LEAST_DICE", 0.9)  # random weights round differently
-    options = ["--device", "cpu", "--frames", "3", "--train_steps", "2"]
+    options = ["--device", "cpu", "--frames", "3", "--train_steps", "2", "--tensorrt"]
     assert checks.main([*options, "--output_dir", str(tmp_path)]) == 0
     report = json.loads((tmp_path / "device.json").read_text())
-    assert [row["precision"] for row in report["masks"]] == ["float32", "bfloat16", "float16"]
+    compared = ["float32", "bfloat16", "float16", "tensorrt"]
+    assert [row["precision"] for row in report["masks"]] == compared
+    assert report["times"][0]["ms_tensorrt"] > 0
     assert report["masks"][0]["least"] == 1.0
     assert report["training"]["last_loss"] == 1.0
     assert report["faults"] == []
