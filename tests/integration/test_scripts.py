@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from monai.bundle import ConfigParser
 
+from bundle.evaluation.records import NETWORK, UNCHANGED, VideoScores
+from bundle.networks.definition import read_definition
 from tests import processes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -51,35 +53,59 @@ def test_confidence_is_compared_with_the_truth(tmp_path):
     assert rising == sorted(rising)
 
 
-def test_ablation_pairs_seeds_and_videos(monkeypatch, tmp_path):
+@pytest.fixture
+def recipe(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "scripts/studies")
-    study = importlib.import_module("ablation")
+    return importlib.import_module("recipe")
 
-    def scores(**videos):
-        return {("polyp", name): dict.fromkeys(study.SCORES, j) for name, j in videos.items()}
 
-    found = {
-        "with": [scores(a=80.0, b=60.0), scores(a=82.0, b=70.0)],
-        "without": [scores(a=78.0, b=62.0), scores(a=78.0, b=62.0)],
-    }
-    row = study.compare(found)["polyp"]["jaccard"]
-    assert row["with"] == [70.0, 76.0]
-    assert row["without"] == [70.0, 70.0]
-    assert row["difference_of_each_seed"] == [0.0, 6.0]
-    assert row["difference"]["mean"] == 3.0  # of a: 3, of b: 3
-    assert row["difference"]["interval_95"] == [3.0, 3.0]
+def scored(**videos):
+    """Scores of one object in each video; the domain is the name's first letter."""
+    return [
+        VideoScores(
+            video=name,
+            class_name="object",
+            object_id=1,
+            method=NETWORK,
+            perturbation=UNCHANGED,
+            domain=name[0],
+            frame_names=("1", "2"),
+            distance=(1, 2),
+            shown=(True, True),
+            frames_per_second=None,
+            together=1,
+            jaccard=(j, j),
+            boundary=(0.0, 0.0),
+            dice=(0.0, 0.0),
+        )
+        for name, j in videos.items()
+    ]
 
-    lines = ["iteration,cross_entropy,dice,value_distance,collapsed", "20,9,9,9,9"]
-    lines += [f"{20 * i},0.5,0.25,{i / 10},0" for i in range(2, 7)]
+
+def test_the_recipe_study_pairs_seeds_and_videos(recipe):
+    before = [scored(a1=0.80, a2=0.60, b1=0.50)] * 2
+    after = [scored(a1=0.80, a2=0.62, b1=0.60), scored(a1=0.84, a2=0.70, b1=0.50)]
+    gains = recipe.gains(list(zip(before, after, strict=True)))
+    assert gains["a"] == {"mean": 4.0, "low": 2.0, "high": 6.0}  # of a1: 0 and 4, of a2: 2 and 10
+    assert gains["b"] == {"mean": 5.0, "low": None, "high": None}
+    assert gains["mean over domains"] == {"mean": 4.5, "low": 3.5, "high": 5.5}
+    assert recipe.mean_scores(before[0]) == {"a": 70.0, "b": 50.0, "mean over domains": 60.0}
+
+
+def test_the_end_of_a_training_is_its_last_rows(recipe, tmp_path):
+    lines = ["iteration,cross_entropy,dice,prompted,value_distance,collapsed", "20,9,9,9,9,9"]
+    lines += [f"{20 * i},0.5,0.25,,{i / 10},0" for i in range(2, 5)]
     (tmp_path / "losses.csv").write_text("\n".join(lines))
-    assert study.read_values(tmp_path) == {
-        "cross_entropy": 0.5, "dice": 0.25, "value_distance": 0.4, "collapsed": 0.0
+    assert recipe.read_losses(tmp_path) == {
+        "cross_entropy": 0.5, "dice": 0.25, "value_distance": 0.3, "collapsed": 0.0
     }  # fmt: skip
 
 
-def test_the_recipe_changes_what_the_config_has(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts/studies")
-    study = importlib.import_module("recipe")
-    config = ConfigParser(ConfigParser.load_config_file(str(ROOT / "configs/train.yaml")))
-    for name, changes in study.CHANGES.items():
-        assert all(setting in config for setting in changes), name
+def test_the_recipe_changes_what_the_config_has(recipe):
+    files = [str(ROOT / f"configs/{name}.yaml") for name in ("train", "more_data")]
+    config = ConfigParser(ConfigParser.load_config_files(files))
+    for name, changes in recipe.CHANGES.items():
+        network = set(read_definition("default"))
+        for setting in changes:
+            part, _, argument = setting.partition("#")
+            assert setting in config or (part == "network_def" and argument in network), name
