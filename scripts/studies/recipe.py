@@ -22,8 +22,8 @@ from typing import Any
 from clips import ROOT, run
 
 from bundle.evaluation.comparison import read_scores
-from bundle.evaluation.records import VideoScores, domains_of, select
-from bundle.evaluation.statistics import MEAN_OVER_DOMAINS, estimate_over_domains
+from bundle.evaluation.records import VideoScores, select
+from bundle.evaluation.statistics import MEAN_OVER_DOMAINS, estimate_over_domains, summarise
 
 logger = logging.getLogger(Path(__file__).stem)
 
@@ -153,15 +153,9 @@ def gains(pairs: Sequence[tuple[list[VideoScores], list[VideoScores]]]) -> dict[
 
 def mean_scores(scores: Sequence[VideoScores]) -> dict[str, Any]:
     """Mean J in percent of each kind of video, and their mean."""
-    table = {}
-    for name in domains_of(scores):
-        videos: dict[str, list[float]] = {}
-        for one in scores:
-            if one.domain == name:
-                videos.setdefault(one.video, []).append(one.mean("jaccard"))
-        table[name] = 100 * fmean(map(fmean, videos.values()))
-    table[MEAN_OVER_DOMAINS] = fmean(table.values())
-    return rounded(table)
+    found = summarise(scores)
+    table = {name: each["jaccard"]["mean"] for name, each in found["domains"].items()}
+    return rounded({**table, MEAN_OVER_DOMAINS: found["mean"]["jaccard"]["mean"]})
 
 
 def rounded(values: Mapping[str, float | None]) -> dict[str, float | None]:
