@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from bundle.backends.traceable import Decode, Encode
-from bundle.memory.attention import read_memory
+from bundle.memory.attention import LAST_WEIGHT, read_memory
 from bundle.networks.fold_batchnorm import fold_batch_norm
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 from bundle.utils.options import MissingPackageError
@@ -62,12 +62,15 @@ class ReadAndDecode(nn.Module):
         stride4: Tensor,
         keys: Tensor,
         values: Tensor,
+        weights: Tensor,
         previous: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         query_PK, key_KM = key[0].flatten(1).T, keys.movedim(1, 0).flatten(1)
         value_CM = values.flatten(3).permute(1, 2, 0, 3).flatten(2).flatten(0, 1)
         score_PM = 2 * query_PK @ key_KM - key_KM.square().sum(0)
-        weight_PM = (score_PM / math.sqrt(key.shape[1])).softmax(1)
+        factor_TP = weights[:, None].expand(-1, key.shape[-2] * key.shape[-1])
+        score_PM = score_PM / math.sqrt(key.shape[1]) + factor_TP.log().flatten()
+        weight_PM = score_PM.softmax(1)
         readout = (value_CM @ weight_PM.T).view(1, *values.shape[1:])
         if previous is not None:
             previous = aggregate(previous).softmax(1)[:, 1:]
@@ -97,6 +100,7 @@ GRAPHS = {
             "stride4": {2: 4 * _H, 3: 4 * _W},
             "keys": {0: _T, 2: _H, 3: _W},
             "values": {0: _T, 1: _N, 3: _H, 4: _W},
+            "weights": {0: _T},
         },
         ("logits", "probability"),
     ),
@@ -236,7 +240,10 @@ def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tenso
     unknown = masks[-1:].flip(-1)  # any map serves for the check
     values = [network.memorize(*each) for each in zip(past, given, strict=True)]
     keys = [each.key for each in past]
-    readout = read_memory(torch.stack(keys, 2), torch.stack(values, 3), features.key)
+    weights = torch.linspace(1, LAST_WEIGHT, len(keys))
+    readout = read_memory(
+        torch.stack(keys, 2), torch.stack(values, 3), features.key, weights=weights
+    )
     return {
         **features._asdict(),
         "image": images[-1:],
@@ -246,6 +253,7 @@ def run_network(network: TCMN, images: Tensor, masks: Tensor) -> dict[str, Tenso
         "value": network.memorize(features, given[-1], unknown if network.partial_masks else None),
         "keys": torch.cat(keys),
         "values": torch.cat(values),
+        "weights": weights,
         "logits": network.segment(features, readout, given[-1]),
         "probability": network.decoder(readout, features, given[-1]).sigmoid(),
     }

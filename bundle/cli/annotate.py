@@ -11,6 +11,7 @@ from bundle.cli.options import (
     Device,
     Every,
     Int8Dir,
+    Last,
     MemoryFrames,
     Prior,
     Review,
@@ -72,6 +73,7 @@ def annotate(
     int8_dir: Int8Dir = None,
     inference_size: Size = None,
     memory_every: Every = None,
+    remember_last: Last = None,
     max_memory_frames: MemoryFrames = None,
     spatial_prior: Prior = None,
     review_below: Review = None,
@@ -98,6 +100,7 @@ def annotate(
         **given(
             inference_size=inference_size,
             memory_every=memory_every,
+            remember_last=remember_last,
             max_memory_frames=max_memory_frames,
             spatial_prior=spatial_prior,
             review_below=review_below,

@@ -93,6 +93,12 @@ Size = Annotated[
     ),
 ]
 Every = Annotated[str | None, setting("memory_every", "Keep every VALUE-th frame in memory.")]
+Last = Annotated[
+    str | None,
+    setting(
+        "remember_last", "Keep the last frame in memory, too, until the next one: true or false."
+    ),
+]
 MemoryFrames = Annotated[
     str | None,
     setting(

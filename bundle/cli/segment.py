@@ -19,6 +19,7 @@ from bundle.cli.options import (
     Every,
     Gone,
     Int8Dir,
+    Last,
     MemoryFrames,
     Precision,
     Prior,
@@ -142,6 +143,7 @@ def segment(
     int8_dir: Int8Dir = None,
     inference_size: Size = None,
     memory_every: Every = None,
+    remember_last: Last = None,
     max_memory_frames: MemoryFrames = None,
     direction: Direction = None,
     spatial_prior: Prior = None,
@@ -177,6 +179,7 @@ def segment(
         **given(
             inference_size=inference_size,
             memory_every=memory_every,
+            remember_last=remember_last,
             max_memory_frames=max_memory_frames,
             direction=direction,
             spatial_prior=spatial_prior,

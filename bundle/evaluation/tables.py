@@ -195,11 +195,12 @@ def _told_settings(settings: Mapping[str, Any]) -> list[str]:
     size = settings["inference_size"]
     seen = "at their own size" if size is None else f"at a shorter side of {size} pixels"
     prior = settings["spatial_prior"]
+    last = " and the last" if settings.get("remember_last") else ""
     place = "no spatial prior" if prior is None else f"spatial prior {prior}"
     return [
         "",
         f"Weights `{settings['weights']}` (SHA-256 {settings['weights_sha256'][:12]}), frames {seen}, "
-        f"one of {settings['memory_every']} remembered, {place}, computed in "
+        f"one of {settings['memory_every']}{last} remembered, {place}, computed in "
         f"{settings['computed_in']}.",
     ]
 

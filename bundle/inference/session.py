@@ -16,6 +16,7 @@ from torch import Tensor
 from bundle.inference.confidence import expected_jaccard
 from bundle.inference.scene import Appearance, Scene, describe_appearance
 from bundle.inference.settings import InferenceSettings
+from bundle.memory.attention import LAST_WEIGHT
 from bundle.memory.bank import MemoryBank
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
@@ -204,9 +205,10 @@ class VideoSession:
             # Else the session stays as it was, so that the object is found when its scene comes back.
             if not elsewhere.all():
                 self._previous = probability[:, 1:].where(~elsewhere[..., None, None], 0)
-                if self.frames % self.settings.memory_every == 0:
+                stays = self.frames % self.settings.memory_every == 0
+                if stays or self.settings.remember_last:
                     value = self.network.memorize(features, self._previous)
-                    self._add(features.key, value, prompt=False)
+                    self._add(features.key, value, last=not stays)
         confidence = torch.where(same, confidence, TRUST_ELSEWHERE * confidence)
         self.frames += 1
         return StepResult(self._leave(logits.float(), size), confidence)
@@ -241,7 +243,7 @@ class VideoSession:
             self._bank = MemoryBank(state["bank"]["max_frames"], settings.spatial_prior)
             self._bank.load_state_dict(state["bank"])
 
-    def _add(self, key: Tensor, value: Tensor, *, prompt: bool) -> None:
+    def _add(self, key: Tensor, value: Tensor, *, prompt: bool = False, last: bool = False) -> None:
         if self._bank is None:
             settings, limit = self.settings, self.settings.max_memory_frames
             if limit == "auto":
@@ -249,10 +251,9 @@ class VideoSession:
             assert not isinstance(limit, str)
             dtype = blend_type(settings.precision, key.device)
             self._bank = MemoryBank(limit, settings.spatial_prior, dtype)
-        held = len(self._bank)
-        self._bank.add(key, value, prompt=prompt)
-        if not prompt and len(self._bank) == held:
-            _tell_limit(held)
+        weight = LAST_WEIGHT if last else 1.0
+        if self._bank.add(key, value, prompt=prompt, until_next=last, weight=weight):
+            _tell_limit(len(self._bank))
 
     def _inference_shape(self, height: int, width: int) -> tuple[int, int]:
         wanted, short = self.inference_size, min(height, width)

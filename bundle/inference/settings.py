@@ -33,6 +33,8 @@ class InferenceSettings:
 
     Args:
         memory_every: Every ``memory_every``-th frame is remembered, and all whose mask was given.
+        remember_last: Whether the last frame is remembered, too, until the next one is segmented; not
+            in the paper.
         max_memory_frames: Largest number of remembered frames, at least 2, so that long videos take no
             more time per frame than short ones; None for no limit (the paper); ``auto`` for as many as
             fit into half of the device's free memory.
@@ -57,6 +59,7 @@ class InferenceSettings:
     """
 
     memory_every: int = 5
+    remember_last: bool = True
     max_memory_frames: int | str | None = 12
     inference_size: int | None = 320
     precision: str = "auto"
@@ -103,8 +106,9 @@ def parse_settings(**values: Any) -> InferenceSettings:
 
     Example:
         >>> parse_settings(inference_size="null", review_below="0.5", direction="default")
-        InferenceSettings(memory_every=5, max_memory_frames=12, inference_size=None,
-        precision='auto', direction='both', spatial_prior='auto', review_below=0.5)
+        InferenceSettings(memory_every=5, remember_last=True, max_memory_frames=12,
+        inference_size=None, precision='auto', direction='both', spatial_prior='auto',
+        review_below=0.5)
     """
     types = {
         field.name: [each.__name__ for each in get_args(field.type) or (field.type,)]
@@ -128,15 +132,23 @@ def _read(name: str, value: Any, kinds: Sequence[str]) -> Any:
     elif isinstance(value, str) and "float" in kinds:
         with suppress(ValueError):
             value = float(value)
+    elif isinstance(value, str) and "bool" in kinds:
+        value = {"true": True, "false": False}.get(value.lower(), value)
     fits = {
         "NoneType": value is None,
+        "bool": isinstance(value, bool),
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": isinstance(value, (int, float)) and not isinstance(value, bool),
         # The only text that a field of numbers may have is ``auto``.
         "str": isinstance(value, str) and (len(kinds) == 1 or value == "auto"),
     }
     if not any(fits[each] for each in kinds):
-        words = {"int": "a whole number", "float": "a number", "NoneType": "null"}
+        words = {
+            "int": "a whole number",
+            "float": "a number",
+            "NoneType": "null",
+            "bool": "true or false",
+        }
         words["str"] = "text" if len(kinds) == 1 else "auto"
         expected = " or ".join(words[each] for each in kinds)
         raise ValueError(f"{name} must be {expected}, got {value!r}")

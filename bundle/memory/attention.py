@@ -15,12 +15,20 @@ from torch import Tensor
 CHUNK_SCORES = 2**22
 """Largest number of affinities held at once (16 MiB in float32), on devices whose kernel holds them."""
 
+LAST_WEIGHT = 0.1
+"""How much the last frame counts in memory, where a frame that stays counts 1.
+
+Where frames that stay look like the new one, they decide, so that errors do not grow from frame to
+frame. Where they do not, the last frame does. See docs/studies/memory.md.
+"""
+
 
 def read_memory(
     keys: Float[Tensor, "B K T h w"],
     values: Float[Tensor, "B N V T h w"],
     query: Float[Tensor, "B K h w"],
     *,
+    weights: Float[Tensor, " T"] | None = None,
     chunk_scores: int | None = None,
 ) -> Float[Tensor, "B N V h w"]:
     """Average remembered values, weighted by the similarity of their keys to the query.
@@ -33,6 +41,7 @@ def read_memory(
         keys: Key map of each remembered frame.
         values: Value map of each remembered frame, one per object.
         query: Key map of the frame to segment.
+        weights: How much each remembered frame counts, above 0; by default all count 1.
         chunk_scores: Largest number of affinities held at once; 0 for a single call of any size. By
             default 0 on CUDA, else ``CHUNK_SCORES``.
 
@@ -43,9 +52,13 @@ def read_memory(
         TCMN section 2.2; similarity: STCN, Cheng et al. 2021, arXiv:2106.05210.
     """
     with torch.autocast(query.device.type, enabled=False):
-        key_BMR = padded(key_rows(keys.flatten(2).mT.float()))
-        value_BMC = values.flatten(1, 2).flatten(2).mT.float()
         scale = 1 / math.sqrt(query.shape[1])
+        key_BMR = key_rows(keys.flatten(2).mT.float())
+        if weights is not None:
+            share_M = weights[:, None].expand(-1, query.shape[-2] * query.shape[-1]).flatten()
+            key_BMR = weigh(key_BMR, share_M, scale)
+        key_BMR = padded(key_BMR)
+        value_BMC = values.flatten(1, 2).flatten(2).mT.float()
         query_BPR = padded(query_rows(query.flatten(2).mT.float()))
         read_BPC = attend(query_BPR, key_BMR, value_BMC, scale, chunk_scores)
     read = read_BPC.mT.unflatten(1, values.shape[1:3]).unflatten(-1, query.shape[-2:])
@@ -59,6 +72,17 @@ def key_rows(x_BMC: Tensor) -> Tensor:
     becomes one more channel. So the whole read is one call of attention.
     """
     return torch.cat([2 * x_BMC, -x_BMC.square().sum(-1, keepdim=True)], dim=-1)
+
+
+def weigh(key_BMR: Tensor, weight_M: Tensor, scale: float) -> Tensor:
+    """Let remembered positions count more or less in the softmax: ``key_rows``, changed.
+
+    Args:
+        key_BMR: From ``key_rows``.
+        weight_M: Factor of each position's softmax weight, above 0.
+        scale: Factor of the affinities.
+    """
+    return torch.cat([key_BMR[..., :-1], key_BMR[..., -1:] + weight_M[:, None].log() / scale], -1)
 
 
 def query_rows(x_BPC: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ B clips, N objects, K key channels, V value channels, T remembered frames, h x w
 
 import math
 from collections.abc import Mapping
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -21,8 +22,9 @@ from bundle.memory.attention import (
     padded,
     query_rows,
     split_keys,
+    weigh,
 )
-from bundle.memory.eviction import Remembered, find_oldest
+from bundle.memory.eviction import Remembered, find_oldest, find_passed
 from bundle.memory.spatial_prior import check_prior, looks, places, width_for
 
 GROWTH = 8
@@ -60,7 +62,7 @@ class MemoryBank:
     Example:
         >>> bank = MemoryBank(max_frames=2)
         >>> for t in range(3):
-        ...     bank.add(torch.ones(1, 8, 4, 4), torch.ones(1, 1, 16, 4, 4), prompt=t == 0)
+        ...     full = bank.add(torch.ones(1, 8, 4, 4), torch.ones(1, 1, 16, 4, 4), prompt=t == 0)
         >>> len(bank), bank.read(torch.ones(1, 8, 4, 4)).shape
         (2, torch.Size([1, 1, 16, 4, 4]))
     """
@@ -93,13 +95,20 @@ class MemoryBank:
         value: Float[Tensor, "B N V h w"],
         *,
         prompt: bool = False,
-    ) -> None:
+        until_next: bool = False,
+        weight: float = 1.0,
+    ) -> bool:
         """Remember one frame.
 
         Args:
             key: Key map of the frame.
             value: Value map of each object.
             prompt: Whether the frame's mask was given; such a frame is never dropped.
+            until_next: Whether the frame is dropped as soon as the next one is added.
+            weight: How much the frame counts in a read, above 0.
+
+        Returns:
+            Whether the oldest frame was dropped for lack of room.
 
         Raises:
             ValueError: The maps differ in shape from those in memory.
@@ -117,18 +126,25 @@ class MemoryBank:
                 "use a new MemoryBank for each video"
             )
         with torch.autocast(key.device.type, enabled=False), torch.no_grad():
-            parts = key.flatten(2).mT.float(), places(key).flatten(1, 2)
-            keys = torch.cat([key_rows(each) for each in parts], dim=-1)
+            own = key_rows(key.flatten(2).mT.float())
+            own = weigh(own, own.new_full((self._positions,), weight), self._scale)
+            keys = torch.cat([own, key_rows(places(key).flatten(1, 2))], dim=-1)
             values = value.flatten(1, 2).flatten(2).mT.to(self.dtype)
             new = [padded(keys), values]
             if self._split:
                 new.append(split_keys(keys, values.shape[-1]))
-        slot = self._free_slot(new)
+        full = self.max_frames is not None and len(self) >= self.max_frames
+        passed = find_passed(self.frames)
+        oldest = find_oldest(self.frames) if full and passed is None else None
+        slot = next((each for each in (passed, oldest) if each is not None), len(self))
+        if slot == len(self):
+            self._grow(new)
         place = slice(slot * self._positions, (slot + 1) * self._positions)
         for held, rows in zip(self._rows, new, strict=True):
             held[:, place] = rows
-        self.frames[slot] = Remembered(self._added, prompt)
+        self.frames[slot] = Remembered(self._added, prompt, until_next)
         self._added += 1
+        return oldest is not None
 
     def read(self, query: Float[Tensor, "B K h w"]) -> Float[Tensor, "B N V h w"]:
         """Read the whole memory for one frame; see ``read_memory``.
@@ -163,7 +179,7 @@ class MemoryBank:
             "max_frames": self.max_frames,
             "shapes": None if self._shapes is None else [list(each) for each in self._shapes],
             "rows": [rows[:, :held].clone() for rows in self._rows],
-            "frames": [[slot, each.time, each.prompt] for slot, each in self.frames.items()],
+            "frames": [[slot, *astuple(each)] for slot, each in self.frames.items()],
             "added": self._added,
             "dtype": self.dtype,
             "split": self._split,
@@ -175,6 +191,7 @@ class MemoryBank:
         Example:
             >>> bank, other = MemoryBank(), MemoryBank()
             >>> bank.add(torch.rand(1, 8, 4, 4), torch.rand(1, 1, 16, 4, 4))
+            False
             >>> other.load_state_dict(bank.state_dict())
             >>> query = torch.rand(1, 8, 4, 4)
             >>> torch.equal(bank.read(query), other.read(query))
@@ -216,12 +233,8 @@ class MemoryBank:
         self.motion = (found - here[some].flatten(1, 2)).norm(dim=-1).mean(-1)
         return width_for(self.motion)[:, None, None]
 
-    def _free_slot(self, new: list[Tensor]) -> int:
-        """The slot for a new frame with these rows; grows or frees memory if needed."""
-        full = self.max_frames is not None and len(self) >= self.max_frames
-        oldest = find_oldest(self.frames) if full else None
-        if oldest is not None:
-            return oldest
+    def _grow(self, new: list[Tensor]) -> None:
+        """Make room for one more frame with these rows, if there is none."""
         if not self.frames:
             self._rows = [rows[:, :0] for rows in new]
         room = self._rows[0].shape[1] // self._positions
@@ -229,4 +242,3 @@ class MemoryBank:
             most = math.inf if self.max_frames is None else max(room + 1, self.max_frames)
             more = int(min(2 * room or GROWTH, most)) * self._positions - self._rows[0].shape[1]
             self._rows = [F.pad(held, (0, 0, 0, more)) for held in self._rows]
-        return len(self)

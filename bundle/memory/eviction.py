@@ -11,10 +11,22 @@ class Remembered:
     Attributes:
         time: Number that rises with each frame that is added.
         prompt: Whether the frame's mask was given; such frames are never dropped.
+        until_next: Whether it is dropped as soon as the next frame is added.
     """
 
     time: int
     prompt: bool
+    until_next: bool = False
+
+
+def find_passed(frames: Mapping[int, Remembered]) -> int | None:
+    """Find the slot of the frame that is remembered only until the next one; None if there is none.
+
+    Example:
+        >>> find_passed({0: Remembered(0, True), 1: Remembered(1, False, until_next=True)})
+        1
+    """
+    return next((slot for slot, frame in frames.items() if frame.until_next), None)
 
 
 def find_oldest(frames: Mapping[int, Remembered]) -> int | None:

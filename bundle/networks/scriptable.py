@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bundle.memory.attention import read_memory
+from bundle.memory.attention import LAST_WEIGHT, read_memory
 from bundle.networks.encoders import FrameFeatures
 from bundle.networks.tcmn import STRIDE, TCMN, aggregate
 
@@ -38,13 +38,14 @@ class ReadAndSegment(nn.Module):
         self,
         keys: Tensor,
         values: Tensor,
+        weights: Tensor,
         key: Tensor,
         query: Tensor,
         stride8: Tensor,
         stride4: Tensor,
         previous: Tensor,
     ) -> Tensor:
-        readout = read_memory(keys, values, key, chunk_scores=0)
+        readout = read_memory(keys, values, key, weights=weights, chunk_scores=0)
         # The decoder does not use stride 16.
         features = FrameFeatures(key, query, query, stride8, stride4)
         logits = self.decoder(readout, features, previous)
@@ -70,6 +71,7 @@ class ScriptableTCMN(nn.Module):
     def __init__(self, network: TCMN) -> None:
         super().__init__()
         self.memory_every, self.stride = network.memory_every, STRIDE
+        self.remember_last, self.last_weight = network.remember_last, LAST_WEIGHT
         with warnings.catch_warnings():
             # Warnings that sizes may become constants: tests run other sizes and show they do not.
             warnings.simplefilter("ignore")
@@ -91,6 +93,7 @@ class ScriptableTCMN(nn.Module):
         self.segment = trace(
             ReadAndSegment(network),
             *memory,
+            masks.new_ones(2),
             features.key,
             features.query,
             features.stride8,
@@ -105,6 +108,7 @@ class ScriptableTCMN(nn.Module):
         below, right = -height % self.stride, -width % self.stride
         keys: list[Tensor] = []
         values: list[Tensor] = []
+        weights: list[float] = []
         logits: list[Tensor] = []
         found = clip[:, :0, ..., 0]  # TorchScript needs its type before the loop
         for t in range(frames):
@@ -115,9 +119,17 @@ class ScriptableTCMN(nn.Module):
             else:
                 previous = found.softmax(1)[:, 1:]
                 memory = torch.stack(keys, 2), torch.stack(values, 3)
-                found = self.segment(memory[0], memory[1], key, query, stride8, stride4, previous)
+                factors = torch.tensor(weights, dtype=key.dtype, device=key.device)
+                found = self.segment(
+                    memory[0], memory[1], factors, key, query, stride8, stride4, previous
+                )
             logits.append(found[..., :height, :width])
-            if t % self.memory_every == 0:
+            if t > 0 and weights[-1] < 1:  # the last frame was remembered until now
+                keys.pop()
+                values.pop()
+                weights.pop()
+            if self.remember_last or t % self.memory_every == 0:
+                weights.append(1.0 if t % self.memory_every == 0 else self.last_weight)
                 keys.append(key)
                 values.append(self.memorize(found.softmax(1)[:, 1:], stride16))
         return torch.stack(logits, -1)

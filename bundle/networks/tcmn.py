@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from bundle.memory.attention import read_memory
+from bundle.memory.attention import LAST_WEIGHT, read_memory
 from bundle.networks.decoder import MaskDecoder
 from bundle.networks.encoders import FrameFeatures, MaskEncoder, QueryEncoder
 from bundle.types import ClassLogits, Clip
@@ -62,6 +62,7 @@ class TCMN(nn.Module):
         pixel_mean: RGB mean in [0, 1] that the query backbone was trained with.
         pixel_std: RGB standard deviation that it was trained with.
         memory_every: In ``forward``, every ``memory_every``-th frame is remembered.
+        remember_last: In ``forward``, the last frame is, too, until the next one; not in the paper.
         context_channels: Number of channels of the decoder's context block; 0 for none.
         previous_mask: Whether the decoder sees the mask of the previous frame.
         partial_masks: Whether the network takes partial masks as prompts; see ``complete``.
@@ -95,13 +96,15 @@ class TCMN(nn.Module):
         pixel_mean: Sequence[float] = (0.485, 0.456, 0.406),
         pixel_std: Sequence[float] = (0.229, 0.224, 0.225),
         memory_every: int = 5,
+        remember_last: bool = True,
         context_channels: int = 0,
         previous_mask: bool = False,
         partial_masks: bool = False,
     ) -> None:
         super().__init__()
         wide, middle, narrow = decoder_channels
-        self.memory_every, self.partial_masks = memory_every, partial_masks
+        self.memory_every, self.remember_last = memory_every, remember_last
+        self.partial_masks = partial_masks
         self.definition: dict[str, Any] = {
             "backbone": backbone,
             "mask_backbone": mask_backbone,
@@ -294,6 +297,7 @@ class TCMN(nn.Module):
         logits: list[Tensor] = []
         keys: list[Tensor] = []
         values: list[Tensor] = []
+        weights: list[float] = []
         for t in range(frames):
             features = FrameFeatures(*(x.unflatten(0, (-1, frames))[:, t] for x in encoded))
             if t == 0:
@@ -305,10 +309,14 @@ class TCMN(nn.Module):
                     )
             else:
                 memory = torch.stack(keys, dim=2), torch.stack(values, dim=3)
-                readout = read_memory(*memory, features.key)
+                factors = clip.new_tensor(weights)
+                readout = read_memory(*memory, features.key, weights=factors)
                 before, known = _previous(logits, previous_use)
                 logits.append(self.segment(features, readout, before, known))
-            if t % every == 0:
+            if weights and weights[-1] < 1:  # the last frame was remembered until now
+                keys.pop(), values.pop(), weights.pop()
+            if self.remember_last or t % every == 0:
+                weights.append(1.0 if t % every == 0 else LAST_WEIGHT)
                 keys.append(features.key)
                 values.append(self.memorize(features, logits[-1].softmax(1)[:, 1:]))
         stacked = torch.stack(logits, dim=-1)[:, :, :height, :width]

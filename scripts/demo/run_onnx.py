@@ -20,6 +20,7 @@ from onnxruntime import InferenceSession, get_available_providers
 from PIL import Image
 
 STRIDE, MEMORY_EVERY = 16, 5
+LAST_WEIGHT = np.array([0.1], np.float32)
 STILLS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # Colours of DAVIS: bits 0, 1, 2 of an id are the top bits of red, green, blue; 3, 4, 5 the next.
 PALETTE = [128, 64, 32] @ (np.arange(256)[:, None] >> np.arange(9) & 1).reshape(-1, 3, 3)
@@ -48,8 +49,8 @@ def propagate(
 ) -> Iterator[ndarray]:
     """Yield the label map of each frame, in order.
 
-    The first frame and every fifth are kept in memory. When the memory is full, the oldest frame but
-    the first is dropped.
+    The first frame and every fifth stay in memory; the last frame is in it, too, and counts little.
+    When the memory is full, the oldest frame but the first is dropped.
 
     Args:
         graphs: From ``load``.
@@ -85,15 +86,16 @@ def propagate(
                 features["previous"] = masks
             logits, masks = read_and_decode.run(None, {**features, **memory})
             labels = ids[resize(logits[0, :, :height, :width], *first.shape).argmax(0)]
-        if index % MEMORY_EVERY == 0:
-            given = {"stride16": stride16, "masks": masks}
-            if partial:
-                given["unknown"] = np.zeros_like(masks)
-            value = memorize.run(None, given)[0]
-            new = {"keys": key, "values": value}
-            if len(memory.get("keys", ())) == max_memory_frames:  # the oldest but the first goes
-                memory = {name: np.delete(memory[name], 1, axis=0) for name in new}
-            memory = {n: np.concatenate([memory.get(n, new[n][:0]), new[n]]) for n in new}
+        given = {"stride16": stride16, "masks": masks}
+        if partial:
+            given["unknown"] = np.zeros_like(masks)
+        weight = np.ones(1, np.float32) if index % MEMORY_EVERY == 0 else LAST_WEIGHT
+        new = {"keys": key, "values": memorize.run(None, given)[0], "weights": weight}
+        if index and memory["weights"][-1] < 1:  # the frame before stays no longer
+            memory = {name: held[:-1] for name, held in memory.items()}
+        elif index and len(memory["keys"]) == max_memory_frames:  # the oldest but the first goes
+            memory = {name: np.delete(held, 1, axis=0) for name, held in memory.items()}
+        memory = {n: np.concatenate([memory.get(n, new[n][:0]), new[n]]) for n in new}
         yield labels
 
 

@@ -276,8 +276,17 @@ def test_the_loop_agrees_with_the_inferer(network, exported, size, max_memory_fr
     assert (found == expected).mean() > 0.995
 
 
-@pytest.mark.parametrize(("max_memory_frames", "kept"), [(None, [0, 5, 10, 15]), (2, [0, 15])])
-def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, kept):
+@pytest.mark.parametrize(
+    ("frames", "max_memory_frames", "kept"),
+    [
+        (17, None, [0, 5, 10, 15]),
+        (18, None, [0, 5, 10, 15, 16]),
+        (17, 2, [0, 15]),
+        (18, 2, [0, 16]),
+        (18, 3, [0, 15, 16]),
+    ],
+)
+def test_the_first_and_the_latest_frames_are_kept(exported, frames, max_memory_frames, kept):
     encode, memorize, read_and_decode = run_onnx.load(exported / "onnx")
     keys, held = [], []
 
@@ -292,10 +301,11 @@ def test_the_first_and_the_latest_frames_are_kept(exported, max_memory_frames, k
 
         def run(self, names, inputs):
             held.append(inputs["keys"])
-            assert len(inputs["values"]) == len(inputs["keys"])
+            assert len(inputs["values"]) == len(inputs["keys"]) == len(inputs["weights"])
+            assert (inputs["weights"][:-1] == 1).all()
             return read_and_decode.run(names, inputs)
 
-    frames, first = make_frames(17)
+    frames, first = make_frames(frames)
     list(run_onnx.propagate([Encode(), memorize, Read()], frames, first, 32, max_memory_frames))
     assert (held[-1] == np.concatenate([keys[index] for index in kept])).all()
 

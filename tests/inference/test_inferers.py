@@ -50,11 +50,14 @@ def test_clip_equals_the_networks_own_pass(network, objects):
     torch.testing.assert_close(logits, network(clip), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("remember_last", [True, False])
 @pytest.mark.parametrize("memory_every", [1, 2, 3])
-def test_the_first_and_every_nth_frame_are_remembered(network, memory_every):
-    session = VideoInferer(**OWN_SIZE, memory_every=memory_every, precision="float32").start(
-        network
-    )
+def test_the_first_every_nth_and_the_last_frame_are_remembered(
+    network, memory_every, remember_last
+):
+    session = VideoInferer(
+        **OWN_SIZE, memory_every=memory_every, remember_last=remember_last, precision="float32"
+    ).start(network)
     clip = make_clip()
     with torch.inference_mode():
         session.prompt(clip[:, :3, ..., 0], clip[:, 3:, ..., 0])
@@ -62,7 +65,9 @@ def test_the_first_and_every_nth_frame_are_remembered(network, memory_every):
         for t in range(1, clip.shape[-1]):
             session.step(clip[:, :3, ..., t])
             held.append(session.remembered)
-    assert held == [1 + t // memory_every for t in range(7)]
+    assert held == [
+        1 + t // memory_every + (remember_last and t % memory_every > 0) for t in range(7)
+    ]
 
 
 def test_max_memory_frames_bounds_the_memory(network):

@@ -168,7 +168,7 @@ def held_frames(bank, count):
 
 def add_one_hot(bank, number, count, key=0.0, **kwargs):
     value = F.one_hot(torch.tensor(number), count).float().view(1, 1, count, 1, 1)
-    bank.add(torch.full((1, 8, 4, 4), key), value.expand(1, 1, count, 4, 4), **kwargs)
+    return bank.add(torch.full((1, 8, 4, 4), key), value.expand(1, 1, count, 4, 4), **kwargs)
 
 
 @pytest.mark.parametrize("max_frames", [2, 3, 4])
@@ -180,6 +180,34 @@ def test_prompts_are_never_dropped(max_frames):
     assert {0, 2, 5} <= set(held)
     assert 8 in held
     assert len(held) == len(bank) == 4
+
+
+@pytest.mark.parametrize("max_frames", [None, 3])
+def test_a_frame_until_the_next_makes_room_for_it(max_frames):
+    bank = MemoryBank(max_frames)
+    add_one_hot(bank, 0, 6, prompt=True)
+    dropped = [
+        add_one_hot(bank, number, 6, until_next=number not in (2, 4)) for number in range(1, 6)
+    ]
+    kept = [0, 2, 4, 5] if max_frames is None else [0, 4, 5]
+    assert held_frames(bank, 6) == kept
+    # Only 5 came when memory was full and no frame was about to go.
+    assert dropped == [False, False, False, False, max_frames is not None]
+    add_one_hot(bank, 3, 6, prompt=True)
+    assert held_frames(bank, 6) == [0, *([2] if max_frames is None else []), 3, 4]
+
+
+def test_a_frame_of_weight_n_counts_like_n_frames(tensors):
+    keys, values, query = tensors
+    weighed, repeated = MemoryBank(), MemoryBank()
+    for t in range(FRAMES):
+        frame = keys[:, :, t], values[:, :, :, t]
+        weighed.add(*frame, weight=1 + t)
+        for _ in range(1 + t):
+            repeated.add(*frame)
+    torch.testing.assert_close(weighed.read(query), repeated.read(query))
+    weights = torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(read_memory(*tensors, weights=weights), repeated.read(query))
 
 
 def test_the_oldest_frame_goes_but_for_prompts():

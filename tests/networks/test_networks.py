@@ -8,6 +8,7 @@ import torch
 import torchvision
 from torch import nn
 
+from bundle.memory.attention import LAST_WEIGHT
 from bundle.memory.bank import MemoryBank
 from bundle.networks import TCMN
 from bundle.networks.encoders import Backbone, FrameFeatures, MaskEncoder
@@ -50,7 +51,10 @@ def half(state):
 
 @torch.no_grad()
 def segment_by_hand(network, clip):
-    """The method as a loop over the streaming parts: the first and every fifth frame stay."""
+    """The method as a loop over the streaming parts: the first and every fifth frame stay.
+
+    Of the others the last one is remembered, which counts a little.
+    """
     bank, logits = MemoryBank(), []
     for t in range(clip.shape[-1]):
         features = network.encode(clip[:, :3, ..., t])
@@ -58,15 +62,18 @@ def segment_by_hand(network, clip):
             logits.append(aggregate(clip[:, 3:, ..., 0]))
         else:
             logits.append(network.segment(features, bank.read(features.key)))
+        value = network.memorize(features, logits[-1].softmax(1)[:, 1:])
         if t in (0, 5, 10):
-            masks = logits[-1].softmax(1)[:, 1:]
-            bank.add(features.key, network.memorize(features, masks))
+            bank.add(features.key, value)
+        elif network.remember_last:
+            bank.add(features.key, value, until_next=True, weight=LAST_WEIGHT)
     return torch.stack(logits, dim=-1)
 
 
+@pytest.mark.parametrize("remember_last", [True, False])
 @torch.no_grad()
-def test_forward_equals_the_streaming_parts(network):
-    clip = make_clip(batch=2, objects=2, frames=8)
+def test_forward_equals_the_streaming_parts(remember_last):
+    network, clip = make_network(remember_last=remember_last), make_clip(2, objects=2, frames=8)
     torch.testing.assert_close(network(clip), segment_by_hand(network, clip), rtol=1e-4, atol=1e-4)
 
 
