@@ -271,7 +271,7 @@ def test_the_page_has_a_row_for_each_method_and_perturbation(evaluated):
     for name in ("copy first mask", "optical flow (DIS)", "erode:2", "drop:0.5"):
         assert f"| {name} | object 1 | " in differences[0]
     assert "| network |" not in differences[0]
-    assert "one of 5 remembered, spatial prior auto, computed in float32." in page
+    assert "one of 5 and the last remembered, spatial prior auto, computed in float32." in page
     assert "Objects given together: " in page
     assert "as printed" not in page  # the paper has no DAVIS
 
