@@ -179,7 +179,7 @@ def test_the_papers_network_has_fewer_inputs(tmp_path):
     folder = make_export(network, PLAIN, tmp_path) / "onnx"
     found = json.loads((folder / "network.json").read_text())["graphs"]
     assert found["memorize"]["inputs"] == ["stride16", "masks"]
-    assert found["read_and_decode"]["inputs"][-1] == "values"
+    assert found["read_and_decode"]["inputs"][-1] == "weights"
     for output, each in export.check_export(network, folder).items():
         assert each.within(1e-4), (output, each)
 
