@@ -96,13 +96,20 @@ class OpenVINONetwork(NetworkOfParts):
         """
         encode = self._read("encode", (1, height, width, 3))
         _, query, stride16, *skips = (tuple(x.shape) for x in encode.outputs)
-        masks, grid = (1, height, width, objects), (objects, *query[1:3])
-        partial = [masks] if self.partial_masks else []
+        grid = (objects, *query[1:3])
         previous = [(*grid, 2)] if self.previous_mask else []
         number_type = self._number_type()
+
+        def memorize(shrink: int) -> None:
+            masks = (1, height // shrink, width // shrink, objects)
+            rows, columns = (-(-side // shrink) for side in stride16[1:3])
+            coarse = (1, rows, columns, stride16[-1])
+            self._begin("memorize", number_type, masks, coarse, *[masks] * self.partial_masks)
+
         self._begin("encode", number_type, (1, height, width, 3))
-        self._begin("memorize", number_type, masks, stride16, *partial)
+        memorize(1)
         self._begin("decode", number_type, (*grid, query[-1]), query, *skips, *previous)
+        memorize(2)  # the last part to be needed; see memorize_coarsely
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]

@@ -19,7 +19,7 @@ from bundle.inference.settings import InferenceSettings
 from bundle.memory.attention import LAST_WEIGHT
 from bundle.memory.bank import MemoryBank
 from bundle.networks.encoders import FrameFeatures
-from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate
+from bundle.networks.tcmn import STRIDE, VideoNetwork, aggregate, memorize_coarsely
 from bundle.utils.devices import autocast, blend_type, free_bytes
 
 logger = logging.getLogger(__name__)
@@ -206,9 +206,11 @@ class VideoSession:
             if not elsewhere.all():
                 self._previous = probability[:, 1:].where(~elsewhere[..., None, None], 0)
                 stays = self.frames % self.settings.memory_every == 0
-                if stays or self.settings.remember_last:
-                    value = self.network.memorize(features, self._previous)
-                    self._add(features.key, value, last=not stays)
+                if stays:
+                    self._add(features.key, self.network.memorize(features, self._previous))
+                elif self.settings.remember_last:
+                    value = memorize_coarsely(self.network, features, self._previous)
+                    self._add(features.key, value, last=True)
         confidence = torch.where(same, confidence, TRUST_ELSEWHERE * confidence)
         self.frames += 1
         return StepResult(self._leave(logits.float(), size), confidence)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bundle.memory.attention import LAST_WEIGHT, read_memory
 from bundle.networks.encoders import FrameFeatures
-from bundle.networks.tcmn import STRIDE, TCMN, aggregate
+from bundle.networks.tcmn import STRIDE, TCMN, aggregate, memorize_coarsely
 
 
 class Encode(nn.Module):
@@ -50,6 +50,19 @@ class ReadAndSegment(nn.Module):
         features = FrameFeatures(key, query, query, stride8, stride4)
         logits = self.decoder(readout, features, previous)
         return aggregate(torch.sigmoid(logits))
+
+
+class MemorizeCoarsely(nn.Module):
+    """``memorize_coarsely`` of plain tensors."""
+
+    def __init__(self, network: TCMN) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, masks: Tensor, stride16: Tensor) -> Tensor:
+        # Only stride 16 is used.
+        features = FrameFeatures(*[stride16] * 5)
+        return memorize_coarsely(self.network, features, masks)
 
 
 class Aggregate(nn.Module):
@@ -90,6 +103,7 @@ class ScriptableTCMN(nn.Module):
         memory = torch.stack([features.key] * 2, dim=2), torch.stack([value] * 2, dim=3)
         self.encode = trace(Encode(network), image)
         self.memorize = trace(network.mask_encoder, masks, features.stride16)
+        self.memorize_coarsely = trace(MemorizeCoarsely(network), masks, features.stride16)
         self.segment = trace(
             ReadAndSegment(network),
             *memory,
@@ -128,8 +142,12 @@ class ScriptableTCMN(nn.Module):
                 keys.pop()
                 values.pop()
                 weights.pop()
-            if self.remember_last or t % self.memory_every == 0:
-                weights.append(1.0 if t % self.memory_every == 0 else self.last_weight)
+            if t % self.memory_every == 0:
                 keys.append(key)
                 values.append(self.memorize(found.softmax(1)[:, 1:], stride16))
+                weights.append(1.0)
+            elif self.remember_last:
+                keys.append(key)
+                values.append(self.memorize_coarsely(found.softmax(1)[:, 1:], stride16))
+                weights.append(self.last_weight)
         return torch.stack(logits, -1)

@@ -315,10 +315,15 @@ class TCMN(nn.Module):
                 logits.append(self.segment(features, readout, before, known))
             if weights and weights[-1] < 1:  # the last frame was remembered until now
                 keys.pop(), values.pop(), weights.pop()
-            if self.remember_last or t % every == 0:
-                weights.append(1.0 if t % every == 0 else LAST_WEIGHT)
+            found = logits[-1].softmax(1)[:, 1:]
+            if t % every == 0:
                 keys.append(features.key)
-                values.append(self.memorize(features, logits[-1].softmax(1)[:, 1:]))
+                values.append(self.memorize(features, found))
+                weights.append(1.0)
+            elif self.remember_last:
+                keys.append(features.key)
+                values.append(memorize_coarsely(self, features, found))
+                weights.append(LAST_WEIGHT)
         stacked = torch.stack(logits, dim=-1)[:, :, :height, :width]
         return ClipPrediction(stacked, torch.stack(values, dim=3)) if return_values else stacked
 
@@ -380,6 +385,37 @@ def complete_masks(
         logits = network.segment(features, readout, before)
         before = logits.softmax(1)[:, 1:]
     return logits
+
+
+def memorize_coarsely(
+    network: VideoNetwork, features: FrameFeatures, masks: Float[Tensor, "B N H W"]
+) -> Float[Tensor, "B N V h w"]:
+    """Compute value maps from masks and features of half the size: a quarter of the computation.
+
+    For the last frame, which is remembered until the next one only and counts little.
+
+    Args:
+        network: As in ``complete_masks``.
+        features: Features of the frame.
+        masks: Masks of its objects, in [0, 1].
+
+    Returns:
+        The value maps of ``memorize``, at stride 16, in blocks of 2 x 2 equal positions.
+
+    Source:
+        docs/studies/memory.md has what it costs in J.
+
+    Example:
+        >>> network = TCMN("resnet18", key_channels=8, value_channels=16).eval()
+        >>> features = network.encode(torch.rand(1, 3, 48, 32))
+        >>> memorize_coarsely(network, features, torch.zeros(1, 2, 48, 32)).shape
+        torch.Size([1, 2, 16, 3, 2])
+    """
+    # Of an odd grid, the last row and column stand alone; the backbone rounds its grid up, too.
+    coarse = F.avg_pool2d(features.stride16, 2, ceil_mode=True)
+    value = network.memorize(features._replace(stride16=coarse), F.avg_pool2d(masks, 2))
+    fine = F.interpolate(value.flatten(0, 1), features.stride16.shape[-2:], mode="nearest")
+    return fine.unflatten(0, value.shape[:2])
 
 
 def aggregate(probability: Float[Tensor, "B N H W"]) -> Float[Tensor, "B 1+N H W"]:

@@ -5,6 +5,7 @@ import math
 import jaxtyping
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 
@@ -62,12 +63,23 @@ def segment_by_hand(network, clip):
             logits.append(aggregate(clip[:, 3:, ..., 0]))
         else:
             logits.append(network.segment(features, bank.read(features.key)))
-        value = network.memorize(features, logits[-1].softmax(1)[:, 1:])
+        masks = logits[-1].softmax(1)[:, 1:]
         if t in (0, 5, 10):
-            bank.add(features.key, value)
+            bank.add(features.key, network.memorize(features, masks))
         elif network.remember_last:
+            small = features._replace(stride16=halve(features.stride16))
+            value = network.memorize(small, halve(masks))
+            value = value.repeat_interleave(2, -2).repeat_interleave(2, -1)
+            value = value[..., : features.key.shape[-2], : features.key.shape[-1]]
             bank.add(features.key, value, until_next=True, weight=LAST_WEIGHT)
     return torch.stack(logits, dim=-1)
+
+
+def halve(maps):
+    """Mean of blocks of 2 x 2, with the last row and column repeated if their number is odd."""
+    height, width = maps.shape[-2:]
+    even = F.pad(maps, (0, width % 2, 0, height % 2), mode="replicate")
+    return even.unflatten(-1, (-1, 2)).mean(-1).unflatten(-2, (-1, 2)).mean(-2)
 
 
 @pytest.mark.parametrize("remember_last", [True, False])
