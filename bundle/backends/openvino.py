@@ -33,7 +33,7 @@ from bundle.backends.conversion import (
 from bundle.backends.traceable import NetworkOfParts
 from bundle.networks.definition import make_network
 from bundle.networks.fold_batchnorm import fold_batch_norm
-from bundle.networks.tcmn import TCMN
+from bundle.networks.tcmn import STRIDE, TCMN, coarse_side
 from bundle.networks.weights import file_digest, fingerprint, load_weights, read_description
 from bundle.types import Clip
 from bundle.utils.atomic_write import written_beside
@@ -100,16 +100,16 @@ class OpenVINONetwork(NetworkOfParts):
         previous = [(*grid, 2)] if self.previous_mask else []
         number_type = self._number_type()
 
-        def memorize(shrink: int) -> None:
-            masks = (1, height // shrink, width // shrink, objects)
-            rows, columns = (-(-side // shrink) for side in stride16[1:3])
-            coarse = (1, rows, columns, stride16[-1])
-            self._begin("memorize", number_type, masks, coarse, *[masks] * self.partial_masks)
+        def memorize(rows: int, columns: int) -> None:
+            masks = (1, STRIDE * rows, STRIDE * columns, objects)
+            frame = (1, rows, columns, stride16[-1])
+            self._begin("memorize", number_type, masks, frame, *[masks] * self.partial_masks)
 
         self._begin("encode", number_type, (1, height, width, 3))
-        memorize(1)
+        memorize(*stride16[1:3])
         self._begin("decode", number_type, (*grid, query[-1]), query, *skips, *previous)
-        memorize(2)  # the last part to be needed; see memorize_coarsely
+        # For memorize_coarsely; the last part to be needed.
+        memorize(*map(coarse_side, stride16[1:3]))
 
     def _run(self, part: str, *inputs: Tensor) -> list[Tensor]:
         arrays = [x.float().movedim(1, -1).contiguous().numpy() for x in inputs]

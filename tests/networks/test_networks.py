@@ -67,19 +67,17 @@ def segment_by_hand(network, clip):
         if t in (0, 5, 10):
             bank.add(features.key, network.memorize(features, masks))
         elif network.remember_last:
-            small = features._replace(stride16=halve(features.stride16))
-            value = network.memorize(small, halve(masks))
-            value = value.repeat_interleave(2, -2).repeat_interleave(2, -1)
-            value = value[..., : features.key.shape[-2], : features.key.shape[-1]]
+            grid = features.key.shape[-2:]
+            coarse = [round(2 / 3 * side) for side in grid]
+            small = features._replace(stride16=resize(features.stride16, coarse))
+            value = network.memorize(small, resize(masks, [16 * side for side in coarse]))
+            value = torch.stack([resize(each, grid) for each in value])
             bank.add(features.key, value, until_next=True, weight=LAST_WEIGHT)
     return torch.stack(logits, dim=-1)
 
 
-def halve(maps):
-    """Mean of blocks of 2 x 2, with the last row and column repeated if their number is odd."""
-    height, width = maps.shape[-2:]
-    even = F.pad(maps, (0, width % 2, 0, height % 2), mode="replicate")
-    return even.unflatten(-1, (-1, 2)).mean(-1).unflatten(-2, (-1, 2)).mean(-2)
+def resize(maps, size):
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
 
 
 @pytest.mark.parametrize("remember_last", [True, False])
