@@ -384,7 +384,8 @@ def test_the_page_on_prompts_works_as_written(tmp_path, monkeypatch, capsys):
     done = processes.run([*shlex.split(config)[1:], *others], tmp_path)
     assert done.returncode == 0, done.stderr[-2000:]
     again = [np.asarray(Image.open(p)) for p in sorted(Path("results").glob("*/masks/*.png"))]
-    np.testing.assert_array_equal(again, found)
+    # Several threads add in another order, which moves a few pixels of these weights' noisy masks.
+    assert np.mean(np.not_equal(again, found)) < 1e-4
     tiny = 'from_pretrained("model.pt", backend="torch", inference_size=64)'
     exec(python.replace("from_pretrained()", tiny), values := {})
     assert values["labels"].shape == (240, 320)
