@@ -125,10 +125,10 @@ def resize(channels: ndarray, height: int, width: int) -> ndarray:
 def sample(maps: ndarray, height: int, width: int) -> ndarray:
     """Resize (..., H, W) bilinearly, without antialiasing, to float32 (..., height, width)."""
     rows, columns = maps.shape[-2:]
-    where = (columns / width, 0, 0, 0, rows / height, 0)
-    how = {"method": Image.Transform.AFFINE, "resample": Image.Resampling.BILINEAR}
+    shape, where = (width, height), (columns / width, 0, 0, 0, rows / height, 0)
+    affine, bilinear = Image.Transform.AFFINE, Image.Resampling.BILINEAR
     pictures = (Image.fromarray(each) for each in maps.reshape(-1, rows, columns))
-    sampled = [np.asarray(each.transform((width, height), data=where, **how)) for each in pictures]
+    sampled = [np.asarray(each.transform(shape, affine, where, bilinear)) for each in pictures]
     return np.reshape(sampled, (*maps.shape[:-2], height, width))
 
 
