@@ -41,7 +41,7 @@ from bundle.utils.devices import autocast
 from bundle.utils.options import MissingPackageError
 from bundle.utils.threads import wait_passively
 
-MOST_COMPILED = 12
+MOST_COMPILED = 16
 """Number of compiled parts kept at once, each for one frame size and number of objects."""
 BACKENDS = ("auto", "torch", "openvino", "int8")
 

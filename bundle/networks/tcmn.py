@@ -424,7 +424,7 @@ def coarse_side(side: int) -> int:
 
 
 def _resize(maps: Float[Tensor, "B C H W"], height: int, width: int) -> Float[Tensor, "B C H2 W2"]:
-    # Without antialiasing, which takes longer than what is saved.
+    # Without antialiasing, which takes as long as what is saved.
     return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False)
 
 
