@@ -29,7 +29,7 @@ def clip():
 
 def test_a_network_with_new_parts_gives_the_old_masks(network, grown, clip):
     with torch.inference_mode():
-        # Not to the bit: PyTorch rounds differently where the address of a tensor is odd.
+        # Not to the bit: the last digit of a logit was once another in the second pass.
         torch.testing.assert_close(grown(clip), network(clip), rtol=0, atol=1e-4)
 
 
