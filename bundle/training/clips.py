@@ -5,6 +5,7 @@ the same clips, whatever the number of workers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,35 +22,40 @@ from bundle.datasets.records import Video
 from bundle.datasets.whole_videos import VideoDataset, read_clip
 
 ClipKind = Literal["static", "pair", "video"]
-CLIP_FRAMES = 3
 
 
 def pick_frames(
-    video: Video, random: np.random.RandomState, max_skip: int
+    video: Video, random: np.random.RandomState, max_skip: int, count: int = 3
 ) -> tuple[list[int], ClipKind]:
-    """Choose three annotated frames of a video.
+    """Choose annotated frames of a video.
+
+    Args:
+        video: The record.
+        random: Source of random numbers.
+        max_skip: Largest number of annotated frames skipped between neighbours.
+        count: Number of frames, at least 3.
 
     Returns:
-        Frame indices, and the kind. ``static``: a single annotated frame, three times (the paper's
-        pretraining). ``pair``: two annotated frames as first, second, first. ``video``: three in time
-        order, with 0 to ``max_skip`` annotated frames skipped between neighbours; reversed in half of
-        the draws.
+        Frame indices, and the kind. ``static``: a single annotated frame, again and again (the paper's
+        pretraining). ``pair``: all of the few annotated frames, there and back: first, second, first.
+        ``video``: frames in time order, with 0 to ``max_skip`` annotated frames skipped between
+        neighbours. Pairs and videos are reversed in half of the draws.
     """
     annotated = sorted(video.masks)
     if len(annotated) == 1:
-        return annotated * CLIP_FRAMES, "static"
-    if len(annotated) == 2:
-        first, second = annotated[:: random.choice([-1, 1])]
-        return [first, second, first], "pair"
-    room = (len(annotated) - CLIP_FRAMES) // (CLIP_FRAMES - 1)
-    steps = 1 + random.randint(0, min(max_skip, room) + 1, CLIP_FRAMES - 1)
+        return annotated * count, "static"
+    if len(annotated) < count:
+        there = annotated[:: random.choice([-1, 1])]
+        return list(islice(cycle(there + there[-2:0:-1]), count)), "pair"
+    room = (len(annotated) - count) // (count - 1)
+    steps = 1 + random.randint(0, min(max_skip, room) + 1, count - 1)
     begin = random.randint(0, len(annotated) - steps.sum())
     chosen = [annotated[begin + offset] for offset in (0, *np.cumsum(steps))]
     return chosen[:: random.choice([-1, 1])], "video"
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Random clips of three frames for training.
+    """Random clips for training.
 
     Args:
         data: Group name -> videos. A plain list of dictionaries with ``image`` and ``label``, as MONAI
@@ -65,9 +71,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         absent: Share of clips in which the object disappears: later frames come from another scene.
         general: Names of the groups of everyday scenes. Their clips take the other scene from the
             medical groups and vice versa, so that it does not show the object.
+        clip_frames: Frames of a clip; the paper has 3.
+        pasted: Group name -> share of its clips that get a ``cutout``, which ``RandPasteClipd`` moves
+            across the clip: an object of the same group, or of any everyday scene if it is one.
 
     Raises:
-        ValueError: A group is empty, or the weights do not name the groups.
+        ValueError: A group is empty, the weights do not name the groups, or clips are too short.
     """
 
     def __init__(
@@ -82,7 +91,12 @@ class ClipDataset(Dataset[dict[str, Any]]):
         cache_dir: str | Path | None = None,
         absent: float = 0.0,
         general: Sequence[str] = (),
+        clip_frames: int = 3,
+        pasted: Mapping[str, float] | None = None,
     ) -> None:
+        if clip_frames < 3:
+            raise ValueError(f"clip_frames is {clip_frames}: a clip has 3 frames or more")
+        self.clip_frames, self.pasted = clip_frames, dict(pasted or {})
         self.absent, self.general = absent, frozenset(general)
         if not isinstance(data, Mapping):
             data, sampling_weights = {"data": as_videos(data)}, None
@@ -93,6 +107,11 @@ class ClipDataset(Dataset[dict[str, Any]]):
             raise ValueError(
                 f"sampling_weights name {sorted(sampling_weights)} but the groups are "
                 f"{sorted(self.data)}"
+            )
+        unknown = set(self.pasted) - set(self.data)
+        if unknown:
+            raise ValueError(
+                f"pasted names {sorted(unknown)} but the groups are {sorted(self.data)}"
             )
         empty = [name for name, videos in self.data.items() if not videos]
         if empty:
@@ -129,7 +148,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         for _ in range(10):
             name = self.names[random.choice(len(self.names), p=self.weights)]
             video = self.data[name][random.randint(len(self.data[name]))]
-            frames, kind = pick_frames(video, random, max_skip)
+            frames, kind = pick_frames(video, random, max_skip, self.clip_frames)
             image, label = read_clip(video, frames, self.cache_dir)
             present = label[..., 0].unique()
             objects = present[present > 0]
@@ -151,13 +170,18 @@ class ClipDataset(Dataset[dict[str, Any]]):
         )
         if isinstance(self.transform, (Randomizable, Compose)):
             self.transform.set_random_state(seed=int(random.randint(2**31)))
-        clip = self.transform({"image": image.float() / 255, "label": label, "kind": kind})
+        clip = {"image": image.float() / 255, "label": label, "kind": kind}
+        if name in self.pasted and random.rand() < self.pasted[name]:
+            cutout = self._cut_out(name, random)
+            if cutout is not None:
+                clip["cutout"] = cutout
+        clip = self.transform(clip)
         return {**clip, "ordered": kind == "video", "name": f"{name}/{video.id}"}
 
     def _leave(
         self, image: Tensor, label: Tensor, name: str, random: np.random.RandomState
     ) -> tuple[Tensor, Tensor]:
-        """The clip with another scene in its second frame, its last, or both."""
+        """The clip with another scene between its first frame and its last, in its last, or in both."""
         wanted = name not in self.general
         names = [n for n in self.names if (n in self.general) == wanted]
         if not names:
@@ -168,9 +192,29 @@ class ClipDataset(Dataset[dict[str, Any]]):
         picture = torch.tensor(other).movedim(-1, 0)[None].float()
         scene = F.interpolate(picture, image.shape[1:3], mode="bilinear", antialias=True)[0]
         image, label = image.clone(), label.clone()
-        for t in ([1], [2], [1, 2])[random.randint(3)]:
+        last = self.clip_frames - 1
+        # It comes back, goes late, or goes at once.
+        gone = (range(1, last), [last], range(1, last + 1))
+        for t in gone[random.randint(3)]:
             image[..., t], label[..., t] = scene.round().clamp(0, 255).to(image.dtype), 0
         return image, label
+
+    def _cut_out(self, name: str, random: np.random.RandomState) -> Tensor | None:
+        """Cut an object out of a random frame: RGBA (4, h, w) in [0, 1]; None if it shows none."""
+        if name in self.general:
+            shares = self.weights * [other in self.general for other in self.names]
+            name = self.names[random.choice(len(self.names), p=shares / shares.sum())]
+        video = self.data[name][random.randint(len(self.data[name]))]
+        annotated = sorted(video.masks)
+        frame = annotated[random.randint(len(annotated))]
+        image, label = read_clip(video, [frame], self.cache_dir)
+        objects = label[label > 0].unique()
+        if not len(objects):
+            return None
+        mask = label[..., 0] == objects[random.randint(len(objects))]
+        rows, columns = mask[0].any(1).nonzero(), mask[0].any(0).nonzero()
+        box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+        return torch.cat([image[..., 0].float() / 255, mask.float()])[:, *box]
 
 
 def validation_dataset(

@@ -26,9 +26,9 @@ def unread(count, annotated):
     return Video("v", frames, {i: Path(f"{i}_gt.png") for i in annotated}, {1: "x"}, "v")
 
 
-def draws(video, max_skip=5, count=600):
+def draws(video, max_skip=5, count=600, frames=3):
     random = np.random.RandomState(0)
-    return [pick_frames(video, random, max_skip) for _ in range(count)]
+    return [pick_frames(video, random, max_skip, frames) for _ in range(count)]
 
 
 def box_mask(*boxes):
@@ -83,6 +83,25 @@ def test_two_annotated_frames_go_there_and_back():
     picked = Counter((tuple(frames), kind) for frames, kind in draws(unread(9, [1, 7])))
     assert set(picked) == {((1, 7, 1), "pair"), ((7, 1, 7), "pair")}
     assert picked[(1, 7, 1), "pair"] == pytest.approx(300, abs=60)
+
+
+@pytest.mark.parametrize("frames", [4, 5, 6])
+def test_few_annotated_frames_go_there_and_back_in_longer_clips(frames):
+    there = [1, 2, 5, 2, 1, 2]
+    back = [5, 2, 1, 2, 5, 2]
+    picked = {tuple(chosen) for chosen, _ in draws(unread(9, [1, 2, 5]), frames=frames)}
+    assert picked == {tuple(there[:frames]), tuple(back[:frames])}
+    assert draws(unread(9, [2]), count=1, frames=frames) == [([2] * frames, "static")]
+
+
+@pytest.mark.parametrize("frames", [4, 6])
+def test_longer_clips_of_videos_are_in_time_order(frames):
+    picked = draws(unread(60, range(60)), max_skip=2, frames=frames)
+    assert {kind for _, kind in picked} == {"video"}
+    steps = np.array([np.diff(chosen) for chosen, _ in picked])
+    assert steps.shape == (600, frames - 1)
+    assert ((steps > 0).all(1) | (steps < 0).all(1)).all()
+    assert set(abs(steps).flatten()) == {1, 2, 3}
 
 
 @pytest.mark.parametrize("max_skip", [0, 2, 5])
@@ -294,6 +313,61 @@ def test_sampling_weights_must_name_the_groups(group):
     message = r"sampling_weights name \['a'\] but the groups are \['pair', 'sta"
     with pytest.raises(ValueError, match=message):
         ClipDataset(group, keep, length=1, sampling_weights={"a": 1.0})
+
+
+def test_clips_have_as_many_frames_as_asked_for(group):
+    dataset = ClipDataset(group, keep, length=20, clip_frames=5)
+    assert {dataset[i]["image"].shape[-1] for i in range(20)} == {5}
+
+
+def test_clips_of_two_frames_are_refused(group):
+    with pytest.raises(ValueError, match="clip_frames is 2: a clip has 3 frames or more"):
+        ClipDataset(group, keep, length=1, clip_frames=2)
+
+
+def test_objects_of_longer_clips_go_late_or_at_once_or_come_back(group):
+    street = {"street": group["static"], "polyps": group["video"]}
+    dataset = ClipDataset(
+        street, keep, length=40, clip_frames=4, absent=1.0, general=["street"], max_objects=1
+    )
+    shown = {
+        tuple((dataset[i]["label"] > 0).any(0).any(0).any(0).tolist()) for i in range(len(dataset))
+    }
+    assert shown == {
+        (True, False, False, False),
+        (True, True, True, False),
+        (True, False, False, True),
+    }
+
+
+def test_some_groups_get_a_cutout(tmp_path):
+    """Everyday scenes take objects of each other, other groups only their own."""
+    scenes = {
+        name: [write_video(tmp_path / name, [box_mask((2, 3, 2 + side, 3 + side))])]
+        for name, side in (("polyps", 5), ("hearts", 6), ("street", 7), ("park", 8))
+    }
+    dataset = ClipDataset(
+        scenes, keep, length=80, pasted={"polyps": 1.0, "street": 0.5}, general=["street", "park"]
+    )
+    found = Counter()
+    for clip in map(dataset.__getitem__, range(80)):
+        name = clip["name"].split("/")[0]
+        if "cutout" in clip:
+            assert clip["cutout"].shape[1] == clip["cutout"].shape[2]
+            assert (clip["cutout"][3] == 1).all()
+            found[name, clip["cutout"].shape[1]] += 1
+        found[name] += 1
+    assert set(found) == {
+        "polyps", "hearts", "street", "park", ("polyps", 5), ("street", 7), ("street", 8)
+    }  # fmt: skip
+    assert found["polyps", 5] == found["polyps"]
+    assert 0 < found["street", 7] + found["street", 8] < found["street"]
+
+
+def test_pasted_must_name_groups(group):
+    message = r"pasted names \['a'\] but the groups are \['pair', 'sta"
+    with pytest.raises(ValueError, match=message):
+        ClipDataset(group, keep, length=1, pasted={"a": 1.0})
 
 
 # Whole videos
