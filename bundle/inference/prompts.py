@@ -35,6 +35,8 @@ MAX_ID = 255
 """Label maps hold object ids in one byte, 0 is the background."""
 UNKNOWN = 255
 """Value of unknown pixels in a partial mask."""
+DENIED_DEPTH = 0.5
+"""A point so deep in a part of a mask denies all of it; a share of the part's largest depth."""
 NEEDS_PARTIAL_MASKS = (
     "boxes, points, scribbles and partial masks need a network that takes them: these weights were "
     "trained without, so give whole masks, or use weights that were trained with prompts"
@@ -169,7 +171,8 @@ def complete_frame(
     negative one is not, the mask stays within a box, and known pixels of a partial mask are kept.
     Objects without a prompt keep their pixels, except those that a prompt gives to another object.
     Points and scribbles without a box change a mask only in the regions that they touch, unless they
-    say that the object is somewhere else altogether.
+    say that the object is somewhere else altogether. A negative one in the middle of a separate part of
+    the mask takes away all of that part, if the object was begun by a positive one elsewhere.
 
     Args:
         segmenter: Network with its settings; it must take partial masks.
@@ -239,6 +242,7 @@ def agree_with_prompts(
     for i, prompt in prompts.items():
         agreed[(agreed == i) & _never(prompt, labels.shape)] = 0
     _limit_corrections(prompts, labels, agreed)
+    _drop_denied_parts(prompts, agreed)
     for i in sorted(prompts):
         mask = prompts[i].mask
         if mask is not None:
@@ -265,6 +269,33 @@ def _limit_corrections(
         found[(found == i) & ~mask] = 0
     for i, mask in limited.items():  # last, where no other object took the place
         found[(found == 0) & mask] = i
+
+
+def _drop_denied_parts(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> None:
+    """Take from ``found`` the separate parts of an object that a point beside it denies, in place.
+
+    Near a structure that it knows, a network may answer with that structure, too, and cut no more than
+    a disk out of it where a point says no. Only objects that were begun by a point or scribble on them
+    lose parts: those which no such hint touches, and in whose middle is one that says no.
+    """
+    shape = found.shape[0], found.shape[1]
+    radius = point_radius(shape)
+    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
+    for i, prompt in prompts.items():
+        hints = list(_hints({i: prompt}, shape))
+        on = np.any([core for _, core, positive in hints if positive], 0)
+        denied = [core for _, core, positive in hints if not positive]
+        if not denied or not hints[0][2] or prompt.box is not None or prompt.mask is not None:
+            continue
+        own = found == i
+        disks = cv2.dilate(np.any(denied, 0).astype(np.uint8), pen) > 0
+        _, parts = cv2.connectedComponents((own | disks).astype(np.uint8), connectivity=8)
+        for number in np.setdiff1d(np.unique(parts[np.any(denied, 0)]), np.unique(parts[on])):
+            part = parts == number
+            depth = cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 3)
+            # At the rim a point says that the outline is wrong.
+            if max(depth[core].max() for core in denied) >= DENIED_DEPTH * depth.max():
+                found[part & own] = 0
 
 
 def _moved(

@@ -267,6 +267,35 @@ def test_without_a_mask_before_the_whole_answer_of_a_point_is_taken():
     np.testing.assert_array_equal(found == 1, answer > 0.5)
 
 
+PART, REST = block(4, 4), block(20, 30, size=20)
+
+
+@pytest.mark.parametrize("before", [PART | REST, PART], ids=["at once", "later"])
+def test_a_point_in_the_middle_of_a_separate_part_takes_it_away(before):
+    """However often the network answers with it, with a hole of a few pixels at the point."""
+    answer = (PART | REST) * 0.9
+    answer[29:32, 39:42] = 0
+    prompt = ObjectPrompt().with_points([(8, 8), (40, 30)], [True, False])
+    found = complete_frame(told(answer), FRAME, {1: prompt}, before)
+    np.testing.assert_array_equal(found == 1, PART > 0)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        ObjectPrompt().with_points([(8, 8), (31, 21)], [True, False]),
+        ObjectPrompt().with_points([(8, 8), (40, 25), (40, 35)], [True, False, True]),
+        ObjectPrompt().with_points([(40, 30)], [False]),
+        ObjectPrompt((2, 2, 60, 46)).with_points([(8, 8), (40, 30)], [True, False]),
+    ],
+    ids=["at its rim", "with a point on it", "not begun by a point", "in a box"],
+)
+def test_such_a_part_stays(prompt):
+    found = complete_frame(told((PART | REST) * 0.9), FRAME, {1: prompt}, PART | REST)
+    away = ((PART | REST) > 0) & (found != 1)
+    assert 0 < away.sum() < 30
+
+
 def test_a_part_that_is_kept_takes_no_pixel_of_another_prompted_object():
     labels = block(4, 4, size=20, value=1)
     second = block(14, 4, size=10, value=1) * 0.9  # the lower half is given to object 2
