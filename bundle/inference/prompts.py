@@ -35,8 +35,9 @@ MAX_ID = 255
 """Label maps hold object ids in one byte, 0 is the background."""
 UNKNOWN = 255
 """Value of unknown pixels in a partial mask."""
-DENIED_DEPTH = 0.5
-"""A point so deep in a part of a mask denies all of it; a share of the part's largest depth."""
+REJECTING_DEPTH = 0.5
+"""Least depth of a negative point in a part of a mask that it rejects, as a share of the largest depth
+of that part. A point nearer to the rim says that the outline is wrong."""
 NEEDS_PARTIAL_MASKS = (
     "boxes, points, scribbles and partial masks need a network that takes them: these weights were "
     "trained without, so give whole masks, or use weights that were trained with prompts"
@@ -172,7 +173,7 @@ def complete_frame(
     Objects without a prompt keep their pixels, except those that a prompt gives to another object.
     Points and scribbles without a box change a mask only in the regions that they touch, unless they
     say that the object is somewhere else altogether. A negative one in the middle of a separate part of
-    the mask takes away all of that part, if the object was begun by a positive one elsewhere.
+    the mask removes all of that part, if the object's first prompt is a positive one.
 
     Args:
         segmenter: Network with its settings; it must take partial masks.
@@ -242,7 +243,7 @@ def agree_with_prompts(
     for i, prompt in prompts.items():
         agreed[(agreed == i) & _never(prompt, labels.shape)] = 0
     _limit_corrections(prompts, labels, agreed)
-    _drop_denied_parts(prompts, agreed)
+    _remove_rejected_parts(prompts, agreed)
     for i in sorted(prompts):
         mask = prompts[i].mask
         if mask is not None:
@@ -271,30 +272,30 @@ def _limit_corrections(
         found[(found == 0) & mask] = i
 
 
-def _drop_denied_parts(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> None:
-    """Take from ``found`` the separate parts of an object that a point beside it denies, in place.
+def _remove_rejected_parts(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> None:
+    """Remove from ``found`` the separate parts of an object that a negative point rejects, in place.
 
-    Near a structure that it knows, a network may answer with that structure, too, and cut no more than
-    a disk out of it where a point says no. Only objects that were begun by a point or scribble on them
-    lose parts: those which no such hint touches, and in whose middle is one that says no.
+    Next to a structure that it was taught, a network may answer with that structure, too. Where a
+    negative point lies on it, the network then removes only a small disk. So a part is removed if a
+    negative point or scribble passes through its middle and no positive one touches it. This holds for
+    objects whose first prompt is a positive point or scribble, without a box or a mask.
     """
     shape = found.shape[0], found.shape[1]
-    radius = point_radius(shape)
-    pen = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1,) * 2)
     for i, prompt in prompts.items():
         hints = list(_hints({i: prompt}, shape))
-        on = np.any([core for _, core, positive in hints if positive], 0)
-        denied = [core for _, core, positive in hints if not positive]
-        if not denied or not hints[0][2] or prompt.box is not None or prompt.mask is not None:
+        begun = bool(hints) and hints[0][2] and prompt.box is None and prompt.mask is None
+        if not begun or all(positive for *_, positive in hints):
             continue
+        on = np.any([core for _, core, positive in hints if positive], 0)
+        off = np.any([core for _, core, positive in hints if not positive], 0)
         own = found == i
-        disks = cv2.dilate(np.any(denied, 0).astype(np.uint8), pen) > 0
-        _, parts = cv2.connectedComponents((own | disks).astype(np.uint8), connectivity=8)
-        for number in np.setdiff1d(np.unique(parts[np.any(denied, 0)]), np.unique(parts[on])):
+        # The disks fill the holes that the network has made at negative points.
+        filled = own | (cv2.dilate(off.astype(np.uint8), _disk(shape)) > 0)
+        _, parts = cv2.connectedComponents(filled.astype(np.uint8), connectivity=8)
+        for number in np.setdiff1d(parts[off], parts[on]):
             part = parts == number
             depth = cv2.distanceTransform(part.astype(np.uint8), cv2.DIST_L2, 3)
-            # At the rim a point says that the outline is wrong.
-            if max(depth[core].max() for core in denied) >= DENIED_DEPTH * depth.max():
+            if depth[off].max() >= REJECTING_DEPTH * depth.max():
                 found[part & own] = 0
 
 
@@ -479,9 +480,7 @@ def _kept_to(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> LabelMap:
     are left. Where it agrees, its outline is kept.
     """
     shape = found.shape[0], found.shape[1]
-    radius = point_radius(shape)
-    pen = np.zeros((2 * radius + 1, 2 * radius + 1), np.uint8)
-    cv2.circle(pen, (radius, radius), radius, 1, thickness=-1)
+    pen = _disk(shape)
     labels = found.copy()
     hints = list(_hints(prompts, shape))
     for i, core, on in hints:
@@ -491,6 +490,13 @@ def _kept_to(prompts: Mapping[int, ObjectPrompt], found: LabelMap) -> LabelMap:
     for i, core, on in hints:  # last, so that no pen covers the pixel of another hint
         _mark(labels, core, prompts[i], i, on)
     return labels
+
+
+def _disk(shape: tuple[int, int]) -> np.ndarray:
+    """The disk that a point draws in a frame of this shape, as a structuring element."""
+    radius = point_radius(shape)
+    pen = np.zeros((2 * radius + 1, 2 * radius + 1), np.uint8)
+    return cv2.circle(pen, (radius, radius), radius, 1, thickness=-1)
 
 
 def _mark(

@@ -17,6 +17,9 @@ from scipy.interpolate import RBFInterpolator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as colour
 
+SMALLEST_PX = 16
+"""An object of fewer pixels in the first frame does not count as shown."""
+
 
 class RandDeformClipd(RandomizableTransform):
     """Cut a random window out of a clip, with a little random motion in each frame.
@@ -84,7 +87,7 @@ class RandDeformClipd(RandomizableTransform):
                 for _ in range(image.shape[-1])
             ]
             moved = self._sample(label.float(), grids, "nearest").long()
-            if (moved[..., 0] > 0).sum() >= 16:
+            if (moved[..., 0] > 0).sum() >= SMALLEST_PX:
                 break
         return {**data, "image": self._sample(image, grids, "bilinear"), "label": moved}
 

@@ -9,9 +9,7 @@ import torch.nn.functional as F
 from monai.transforms import RandomizableTransform
 from torch import Tensor
 
-from bundle.transforms.deformation import rotation
-
-SMALLEST_PX = 16
+from bundle.transforms.deformation import SMALLEST_PX, rotation
 
 
 class RandPasteClipd(RandomizableTransform):
