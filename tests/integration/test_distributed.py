@@ -36,6 +36,9 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / "configs"
 STOP_AT = 6  # iteration, of 8; in the middle of the second epoch
 CLIPS = 4  # of an iteration, of all processes together
+# Rounding differs by CPU and grows with Adam's steps, to 3e-5 in eight. Processes that do not average
+# their gradients differ by 4e-3 to 9e-2.
+ROUNDING = 3e-4
 TINY = {
     **OPTIONS,
     "size": 32,
@@ -235,7 +238,7 @@ def read_weights(folder):
 def test_two_processes_train_as_one_with_both_batches(alone, stopped):
     folder, _ = stopped
     rows = losses(folder)
-    torch.testing.assert_close(rows, losses(alone)[: len(rows)], atol=2e-5, rtol=0)
+    torch.testing.assert_close(rows, losses(alone)[: len(rows)], atol=ROUNDING, rtol=0)
     assert len({tuple(row) for row in rows}) == STOP_AT  # the losses do change
 
 
@@ -264,7 +267,7 @@ def test_the_rest_is_the_same_by_as_many_processes_or_one(
         assert log.count(f"after epoch 1, iteration {STOP_AT}\n") == 1
     else:
         run_alone(["train.yaml"], "training", tmp_path, **options)
-    torch.testing.assert_close(losses(out), losses(alone), atol=2e-5, rtol=0)
+    torch.testing.assert_close(losses(out), losses(alone), atol=ROUNDING, rtol=0)
     # Adam takes full steps where a gradient is nothing but rounding, so weights differ a little.
     newest, average, _ = read_weights(alone)
     for one, other in zip(read_weights(out), read_weights(alone), strict=True):
