@@ -159,6 +159,7 @@ class TestPage:
         gate.let(5)
         tab.says("status", "frame 5 of 29")
         tab.find("cancel").click()
+        tab.says("status", "It stops after this frame")  # the server has heard of the click
         gate.let(1)
         tab.says("status", "23 frames are pending")
         kept = tab.annotation.states()

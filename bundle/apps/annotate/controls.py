@@ -244,6 +244,7 @@ class PropagationPanel:
         """How far it is, and what to do next."""
         worker = self._annotation.worker
         self._cancel.set_visibility(worker.running)
+        self._cancel.set_enabled(not worker.stopping)
         self._bar.set_visibility(worker.running)
         self._run.set_enabled(not worker.running)
         self.direction.set_enabled(not worker.running)
@@ -256,6 +257,8 @@ class PropagationPanel:
             self._annotation.worker,
             self._annotation.states(),
         )
+        if worker.stopping:
+            return "It stops after this frame …"
         if worker.running:
             return f"frame {worker.finished} of {worker.total} …"
         if worker.problem is not None:

@@ -182,15 +182,18 @@ class Page:
 
     def refresh(self) -> None:
         """Show what has changed since the last time; also called five times a second."""
-        annotation, running = self.annotation, self.annotation.worker.running
-        version = 0 if self.review is None else self.review.version
-        state = annotation.revision, running, self.picked, version
-        if self.number != self.workspace.number or state == self._shown:
+        if self.number != self.workspace.number:
             return
+        annotation, worker = self.annotation, self.annotation.worker
+        running, stopping = worker.running, worker.stopping
         if self.picked not in annotation.objects:
             self.picked = min(annotation.objects)
+        version = 0 if self.review is None else self.review.version
+        state = annotation.revision, running, stopping, self.picked, version
+        if state == self._shown:
+            return
         ended, self._was_running = self._was_running and not running, running
-        self._shown = annotation.revision, running, self.picked, version
+        self._shown = state
         suggested, states = annotation.suggest(), annotation.states()
         if self.review is not None:
             self.review.refresh()
@@ -205,8 +208,8 @@ class Page:
         self._show_this_frame()
         self.objects.refresh()
         self.curves.refresh(self.index, at_once=not running)
-        if ended and annotation.worker.problem is not None:
-            show_error(annotation.worker.problem)
+        if ended and worker.problem is not None:
+            show_error(worker.problem)
 
     def _show_frame(self, event: events.GenericEventArguments) -> None:
         self.index = self.annotation.place = int(event.args)

@@ -27,6 +27,11 @@ class PropagationThread:
     def running(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
+    @property
+    def stopping(self) -> bool:
+        """Whether a run was cancelled whose last frame is still being worked on."""
+        return self.running and self._stop.is_set()
+
     def start(self, propagation: Propagation, found: Callable[[int], None]) -> None:
         """Start a propagation.
 
@@ -61,8 +66,8 @@ class PropagationThread:
             # Closed at once when stopped: threads that decode ahead end.
             with closing(cast(Generator[int, None, None], propagation.run())) as frames:
                 for index in frames:
+                    self.finished += 1  # before the page hears of it, and shows the number
                     found(index)
-                    self.finished += 1
                     if self._stop.is_set():
                         return
         except Exception as error:  # any error is shown on the page
