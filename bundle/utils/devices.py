@@ -59,26 +59,35 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
     Args:
         precision: ``float32``, ``bfloat16``, ``float16``, or ``auto``: float16 on CUDA, bfloat16 on
-            CPUs with AMX, where it is faster, else float32.
+            CPUs where it is faster (see ``bfloat16_pays``), else float32.
         device: The device.
     """
     dtype = PRECISIONS.get(precision)
     if precision == "auto" and device.type == "cuda":
         dtype = torch.float16
     elif precision == "auto" and device.type == "cpu":
-        dtype = torch.bfloat16 if torch.cpu.get_capabilities().get("amx_bf16") else None
+        dtype = torch.bfloat16 if bfloat16_pays() else None
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
-def blend_type(precision: str, device: torch.device) -> torch.dtype:
-    """Number type for averaging memory: bfloat16 on CPUs with AMX or if asked for, else float32.
+def bfloat16_pays() -> bool:
+    """Whether this CPU is faster in bfloat16 than in float32.
 
-    Without AMX bfloat16 is slower than float32, and on CUDA reading memory is a small part of a frame.
+    It is with AMX, and on AMD's with AVX-512's bfloat16. Intel's without AMX are slower by the latter.
+    """
+    found = torch.cpu.get_capabilities()
+    amd = str(found.get("cpu_name", "")).startswith("AMD")
+    return bool(found.get("amx_bf16") or (amd and found.get("avx512_bf16")))
+
+
+def blend_type(precision: str, device: torch.device) -> torch.dtype:
+    """Number type for averaging memory: bfloat16 on CPUs where it pays or if asked for, else float32.
+
+    On CUDA reading memory is a small part of a frame.
     """
     if device.type != "cpu" or precision not in ("auto", "bfloat16"):
         return torch.float32
-    pays = precision == "bfloat16" or torch.cpu.get_capabilities().get("amx_bf16")
-    return torch.bfloat16 if pays else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" or bfloat16_pays() else torch.float32
 
 
 def free_bytes(device: torch.device) -> int:

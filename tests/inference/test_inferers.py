@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bundle.inference.inferers import ClipInferer, VideoInferer
-from bundle.utils.devices import autocast, find_device
+from bundle.utils.devices import autocast, blend_type, find_device
 from tests.tiny import OWN_SIZE
 
 HEIGHT, WIDTH = 32, 48
@@ -190,17 +190,23 @@ def test_clip_inferer_passes_arguments_and_gradients_on(network):
     assert prediction.logits.requires_grad
 
 
-def test_precision_auto_is_half_on_cuda_and_float32_on_a_plain_cpu(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    with autocast("auto", torch.device("cpu")):
-        assert not torch.is_autocast_enabled("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
-    with autocast("auto", torch.device("cpu")):
-        assert not torch.is_autocast_enabled("cpu")
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    with autocast("auto", torch.device("cpu")):
-        assert torch.is_autocast_enabled("cpu")
-        assert torch.get_autocast_dtype("cpu") == torch.bfloat16
+@pytest.mark.parametrize(
+    ("capabilities", "half"),
+    [
+        ({}, False),
+        ({"cpu_name": "AMD EPYC"}, False),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True}, False),
+        ({"cpu_name": "AMD EPYC", "avx512_bf16": True}, True),
+        ({"cpu_name": "Intel(R) Xeon(R)", "avx512_bf16": True, "amx_bf16": True}, True),
+    ],
+)
+def test_precision_auto_is_bfloat16_on_cpus_where_it_is_faster(capabilities, half, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    cpu = torch.device("cpu")
+    with autocast("auto", cpu):
+        assert torch.is_autocast_enabled("cpu") == half
+        assert not half or torch.get_autocast_dtype("cpu") == torch.bfloat16
+    assert blend_type("auto", cpu) == (torch.bfloat16 if half else torch.float32)
 
 
 @pytest.mark.parametrize(
