@@ -61,7 +61,8 @@ class ClipDataset(Dataset[dict[str, Any]]):
         data: Group name -> videos. A plain list of dictionaries with ``image`` and ``label``, as MONAI
             Label passes it, becomes one group.
         sampling_weights: Relative frequency of each group; equal by default.
-        transform: Applied to ``{"image", "label", "kind"}``; its random state is set for each clip.
+        transform: Applied to ``{"image", "label", "kind", "name"}``, whose name is that of the group, a
+            slash and that of the video; its random state is set for each clip.
         length: Clips per epoch.
         max_skip: Largest number of annotated frames skipped between neighbours; a list has one number
             for each epoch, and the last stays (a curriculum).
@@ -170,13 +171,13 @@ class ClipDataset(Dataset[dict[str, Any]]):
         )
         if isinstance(self.transform, (Randomizable, Compose)):
             self.transform.set_random_state(seed=int(random.randint(2**31)))
-        clip = {"image": image.float() / 255, "label": label, "kind": kind}
+        clip: dict[str, Any] = {"image": image.float() / 255, "label": label, "kind": kind}
+        clip["name"] = f"{name}/{video.id}"
         if name in self.pasted and random.rand() < self.pasted[name]:
             cutout = self._cut_out(name, random)
             if cutout is not None:
                 clip["cutout"] = cutout
-        clip = self.transform(clip)
-        return {**clip, "ordered": kind == "video", "name": f"{name}/{video.id}"}
+        return {**self.transform(clip), "ordered": kind == "video"}
 
     def _leave(
         self, image: Tensor, label: Tensor, name: str, random: np.random.RandomState

@@ -3,7 +3,7 @@
 N objects of a clip, H x W its first frame.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import cv2
@@ -40,6 +40,8 @@ class RandPromptd(RandomizableTransform):
         share: Share of the clips that get a prompt.
         objects: N, the largest number of objects of a clip.
         previous: Probabilities of the values 0, 1, 2, 3 of ``previous_use``.
+        outlined: Groups of clips whose objects no point can tell, such as superpixels: they get boxes
+            and rough masks only.
     """
 
     def __init__(
@@ -47,8 +49,10 @@ class RandPromptd(RandomizableTransform):
         share: float = 0.35,
         objects: int = 2,
         previous: tuple[float, ...] = (0.3, 0.5, 0.1, 0.1),
+        outlined: Collection[str] = (),
     ) -> None:
         super().__init__()
+        self.outlined = frozenset(outlined)
         self.share, self.objects, self.previous = share, objects, tuple(previous)
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,7 +61,10 @@ class RandPromptd(RandomizableTransform):
         unknown = np.zeros_like(guess)
         clicks = 0
         if self.R.rand() < self.share:
-            kind = str(self.R.choice(KINDS, p=[0.35, 0.35, 0.1, 0.2]))
+            shares = np.array([0.35, 0.35, 0.1, 0.2])
+            if str(data.get("name", "")).split("/")[0] in self.outlined:
+                shares *= [kind in ("box", "rough") for kind in KINDS]
+            kind = str(self.R.choice(KINDS, p=shares / shares.sum()))
             for number, mask in enumerate(guess):
                 if mask.sum() >= SMALLEST_PX:
                     guess[number], unknown[number] = draw_prompt(mask > 0, kind, self.R)

@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import Image
 from scipy import ndimage
-from skimage.measure import label, regionprops
-from skimage.morphology import h_minima
-from skimage.segmentation import find_boundaries, slic, watershed
+from skimage.measure import label
+from skimage.segmentation import slic
 from tqdm import tqdm
 
 from bundle.datasets.frames import read_frames, read_masks
@@ -30,7 +30,9 @@ from bundle.utils.atomic_write import sweep, written_beside
 
 MIN_SHARE = 0.01  # of the picture
 MAX_DARK_SHARE = 0.25
-MIN_SOLIDITY = 0.75  # of a basin, to its convex hull: less is ragged
+MIN_RIM = 8.0  # grey values by which a dark region's rim is brighter: speckle makes less
+WORKING_PX = 224  # shorter side in which dark regions are searched
+MIN_SOLIDITY = 0.8  # of a dark piece, to its convex hull: less is ragged
 LABELS = {i: f"region {i}" for i in range(1, MAX_OBJECTS + 1)}
 
 
@@ -65,48 +67,77 @@ def find_regions(image: Frame, count: int) -> LabelMap:
 
 
 def find_dark_regions(image: Frame) -> LabelMap:
-    """Find dark regions with a brighter rim, such as the chambers of the heart.
+    """Find dark convex regions with a brighter rim, such as the chambers of the heart.
 
-    Lengths scale with the shorter side, so that the picture's resolution hardly matters.
+    Everything darker than one of many thresholds is a candidate, cut where it is narrow, so that a
+    chamber parts from the one behind an open valve. Each becomes its convex hull, since papillary
+    muscles and trabeculae belong to a chamber. Those with the brightest rims are kept. The picture is
+    looked at with a shorter side of 224 pixels, so that its resolution hardly matters.
 
     Args:
         image: (H, W, 3) uint8.
 
     Returns:
-        (H, W) uint8, ids 1, 2, ... of connected regions without holes, from the largest down, each of
-        a hundredth to a quarter of the picture. All 0 if there is none.
+        (H, W) uint8, ids 1, 2, ... of regions without holes, the clearest first, each of a
+        hundredth to a quarter of the picture. All 0 if there is none.
     """
-    grey = image.mean(-1)
-    pixel = min(grey.shape) / 224
-    fine = ndimage.gaussian_filter(grey, 2 * pixel)
-    steps = max(round(2 * pixel), 1)
-    # The sector is closed, so that a black chamber belongs to it, and loses its ragged border.
-    sector = ndimage.binary_closing(np.pad(fine > 3, 8 * steps), iterations=4 * steps)
-    sector = ndimage.binary_fill_holes(sector)[8 * steps : -8 * steps, 8 * steps : -8 * steps]
-    sector = ndimage.binary_erosion(sector, iterations=steps)
-    # Pixels outside the sector are black: the mean is taken over those inside.
-    inside = ndimage.gaussian_filter(sector.astype(float), 4 * pixel)
-    coarse = ndimage.gaussian_filter(grey, 4 * pixel) / np.maximum(inside, 0.2)
-    basins = watershed(coarse, label(h_minima(coarse, 6.0).astype(bool) & sector), mask=sector)
-    pools = []
-    for i in range(1, basins.max() + 1):
-        basin = basins == i
-        floor = np.percentile(fine[basin], 10)
-        rim = np.percentile(fine[find_boundaries(basin, mode="inner")], 60)
-        pool = ndimage.binary_opening(basin & (fine < (floor + rim) / 2), iterations=steps)
-        pieces = label(pool, connectivity=1)
-        if not pieces.any():
-            continue
-        pool = pieces == np.argmax(np.bincount(pieces[pieces > 0]))
-        pool = ndimage.binary_fill_holes(ndimage.binary_closing(pool, iterations=2 * steps) & basin)
-        (shape,) = regionprops(pool.astype(np.uint8))
-        if MIN_SHARE <= pool.mean() <= MAX_DARK_SHARE and shape.solidity >= MIN_SOLIDITY:
-            pools.append(pool)
-    pools.sort(key=np.sum, reverse=True)
+    height, width = image.shape[:2]
+    scale = WORKING_PX / min(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    grey = cv2.resize(image.mean(-1, dtype=np.float32), size, interpolation=cv2.INTER_AREA)
+    fine = cv2.GaussianBlur(grey, (0, 0), 2)
+    lit = np.pad((fine > 3).astype(np.uint8), 20)
+    # The sector is closed, so that a black chamber belongs to it.
+    sector = cv2.morphologyEx(lit, cv2.MORPH_CLOSE, _disk(8))[20:-20, 20:-20]
+    sector = cv2.erode(sector, _disk(2))  # its border is blurred
+    if not sector.any():
+        return np.zeros((height, width), np.uint8)
+    # The deeper, the darker: thresholds are taken of the picture and of its ratio to what is around.
+    around = cv2.GaussianBlur(grey, (0, 0), 25)
+    around /= np.maximum(cv2.GaussianBlur(sector.astype(np.float32), (0, 0), 25), 0.1)
+    found = []
+    for values in (fine, fine / np.maximum(around, 4)):
+        for threshold in np.percentile(values[sector > 0], range(5, 75, 5)):
+            dark = ((values < threshold) & (sector > 0)).astype(np.uint8)
+            for radius in (3, 6, 10):
+                found += _hulls(cv2.morphologyEx(dark, cv2.MORPH_OPEN, _disk(radius)), sector)
+    rims = [_rim(mask, fine) for mask in found]
+    # Of two whose rims are alike, the larger: there are many small ones.
+    ranked = sorted(zip(rims, found, strict=True), key=lambda x: -x[0] * x[1].mean() ** 0.25)
     labels = np.zeros(grey.shape, np.uint8)
-    for i, pool in enumerate(pools[:MAX_OBJECTS], 1):
-        labels[pool] = i
-    return labels
+    for rim, mask in ranked:
+        overlap = (mask & (labels > 0)).sum() / mask.sum()
+        if rim >= MIN_RIM and overlap <= 0.1 and labels.max() < MAX_OBJECTS:
+            labels[(mask > 0) & (labels == 0)] = labels.max() + 1
+    return cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST)
+
+
+def _hulls(dark: np.ndarray, sector: np.ndarray) -> list[np.ndarray]:
+    """The convex hulls, within the sector, of all pieces of a mask that are nearly convex."""
+    count, pieces, stats, _ = cv2.connectedComponentsWithStats(dark, connectivity=4)
+    hulls = []
+    for i in range(1, count):
+        area = stats[i, cv2.CC_STAT_AREA]
+        if not MIN_SHARE <= area / dark.size <= MAX_DARK_SHARE:
+            continue
+        corners = cv2.convexHull(np.argwhere(pieces == i)[:, ::-1].astype(np.int32))
+        hull = cv2.fillConvexPoly(np.zeros_like(dark), corners, 1) & sector
+        if area >= MIN_SOLIDITY * hull.sum() and hull.mean() <= MAX_DARK_SHARE:
+            hulls.append(hull)
+    return hulls
+
+
+def _rim(mask: np.ndarray, values: np.ndarray) -> float:
+    """How much brighter it is three pixels outside of a region's border than three inside."""
+    outside = cv2.dilate(mask, _disk(4)) > cv2.dilate(mask, _disk(2))
+    inside = cv2.erode(mask, _disk(2)) > cv2.erode(mask, _disk(4))
+    if not outside.any() or not inside.any():
+        return 0.0
+    return float(values[outside].mean() - values[inside].mean())
+
+
+def _disk(radius: int) -> np.ndarray:
+    return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
 
 
 def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> list[Video]:
@@ -132,7 +163,7 @@ def regions(videos: Sequence[Video], cache_dir: str | Path, seed: int = 0) -> li
 
 def dark_regions(videos: Sequence[Video], cache_dir: str | Path) -> list[Video]:
     """The same as ``regions`` with dark regions as objects; pictures without any are left out."""
-    found = _cut(videos, Path(cache_dir), lambda: ("dark_regions", find_dark_regions))
+    found = _cut(videos, Path(cache_dir), lambda: ("dark_hulls", find_dark_regions))
     return [video for video in found if read_masks(video, [0])[0].any()]
 
 

@@ -73,6 +73,23 @@ def test_a_share_of_clips_is_prompted_and_the_draw_repeats(mask):
     assert all(torch.equal(a["unknown"], b["unknown"]) for a, b in zip(clips, again, strict=True))
 
 
+def test_no_point_is_set_on_what_no_point_can_tell(mask, monkeypatch):
+    drawn = {"regions": set(), "videos": set()}
+    transform = RandPromptd(share=1.0, outlined=["regions"])
+    transform.set_random_state(seed=3)
+    for group, kinds in drawn.items():
+        monkeypatch.setattr(
+            "bundle.training.prompts.draw_prompt",
+            lambda mask, kind, random, kinds=kinds: (
+                kinds.add(kind),
+                draw_prompt(mask, kind, random),
+            )[1],
+        )
+        for _ in range(60):
+            transform({**make_clip(mask), "name": f"{group}/a"})
+    assert drawn == {"regions": {"box", "rough"}, "videos": set(KINDS)}
+
+
 def test_a_click_goes_to_the_middle_of_the_largest_error():
     """Against a search over all pixels for the one farthest from the error's edge."""
     truth, found = np.zeros((40, 50), bool), np.zeros((40, 50), bool)

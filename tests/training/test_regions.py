@@ -119,6 +119,15 @@ def test_a_dark_region_has_no_hole_where_something_bright_lies_in_it():
     assert (found & large).sum() / (found | large).sum() > 0.7
 
 
+def test_chambers_part_where_the_valve_is_open():
+    picture, (large, small, _), _ = make_chambers()
+    picture[120:155, 118:128] = 25
+    labels = find_dark_regions(picture)
+    for chamber, middle in ((large, (90, 112)), (small, (165, 135))):
+        found = labels == labels[middle]
+        assert (found & chamber).sum() / (found | chamber).sum() > 0.7
+
+
 @pytest.mark.parametrize("level", [0, 90])
 def test_a_picture_of_one_grey_has_no_dark_region(level):
     assert not find_dark_regions(np.full((HEIGHT, WIDTH, 3), level, np.uint8)).any()
