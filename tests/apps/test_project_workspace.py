@@ -146,6 +146,7 @@ def test_each_change_is_on_disk_soon_and_by_itself(start, folder):
 
 def test_a_program_that_ends_at_any_step_leaves_a_whole_state(start, folder, monkeypatch):
     """After each write of the state, what is on disk can be opened, and goes on to the same masks."""
+    monkeypatch.setattr(project_saver, "DELAY_S", 3600)  # it saves when the test says so
     workspace = start()
     annotation = workspace.open_video("a")
     draw(annotation, 0)
