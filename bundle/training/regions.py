@@ -6,7 +6,7 @@ which look alike in an echocardiogram.
 
 Source:
     The idea: Ouyang et al. 2020, arXiv:2007.09886. Superpixels: SLIC, Achanta et al. 2012. Dark
-    regions: watershed of the grey values, Meyer 1994.
+    regions of many thresholds: as in maximally stable extremal regions, Matas et al. 2002.
 """
 
 from collections.abc import Callable, Sequence
