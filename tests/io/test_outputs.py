@@ -390,6 +390,23 @@ def test_an_exception_leaves_nothing(tmp_path, error, written):
     assert everything(tmp_path) == []
 
 
+def test_a_failed_run_takes_back_the_folders_that_it_made_and_no_others(tmp_path):
+    def fail(output_dir):
+        with pytest.raises(RuntimeError), ResultWriter(output_dir, make_source()):
+            raise RuntimeError
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    fail(mine)
+    fail(mine / "new" / "deep")
+    assert everything(tmp_path) == ["mine"]
+    writer = ResultWriter(mine / "new", make_source())
+    (mine / "new" / "note.txt").touch()  # by somebody else, meanwhile
+    with pytest.raises(RuntimeError), writer:
+        raise RuntimeError
+    assert everything(tmp_path) == ["mine", "mine/new", "mine/new/note.txt"]
+
+
 @pytest.mark.usefixtures("no_picture")
 @pytest.mark.parametrize("step", [(TableWriter, "finish"), (ResultWriter, "_move_into_place")])
 def test_a_full_disk_at_the_end_leaves_nothing(tmp_path, monkeypatch, step):

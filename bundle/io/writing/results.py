@@ -100,6 +100,9 @@ class ResultWriter:
         self._annotated = frozenset(annotated)
         self._structures = structures or {}
         self._refuse_existing()
+        parents = self.folder.parent, *self.folder.parent.parents
+        # Those that are made here: a run that fails leaves no empty folder behind.
+        self._made = [folder for folder in parents if not folder.exists()]
         with room_for(self.folder):
             _check_writable(self.folder.parent)
         self.formats = choose_formats(formats, video)
@@ -232,6 +235,9 @@ class ResultWriter:
         with suppress(Exception):
             self._open_files.close()
         self._staging.__exit__(None, None, None)
+        with suppress(OSError):  # one that is not empty ends it, and so does a finished run
+            for folder in self._made:
+                folder.rmdir()
 
 
 @runtime_checkable
