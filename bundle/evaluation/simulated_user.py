@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 
 from bundle.inference.frame_stream import list_ids, to_image
 from bundle.inference.inferers import VideoInferer
-from bundle.inference.prompts import ObjectPrompt, agree_with_prompts, draw_prompt
+from bundle.inference.prompts import Box, ObjectPrompt, agree_with_prompts, draw_prompt
 from bundle.networks.prompts import (
     PartialMask,
     click_error,
@@ -22,7 +22,7 @@ from bundle.networks.prompts import (
 from bundle.networks.tcmn import VideoNetwork
 from bundle.types import Frame, LabelMap
 
-FirstPrompt = Literal["box", "point"]
+FirstPrompt = Literal["box", "loose_box", "point"]
 FIRST_PROMPTS: tuple[FirstPrompt, ...] = get_args(FirstPrompt)
 FirstMask = Literal["mask", "box", "points"]
 FIRST_MASKS: tuple[FirstMask, ...] = get_args(FirstMask)
@@ -33,6 +33,8 @@ CORRECTIONS: tuple[Correction, ...] = get_args(Correction)
 
 FIRST_POINTS = 3
 """Number of points that stand for an object's first mask; each after the first is put on an error."""
+LOOSE_MARGIN = 0.1
+"""How far each side of a loose box lies outside of the tight one, as a share of its width or height."""
 
 Mask = Bool[np.ndarray, "H W"]
 
@@ -140,9 +142,9 @@ def prompt_frame(
 ) -> list[float]:
     """J of one object in one frame after each interaction of a user.
 
-    The first interaction is a tight box, or a point in the object's middle. Each later one is a point
-    in the middle of the largest error region, with the mask so far as the guess. A mask without an
-    error is kept.
+    The first interaction is a tight box, a loose one, or a point in the object's middle. Each later
+    one is a point in the middle of the largest error region, with the mask so far as the guess. A mask
+    without an error is kept.
 
     Args:
         method: Makes the masks.
@@ -162,8 +164,9 @@ def _answers(
     prompt, labels = ObjectPrompt(), np.zeros(truth.shape, np.uint8)
     probability: Float[np.ndarray, "H W"] = np.zeros(truth.shape, np.float32)
     for number in range(interactions):
-        if number == 0 and first == "box":
-            prompt = prompt.with_box(tight_box(truth))
+        if number == 0 and first != "point":
+            box = tight_box(truth)
+            prompt = prompt.with_box(box if first == "box" else loose_box(box))
         else:
             click = click_error(truth, labels == 1)
             if click is None:
@@ -175,7 +178,7 @@ def _answers(
         yield labels == 1, probability
 
 
-def tight_box(truth: Mask) -> tuple[float, float, float, float]:
+def tight_box(truth: Mask) -> Box:
     """Bounding box of an object: left, top, right, bottom, with right and bottom exclusive.
 
     Example:
@@ -186,6 +189,20 @@ def tight_box(truth: Mask) -> tuple[float, float, float, float]:
     """
     rows, columns = np.flatnonzero(truth.any(1)), np.flatnonzero(truth.any(0))
     return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+
+
+def loose_box(box: Box) -> Box:
+    """A box as a user draws it who is not exact: larger than the tight one by ``LOOSE_MARGIN``.
+
+    It may reach out of the frame.
+
+    Example:
+        >>> loose_box((10.0, 20.0, 30.0, 60.0))
+        (8.0, 16.0, 32.0, 64.0)
+    """
+    left, top, right, bottom = box
+    across, down = LOOSE_MARGIN * (right - left), LOOSE_MARGIN * (bottom - top)
+    return left - across, top - down, right + across, bottom + down
 
 
 def first_mask(method: FrameMethod, frame: Frame, truth: LabelMap, first: FirstMask) -> LabelMap:

@@ -183,8 +183,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--firsts",
         nargs="+",
         choices=FIRST_PROMPTS,
-        default=list(FIRST_PROMPTS),
-        help="first prompts on frames (default: all)",
+        default=["box", "point"],
+        help=f"first prompts on frames: {', '.join(FIRST_PROMPTS)} (default: box and point)",
     )
     parser.add_argument(
         "--interactions", type=int, default=8, help="interactions on a frame, with the first"

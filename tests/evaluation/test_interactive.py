@@ -180,6 +180,18 @@ def test_a_box_without_a_network_is_its_ellipse():
     assert ellipse == pytest.approx(np.pi / 4, abs=0.02)
 
 
+def test_a_loose_box_is_the_tight_one_enlarged_and_may_reach_out_of_the_frame():
+    square = np.zeros(SHAPE, bool)
+    square[0:40, 10:50] = True
+    frame = make_frame(square)
+    (ellipse,) = prompt_frame(WithoutNetwork(), frame, square, "loose_box", 1)
+    # Semi-axes of 24 around (30, 20): what the square, from 10 to 50 and from 0 to 40, has of it.
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]] + 0.5
+    disk = np.hypot(x - 30, y - 20) < 24
+    assert ellipse == pytest.approx((disk & square).sum() / (disk | square).sum(), abs=0.01)
+    assert prompt_frame(Oracle(), frame, square, "loose_box", 2) == [1, 1]
+
+
 def test_the_number_of_interactions_is_the_cap_where_the_target_is_never_reached():
     assert count_interactions([0.2, 0.85, 0.9], 0.85) == 2
     assert count_interactions([0.2, 0.3, 0.4], 0.85) == 3
