@@ -33,18 +33,22 @@ def draw_hours(path: Path, rows: Sequence[Mapping[str, str]]) -> None:
         values = [float(row[score]) for row in known]
         axes.plot(hours, values, "o-", color="tab:blue")
         axes.axhline(aim, linestyle="--", color="tab:red")
-        for row, x, y in zip(known, hours, values, strict=True):
+        for number, (row, x, y) in enumerate(zip(known, hours, values, strict=True)):
+            above = number % 2 != len(known) % 2  # in turns, so that neighbours do not overlap
             axes.annotate(
                 row["version"],
                 (x, y),
-                (2, -18),
+                (0, 5 if above else -5),
                 textcoords="offset points",
                 fontsize=7,
-                rotation=-40,
+                rotation=60,
+                ha="left" if above else "right",
+                va="bottom" if above else "top",
+                rotation_mode="anchor",
             )
         axes.set_title(f"{score} (aim {aim:g})", fontsize=10)
         axes.set_xlabel("hours of training")
-        axes.margins(x=0.2, y=0.2)
+        axes.margins(x=0.2, y=0.3)
         axes.grid(alpha=0.3)
     with written_beside(path) as beside:
         figure.savefig(beside, format="png", dpi=110)
