@@ -235,7 +235,7 @@ class ResultWriter:
         with suppress(Exception):
             self._open_files.close()
         self._staging.__exit__(None, None, None)
-        with suppress(OSError):  # one that is not empty ends it, and so does a finished run
+        with suppress(OSError):  # ends at one that is not empty, as after a finished run
             for folder in self._made:
                 folder.rmdir()
 
